@@ -1,0 +1,89 @@
+"""EfficientTAM for Hugging Face Transformers: segment and track any object in a video from a click, a box or a mask.
+
+Importing this package makes its classes known to the Auto classes, so that `AutoModel.from_pretrained` and
+`pipeline("mask-generation")` work on its checkpoints. It needs torch, torchvision and transformers; what else a part
+needs is imported where it is used.
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForMaskGeneration,
+    AutoProcessor,
+    AutoVideoProcessor,
+)
+
+from .configuration_efficienttam import (
+    PRESETS,
+    EfficientTamConfig,
+    EfficientTamMaskDecoderConfig,
+    EfficientTamMemoryAttentionConfig,
+    EfficientTamMemoryEncoderConfig,
+    EfficientTamPromptEncoderConfig,
+    EfficientTamVideoConfig,
+    EfficientTamVideoMaskDecoderConfig,
+    EfficientTamVideoPromptEncoderConfig,
+    EfficientTamVisionConfig,
+)
+from .memory import FrameMemory, MemoryBank, ObjectMemory
+from .modeling_efficienttam import (
+    EfficientTamImageSegmentationOutput,
+    EfficientTamModel,
+    EfficientTamPreTrainedModel,
+    EfficientTamVisionEncoderOutput,
+    EfficientTamVisionModel,
+)
+from .modeling_efficienttam_video import (
+    EfficientTamTrackingOutput,
+    EfficientTamVideoModel,
+    EfficientTamVideoSegmentationOutput,
+)
+from .processing_efficienttam import (
+    EfficientTamImageProcessor,
+    EfficientTamProcessor,
+    EfficientTamVideoProcessor,
+    EfficientTamVideoVideoProcessor,
+)
+from .video_session import EfficientTamVideoInferenceSession
+
+
+__version__ = "0.1.0"
+
+AutoConfig.register("efficienttam", EfficientTamConfig, exist_ok=True)
+AutoConfig.register("efficienttam_vision_model", EfficientTamVisionConfig, exist_ok=True)
+AutoModel.register(EfficientTamConfig, EfficientTamVideoModel, exist_ok=True)
+AutoModel.register(EfficientTamVisionConfig, EfficientTamVisionModel, exist_ok=True)
+AutoModelForMaskGeneration.register(EfficientTamConfig, EfficientTamModel, exist_ok=True)
+AutoProcessor.register(EfficientTamConfig, EfficientTamVideoProcessor, exist_ok=True)
+AutoImageProcessor.register(EfficientTamConfig, EfficientTamImageProcessor, exist_ok=True)
+AutoVideoProcessor.register(EfficientTamConfig, EfficientTamVideoVideoProcessor, exist_ok=True)
+
+__all__ = [
+    "PRESETS",
+    "EfficientTamConfig",
+    "EfficientTamImageProcessor",
+    "EfficientTamImageSegmentationOutput",
+    "EfficientTamMaskDecoderConfig",
+    "EfficientTamMemoryAttentionConfig",
+    "EfficientTamMemoryEncoderConfig",
+    "EfficientTamModel",
+    "EfficientTamPreTrainedModel",
+    "EfficientTamProcessor",
+    "EfficientTamPromptEncoderConfig",
+    "EfficientTamTrackingOutput",
+    "EfficientTamVideoConfig",
+    "EfficientTamVideoInferenceSession",
+    "EfficientTamVideoMaskDecoderConfig",
+    "EfficientTamVideoModel",
+    "EfficientTamVideoProcessor",
+    "EfficientTamVideoPromptEncoderConfig",
+    "EfficientTamVideoSegmentationOutput",
+    "EfficientTamVideoVideoProcessor",
+    "EfficientTamVisionConfig",
+    "EfficientTamVisionEncoderOutput",
+    "EfficientTamVisionModel",
+    "FrameMemory",
+    "MemoryBank",
+    "ObjectMemory",
+]

@@ -1,0 +1,340 @@
+"""Published `.pt` checkpoints to this package's safetensors, and back.
+
+The published names map one to one onto ours by the table below (four point embeddings become the rows of one). What a
+checkpoint tells about its model (widths, depths, layer counts) is read from its tensors and held against the
+configuration; then every tensor must be accounted for, by name and shape. Nothing is written before all that is true,
+and a result appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .configuration_efficienttam import PRESETS, EfficientTamConfig
+from .modeling_efficienttam_video import EfficientTamVideoModel
+from .processing_efficienttam import EfficientTamVideoProcessor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or does not belong to the configuration."""
+
+
+# Beginnings of names, published and ours. Of several that fit, the first counts, so longer ones stand first.
+_BEGINNINGS: tuple[tuple[str, str], ...] = (
+    ("image_encoder.trunk.pos_embed", "vision_encoder.patch_embed.position_embeddings"),
+    ("image_encoder.trunk.patch_embed.proj.", "vision_encoder.patch_embed.projection."),
+    ("image_encoder.trunk.blocks.", "vision_encoder.layers."),
+    ("image_encoder.neck.convs.0.conv_1x1.", "vision_encoder.neck.conv1."),
+    ("image_encoder.neck.convs.0.norm_0.", "vision_encoder.neck.layer_norm1."),
+    ("image_encoder.neck.convs.0.conv_3x3.", "vision_encoder.neck.conv2."),
+    ("image_encoder.neck.convs.0.norm_1.", "vision_encoder.neck.layer_norm2."),
+    ("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
+    ("no_mem_embed", "no_memory_embedding"),
+    ("no_mem_pos_enc", "no_memory_positional_encoding"),
+    ("no_obj_ptr", "no_object_pointer"),
+    ("obj_ptr_proj.", "object_pointer_proj."),
+    ("memory_encoder.pix_feat_proj.", "memory_encoder.feature_projection."),
+    ("memory_encoder.out_proj.", "memory_encoder.projection."),
+    ("memory_encoder.fuser.layers.", "memory_encoder.fuser."),
+    (
+        "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+        "prompt_encoder.shared_embedding.positional_embedding",
+    ),
+    ("sam_prompt_encoder.mask_downscaling.0.", "prompt_encoder.mask_embed.conv1."),
+    ("sam_prompt_encoder.mask_downscaling.1.", "prompt_encoder.mask_embed.layer_norm1."),
+    ("sam_prompt_encoder.mask_downscaling.3.", "prompt_encoder.mask_embed.conv2."),
+    ("sam_prompt_encoder.mask_downscaling.4.", "prompt_encoder.mask_embed.layer_norm2."),
+    ("sam_prompt_encoder.mask_downscaling.6.", "prompt_encoder.mask_embed.conv3."),
+    ("sam_prompt_encoder.", "prompt_encoder."),
+    ("sam_mask_decoder.output_upscaling.0.", "mask_decoder.upscale_conv1."),
+    ("sam_mask_decoder.output_upscaling.1.", "mask_decoder.upscale_layer_norm."),
+    ("sam_mask_decoder.output_upscaling.3.", "mask_decoder.upscale_conv2."),
+    ("sam_mask_decoder.", "mask_decoder."),
+)
+# Whole parts of what follows the beginning.
+_PARTS: tuple[tuple[str, str], ...] = (
+    ("gamma", "scale"),
+    ("dwconv", "depthwise_conv"),
+    ("pwconv1", "pointwise_conv1"),
+    ("pwconv2", "pointwise_conv2"),
+    ("norm", "layer_norm"),
+    ("norm1", "layer_norm1"),
+    ("norm2", "layer_norm2"),
+    ("norm3", "layer_norm3"),
+    ("norm4", "layer_norm4"),
+    ("norm_final_attn", "layer_norm_final_attn"),
+    ("out_proj", "o_proj"),
+)
+_MASK_ENCODER = "memory_encoder.mask_downsampler.encoder."
+_POINTS = "sam_prompt_encoder.point_embeddings."
+_OUR_POINTS = "prompt_encoder.point_embed.weight"
+
+
+def to_our_name(published: str) -> str:
+    """Our name of a published tensor (not of the point embeddings, which are stacked)."""
+    if published.startswith(_MASK_ENCODER):
+        # A flat sequence: convolution, normalisation, activation, ..., and a last convolution.
+        index, leaf = published.removeprefix(_MASK_ENCODER).split(".")
+        layer, kind = divmod(int(index), 3)
+        return f"memory_encoder.mask_downsampler.{('convs', 'layer_norms')[kind]}.{layer}.{leaf}"
+    return _rename(published, _BEGINNINGS, dict(_PARTS))
+
+
+def to_published_name(ours: str, num_mask_layers: int) -> str:
+    """The inverse of `to_our_name`; `num_mask_layers` is the mask downsampler's number of strided convolutions."""
+    match = re.fullmatch(r"memory_encoder\.mask_downsampler\.(convs|layer_norms)\.(\d+)\.(\w+)", ours)
+    if match:
+        kind, layer, leaf = match.groups()
+        return f"{_MASK_ENCODER}{3 * int(layer) + (kind == 'layer_norms')}.{leaf}"
+    if ours.startswith("memory_encoder.mask_downsampler.final_conv."):
+        return f"{_MASK_ENCODER}{3 * num_mask_layers}.{ours.rsplit('.', 1)[1]}"
+    return _rename(ours, [(b, a) for a, b in _BEGINNINGS], {b: a for a, b in _PARTS})
+
+
+def _rename(name: str, beginnings: Iterable[tuple[str, str]], parts: dict[str, str]) -> str:
+    beginning, rest = "", name
+    for old, new in beginnings:
+        if name.startswith(old):
+            beginning, rest = new, name.removeprefix(old)
+            break
+    return beginning + ".".join(parts.get(part, part) for part in rest.split("."))
+
+
+def published_layout(config: EfficientTamConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every tensor a published checkpoint of this configuration has: name -> (our name, shape)."""
+    with torch.device("meta"):
+        tensors = EfficientTamVideoModel(config).state_dict()
+    layout = {}
+    for ours, tensor in tensors.items():
+        shape = tuple(tensor.shape)
+        if ours == _OUR_POINTS:
+            layout |= {f"{_POINTS}{i}.weight": (ours, (1, shape[1])) for i in range(shape[0])}
+        else:
+            name = to_published_name(ours, config.memory_encoder_config.num_mask_downsampler_layers)
+            layout[name] = (ours, shape)
+    return layout
+
+
+def describe(state_dict: dict[str, Tensor]) -> dict[str, int]:
+    """Widths, depths and layer counts of the model that published tensors belong to, keyed by configuration field.
+
+    Raises:
+        CheckpointError: if the tensors that say so are not there: a checkpoint of another model.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in state_dict:
+            raise CheckpointError(
+                f"This is not an EfficientTAM checkpoint: it has no tensor {name!r}. It has {len(state_dict)} tensors, "
+                f"among them {', '.join(sorted(state_dict)[:3])}."
+            )
+        return tuple(state_dict[name].shape)
+
+    def count(pattern: str) -> int:
+        return len({match.group(1) for name in state_dict if (match := re.match(pattern, name))})
+
+    patch = shape("image_encoder.trunk.patch_embed.proj.weight")
+    iou_head = "sam_mask_decoder.iou_prediction_head.layers."
+    return {
+        "vision_config.hidden_size": patch[0],
+        "vision_config.num_channels": patch[1],
+        "vision_config.patch_size": patch[2],
+        "vision_config.num_hidden_layers": count(r"image_encoder\.trunk\.blocks\.(\d+)\."),
+        "vision_config.fpn_hidden_size": shape("image_encoder.neck.convs.0.conv_1x1.weight")[0],
+        "memory_attention_config.num_hidden_layers": count(r"memory_attention\.layers\.(\d+)\."),
+        "memory_attention_config.feed_forward_hidden_size": shape("memory_attention.layers.0.linear1.weight")[0],
+        "memory_attention_config.memory_size": shape("memory_attention.layers.0.cross_attn_image.k_proj.weight")[1],
+        "memory_encoder_config.output_channels": shape("memory_encoder.out_proj.weight")[0],
+        "memory_encoder_config.fuser_num_layers": count(r"memory_encoder\.fuser\.layers\.(\d+)\."),
+        "mask_decoder_config.num_hidden_layers": count(r"sam_mask_decoder\.transformer\.layers\.(\d+)\."),
+        "mask_decoder_config.mlp_dim": shape("sam_mask_decoder.transformer.layers.0.mlp.layers.0.weight")[0],
+        "mask_decoder_config.num_multimask_outputs": shape("sam_mask_decoder.mask_tokens.weight")[0] - 1,
+        "mask_decoder_config.iou_head_depth": count(rf"{re.escape(iou_head)}(\d+)\."),
+        "mask_decoder_config.iou_head_hidden_dim": shape(f"{iou_head}0.weight")[0],
+        "num_maskmem": shape("maskmem_tpos_enc")[0],
+    }
+
+
+def check_belongs(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> None:
+    """Hold published tensors against a configuration.
+
+    Raises:
+        CheckpointError: naming each number that differs, or each tensor that is missing, extra or misshapen.
+    """
+    differing = []
+    for field, found in describe(state_dict).items():
+        part, _, name = field.rpartition(".")
+        expected = getattr(getattr(config, part) if part else config, name)
+        if expected != found:
+            differing.append(f"{field}: checkpoint {found}, configuration {expected}")
+    if differing:
+        raise CheckpointError("The checkpoint does not belong to the configuration.\n  " + "\n  ".join(differing))
+    layout = published_layout(config)
+    problems = [f"missing: {name} {list(shape)}" for name, (_, shape) in layout.items() if name not in state_dict]
+    problems += [f"extra: {name} {list(t.shape)}" for name, t in state_dict.items() if name not in layout]
+    problems += [
+        f"misshapen: {name} is {list(state_dict[name].shape)}, should be {list(shape)}"
+        for name, (_, shape) in layout.items()
+        if name in state_dict and tuple(state_dict[name].shape) != shape
+    ]
+    if problems:
+        raise CheckpointError("The checkpoint's tensors do not fit the configuration.\n  " + "\n  ".join(problems))
+
+
+def from_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> dict[str, Tensor]:
+    """Published tensors under our names, after `check_belongs`."""
+    check_belongs(state_dict, config)
+    ours: dict[str, Tensor] = {}
+    for name, (our_name, _) in published_layout(config).items():
+        if our_name == _OUR_POINTS:
+            rows = range(config.prompt_encoder_config.num_point_embeddings)
+            ours[our_name] = torch.cat([state_dict[f"{_POINTS}{i}.weight"] for i in rows])
+        else:
+            ours[our_name] = state_dict[name].contiguous()
+    return ours
+
+
+def to_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> dict[str, Tensor]:
+    """Our tensors under the published names, in float32 as published."""
+    published = {}
+    for name, (our_name, _) in published_layout(config).items():
+        tensor = state_dict[our_name]
+        if our_name == _OUR_POINTS:
+            index = int(name.removeprefix(_POINTS).split(".")[0])
+            tensor = tensor[index : index + 1]
+        published[name] = tensor.detach().to("cpu", torch.float32).clone()
+    return published
+
+
+def read_published(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a published file (`{"model": tensors}`), loaded without running any code from it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if it is not such a file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint that can be read safely ({type(error).__name__}: {str(error).splitlines()[0]})."
+        ) from error
+    tensors = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        keys = f" with keys {list(content)[:5]}" if isinstance(content, dict) else ""
+        raise CheckpointError(
+            f'{path} is not a published EfficientTAM file: expected {{"model": {{name: tensor}}}}, found a '
+            f"{type(content).__name__}{keys}."
+        )
+    return tensors
+
+
+def resolve_config(variant: str | Path | EfficientTamConfig) -> EfficientTamConfig:
+    """A configuration from a preset's name, a `config.json` (or a folder with one), or itself.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(variant, EfficientTamConfig):
+        return variant
+    if str(variant) in PRESETS:
+        return EfficientTamConfig.from_preset(str(variant))
+    path = Path(variant)
+    if path.is_file():
+        return EfficientTamConfig.from_json_file(path)
+    if (path / "config.json").is_file():
+        return EfficientTamConfig.from_json_file(path / "config.json")
+    raise ValueError(
+        f"{str(variant)!r} is neither a variant ({', '.join(sorted(PRESETS))}) nor a configuration file in JSON."
+    )
+
+
+def convert_checkpoint(
+    checkpoint: str | Path,
+    output: str | Path,
+    variant: str | Path | EfficientTamConfig,
+    overwrite: bool = False,
+    **save_kwargs: Any,
+) -> Path:
+    """A published `.pt` file to a folder for `from_pretrained`, with processor files and code.
+
+    Args:
+        checkpoint: the published file.
+        output: the folder to make.
+        variant: a preset's name, a configuration file, or a configuration.
+        overwrite: whether an existing folder may be replaced.
+        save_kwargs: for `save_pretrained`, e.g. `max_shard_size`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError, FileExistsError, CheckpointError, ValueError: before anything is written.
+    """
+    config, output = resolve_config(variant), Path(output)
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists already; choose another name or say that it may be replaced.")
+    tensors = from_published(read_published(checkpoint), config)
+    with torch.device("meta"):
+        model = EfficientTamVideoModel(config)
+    model.load_state_dict(tensors, strict=True, assign=True)
+    processor = EfficientTamVideoProcessor.from_config(config)
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        whole = Path(temporary) / "whole"
+        model.save_pretrained(whole, **save_kwargs)
+        processor.save_pretrained(whole)
+        if output.exists():
+            shutil.move(output, Path(temporary) / "replaced")
+        whole.rename(output)
+    return output
+
+
+def publish_checkpoint(folder: str | Path, output: str | Path, overwrite: bool = False) -> Path:
+    """The way back: a folder of `save_pretrained` to a `.pt` file of the published kind.
+
+    Raises:
+        FileNotFoundError: if the folder holds no model.
+        FileExistsError: if the file exists and must not be replaced.
+    """
+    folder, output = Path(folder), Path(output)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no model: there is no config.json in it.")
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists already; choose another name or say that it may be replaced.")
+    model = EfficientTamVideoModel.from_pretrained(folder)
+    tensors = to_published(model.state_dict(), model.config)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.partial")
+    try:
+        torch.save({"model": tensors}, temporary)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return output
+
+
+__all__ = [
+    "CheckpointError",
+    "check_belongs",
+    "convert_checkpoint",
+    "describe",
+    "from_published",
+    "publish_checkpoint",
+    "read_published",
+    "resolve_config",
+    "to_published",
+]

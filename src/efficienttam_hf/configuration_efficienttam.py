@@ -1,0 +1,549 @@
+"""Every number of the network, as nested configurations, and the eight published variants as data.
+
+A configuration describes a model completely: nothing in the modeling files decides by a name. `EfficientTamConfig`
+serves both `EfficientTamModel` (one image) and `EfficientTamVideoModel` (tracking), so that one checkpoint folder loads
+into either. The presets at the end are the published variants; they differ in five numbers only.
+
+Source of the numbers: "Efficient Track Anything" (arXiv 2411.18933) and the published configuration files.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+CROSS_ATTENTION_KINDS = ("full", "pooled_logit_bias", "pooled_key_shift", "windowed")
+POOLING_SCOPES = ("spatial", "all")
+
+# The files that make a checkpoint folder usable with `trust_remote_code=True`, where this package is not installed.
+REMOTE_CODE_FILES = (
+    "configuration_efficienttam.py",
+    "modeling_efficienttam.py",
+    "modeling_efficienttam_video.py",
+    "memory.py",
+    "video_session.py",
+    "processing_efficienttam.py",
+)
+AUTO_MAP = {
+    "AutoConfig": "configuration_efficienttam.EfficientTamConfig",
+    "AutoModel": "modeling_efficienttam_video.EfficientTamVideoModel",
+    "AutoModelForMaskGeneration": "modeling_efficienttam.EfficientTamModel",
+}
+PROCESSOR_AUTO_MAP = {
+    "AutoProcessor": "processing_efficienttam.EfficientTamVideoProcessor",
+    "AutoImageProcessor": "processing_efficienttam.EfficientTamImageProcessor",
+    "AutoVideoProcessor": "processing_efficienttam.EfficientTamVideoVideoProcessor",
+}
+
+
+def copy_remote_code(folder: str | Path) -> None:
+    """Copy the files of `REMOTE_CODE_FILES` that lie beside this one into `folder` (made if missing)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    here = Path(__file__).resolve().parent
+    for name in REMOTE_CODE_FILES:
+        source, target = here / name, folder / name
+        if source.is_file() and not (target.exists() and source.samefile(target)):
+            shutil.copyfile(source, target)
+
+
+def size_pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """`(height, width)` of a size given as one number or as a pair."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return int(height), int(width)
+
+
+@strict
+class EfficientTamVisionConfig(PreTrainedConfig):
+    r"""
+    The image encoder: a plain ViT with windowed and global attention, and a two-convolution neck.
+
+    Args:
+        hidden_size (`int`, defaults to 384): Width of the ViT (192 for ViT-Tiny, 384 for ViT-Small).
+        num_hidden_layers (`int`, defaults to 12): Number of ViT blocks.
+        num_attention_heads (`int`, defaults to 6): Attention heads of a block.
+        num_channels (`int`, defaults to 3): Channels of the image.
+        image_size (`int` or `(height, width)`, defaults to 1024): Input size in pixels, a multiple of `patch_size`.
+        patch_size (`int`, defaults to 16): Side of a patch in pixels, and the stride of the feature map.
+        mlp_ratio (`float`, defaults to 4.0): Hidden width of a block's MLP over `hidden_size`.
+        qkv_bias (`bool`, defaults to `True`): Whether queries, keys and values have a bias.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the MLPs.
+        layer_norm_eps (`float`, defaults to 1e-6): Epsilon of every normalisation, neck included.
+        hidden_dropout (`float`, defaults to 0.0): Dropout on both residual branches of a block.
+        drop_path_rate (`float`, defaults to 0.0): Stochastic depth rate of the last block (grows linearly from 0).
+        window_size (`int`, defaults to 14): Side of an attention window, in patches.
+        global_attention_indexes (`list[int]`, defaults to `[2, 5, 8, 11]`): Blocks that attend to the whole image.
+        pretrained_image_size (`int`, defaults to 224): Image size the position embeddings were trained at; they are
+            resized (bicubic) to the feature map.
+        has_class_position (`bool`, defaults to `True`): Whether the position embeddings begin with one for a class
+            token. It is not used; the published checkpoints carry it.
+        fpn_hidden_size (`int`, defaults to 256): Channels of the image features that the neck returns.
+        position_temperature (`float`, defaults to 10000.0): Temperature of the sine encoding of the feature map.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of fresh weights.
+    """
+
+    base_config_key = "vision_config"
+    model_type = "efficienttam_vision_model"
+
+    hidden_size: int = 384
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 6
+    num_channels: int = 3
+    image_size: int | list[int] | tuple[int, int] = 1024
+    patch_size: int = 16
+    mlp_ratio: float | int = 4.0
+    qkv_bias: bool = True
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    hidden_dropout: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    window_size: int = 14
+    global_attention_indexes: list[int] | tuple[int, ...] = (2, 5, 8, 11)
+    pretrained_image_size: int = 224
+    has_class_position: bool = True
+    fpn_hidden_size: int = 256
+    position_temperature: float | int = 10000.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        self.global_attention_indexes = list(self.global_attention_indexes)
+        super().__post_init__(**kwargs)
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})."
+            )
+        for side in size_pair(self.image_size):
+            if side <= 0 or side % self.patch_size:
+                raise ValueError(
+                    f"image_size {self.image_size} does not give a whole feature map: each side must be a positive "
+                    f"multiple of patch_size ({self.patch_size})."
+                )
+
+    @property
+    def feature_size(self) -> tuple[int, int]:
+        """`(height, width)` of the feature map, in patches."""
+        height, width = size_pair(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def backbone_feature_sizes(self) -> list[list[int]]:
+        """Feature map sizes from high to low resolution, as `Sam2VisionConfig` names them; here there is one."""
+        return [list(self.feature_size)]
+
+    @property
+    def num_feature_levels(self) -> int:
+        """Number of feature maps the neck returns: one, at stride `patch_size`."""
+        return 1
+
+
+@strict
+class EfficientTamPromptEncoderConfig(PreTrainedConfig):
+    r"""
+    The prompt encoder: points, boxes and masks to embeddings.
+
+    Args:
+        hidden_size (`int`, defaults to 256): Width of the embeddings.
+        image_size (`int` or `(height, width)`, defaults to 1024): Size in pixels that prompt coordinates refer to.
+        patch_size (`int`, defaults to 16): Stride of the feature map.
+        mask_input_channels (`int`, defaults to 16): Hidden channels of the mask prompt's convolutions.
+        num_point_embeddings (`int`, defaults to 4): Learned kinds of points: negative, positive, box corners.
+        hidden_act (`str`, defaults to `"gelu"`): Activation between the convolutions.
+        layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the normalisations.
+        scale (`float`, defaults to 1): Scale of the random Fourier frequencies of positions.
+    """
+
+    base_config_key = "prompt_encoder_config"
+    model_type = "efficienttam_prompt_encoder"
+
+    hidden_size: int = 256
+    image_size: int | list[int] | tuple[int, int] = 1024
+    patch_size: int = 16
+    mask_input_channels: int = 16
+    num_point_embeddings: int = 4
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    scale: float | int = 1
+
+    @property
+    def feature_size(self) -> tuple[int, int]:
+        """`(height, width)` of the feature map, in patches."""
+        height, width = size_pair(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def mask_input_size(self) -> tuple[int, int]:
+        """`(height, width)` of a mask prompt and of predicted masks: four times the feature map."""
+        height, width = self.feature_size
+        return 4 * height, 4 * width
+
+
+@strict
+class EfficientTamMaskDecoderConfig(PreTrainedConfig):
+    r"""
+    The mask decoder: SAM's two-way transformer and heads.
+
+    Args:
+        hidden_size (`int`, defaults to 256): Width.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the upscaling convolutions.
+        mlp_dim (`int`, defaults to 2048): Hidden width of the two-way transformer's MLPs.
+        num_hidden_layers (`int`, defaults to 2): Two-way blocks.
+        num_attention_heads (`int`, defaults to 8): Attention heads.
+        attention_downsample_rate (`int`, defaults to 2): Width reduction inside cross-attentions.
+        num_multimask_outputs (`int`, defaults to 3): Masks proposed for an ambiguous prompt.
+        iou_head_depth (`int`, defaults to 3): Layers of the IoU head.
+        iou_head_hidden_dim (`int`, defaults to 256): Hidden width of the IoU head.
+        layer_norm_eps (`float`, defaults to 1e-5): Epsilon of the transformer's normalisations.
+        upscale_layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the upscaling's normalisation.
+        dynamic_multimask_via_stability (`bool`, defaults to `True`): When one mask is asked for and it is not stable,
+            return the best of the multimask outputs instead (not while training).
+        dynamic_multimask_stability_delta (`float`, defaults to 0.05): Logit offset of the stability score.
+        dynamic_multimask_stability_thresh (`float`, defaults to 0.98): Stability below which the fall-back happens.
+    """
+
+    base_config_key = "mask_decoder_config"
+    model_type = "efficienttam_mask_decoder"
+
+    hidden_size: int = 256
+    hidden_act: str = "gelu"
+    mlp_dim: int = 2048
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 8
+    attention_downsample_rate: int = 2
+    num_multimask_outputs: int = 3
+    iou_head_depth: int = 3
+    iou_head_hidden_dim: int = 256
+    layer_norm_eps: float = 1e-5
+    upscale_layer_norm_eps: float = 1e-6
+    dynamic_multimask_via_stability: bool = True
+    dynamic_multimask_stability_delta: float = 0.05
+    dynamic_multimask_stability_thresh: float = 0.98
+
+
+@strict
+class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
+    r"""
+    The memory attention: the current frame attends to what is remembered of an object (paper, section 3.2).
+
+    Args:
+        hidden_size (`int`, defaults to 256): Width of the frame's features.
+        memory_size (`int`, defaults to 64): Channels of a memory token; divides `hidden_size`.
+        num_hidden_layers (`int`, defaults to 4): Layers.
+        num_attention_heads (`int`, defaults to 1): Attention heads.
+        feed_forward_hidden_size (`int`, defaults to 2048): Hidden width of a layer's MLP.
+        feed_forward_hidden_act (`str`, defaults to `"relu"`): Activation of a layer's MLP.
+        layer_norm_eps (`float`, defaults to 1e-5): Epsilon of the normalisations.
+        dropout (`float`, defaults to 0.1): Dropout on the residual branches (training only).
+        attention_dropout (`float`, defaults to 0.1): Dropout on attention weights (training only).
+        rope_theta (`float`, defaults to 10000.0): Base of the axial rotary encoding.
+        input_position_scale (`float`, defaults to 0.1): Weight of the sine encoding added to the frame's features.
+        position_temperature (`float`, defaults to 10000.0): Temperature of the memories' sine encoding.
+        cross_attention (`str`, defaults to `"full"`): How memories are attended to. `"full"`: every token;
+            `"pooled_logit_bias"`: spatial memories averaged over `pool_size` squares, their logits raised by the log of
+            the square's area (published as `_1`); `"pooled_key_shift"`: the same, with that constant added to the
+            pooled keys (published as `_2`); `"windowed"`: local windows of `window_size` (the paper's comparison).
+        pool_size (`int`, defaults to 2): Side of a pooling square, in tokens.
+        pooling_scope (`str`, defaults to `"spatial"`): What is pooled: `"spatial"` memories only (the paper's choice),
+            or `"all"` tokens, object pointers too.
+        window_size (`int`, defaults to 16): Side of a window of `"windowed"`; must divide the feature map.
+    """
+
+    base_config_key = "memory_attention_config"
+    model_type = "efficienttam_memory_attention"
+
+    hidden_size: int = 256
+    memory_size: int = 64
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 1
+    feed_forward_hidden_size: int = 2048
+    feed_forward_hidden_act: str = "relu"
+    layer_norm_eps: float = 1e-5
+    dropout: float | int = 0.1
+    attention_dropout: float | int = 0.1
+    rope_theta: float | int = 10000.0
+    input_position_scale: float | int = 0.1
+    position_temperature: float | int = 10000.0
+    cross_attention: str = "full"
+    pool_size: int = 2
+    pooling_scope: str = "spatial"
+    window_size: int = 16
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.cross_attention not in CROSS_ATTENTION_KINDS:
+            raise ValueError(
+                f"cross_attention must be one of {list(CROSS_ATTENTION_KINDS)}, got {self.cross_attention!r}."
+            )
+        if self.pooling_scope not in POOLING_SCOPES:
+            raise ValueError(f"pooling_scope must be one of {list(POOLING_SCOPES)}, got {self.pooling_scope!r}.")
+        if self.hidden_size % self.memory_size:
+            raise ValueError(
+                f"memory_size ({self.memory_size}) must divide hidden_size ({self.hidden_size}): an object pointer is "
+                "split into tokens of that size."
+            )
+        if (self.hidden_size // self.num_attention_heads) % 4:
+            raise ValueError(
+                f"hidden_size / num_attention_heads ({self.hidden_size}/{self.num_attention_heads}) must be a multiple "
+                "of 4: the axial rotary encoding turns pairs of channels along each of two axes."
+            )
+
+
+@strict
+class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
+    r"""
+    The memory encoder: a frame's features and its mask to one spatial memory.
+
+    Args:
+        hidden_size (`int`, defaults to 256): Width inside.
+        output_channels (`int`, defaults to 64): Channels of a memory token.
+        mask_downsampler_kernel_size (`int`, defaults to 3): Kernel of the mask's convolutions.
+        mask_downsampler_stride (`int`, defaults to 2): Their stride.
+        mask_downsampler_padding (`int`, defaults to 1): Their padding.
+        mask_downsampler_total_stride (`int`, defaults to 16): Stride from mask to feature map.
+        mask_downsampler_hidden_act (`str`, defaults to `"gelu"`): Their activation.
+        fuser_num_layers (`int`, defaults to 2): ConvNeXt blocks that mix features and mask.
+        fuser_kernel_size (`int`, defaults to 7): Kernel of their depth-wise convolution.
+        fuser_padding (`int`, defaults to 3): Its padding.
+        fuser_intermediate_size (`int`, defaults to 1024): Hidden width of their MLP.
+        fuser_layer_scale_init_value (`float`, defaults to 1e-6): Initial value of their layer scale.
+        fuser_hidden_act (`str`, defaults to `"gelu"`): Their activation.
+        layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the normalisations.
+    """
+
+    base_config_key = "memory_encoder_config"
+    model_type = "efficienttam_memory_encoder"
+
+    hidden_size: int = 256
+    output_channels: int = 64
+    mask_downsampler_kernel_size: int = 3
+    mask_downsampler_stride: int = 2
+    mask_downsampler_padding: int = 1
+    mask_downsampler_total_stride: int = 16
+    mask_downsampler_hidden_act: str = "gelu"
+    fuser_num_layers: int = 2
+    fuser_kernel_size: int = 7
+    fuser_padding: int = 3
+    fuser_intermediate_size: int = 1024
+    fuser_layer_scale_init_value: float = 1e-6
+    fuser_hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        stride = self.mask_downsampler_stride
+        if stride < 2 or stride**self.num_mask_downsampler_layers != self.mask_downsampler_total_stride:
+            raise ValueError(
+                f"mask_downsampler_total_stride ({self.mask_downsampler_total_stride}) must be a power of "
+                f"mask_downsampler_stride ({stride}, at least 2)."
+            )
+
+    @property
+    def num_mask_downsampler_layers(self) -> int:
+        """Convolutions from the mask to the feature map's stride."""
+        layers, reached = 0, 1
+        while 1 < self.mask_downsampler_stride and reached < self.mask_downsampler_total_stride:
+            layers, reached = layers + 1, reached * self.mask_downsampler_stride
+        return layers
+
+
+SUB_CONFIGS = {
+    "vision_config": EfficientTamVisionConfig,
+    "prompt_encoder_config": EfficientTamPromptEncoderConfig,
+    "mask_decoder_config": EfficientTamMaskDecoderConfig,
+    "memory_attention_config": EfficientTamMemoryAttentionConfig,
+    "memory_encoder_config": EfficientTamMemoryEncoderConfig,
+}
+
+
+@strict
+class EfficientTamConfig(PreTrainedConfig):
+    r"""
+    A whole EfficientTAM: the image model, the memory, and the rules of tracking.
+
+    Args:
+        vision_config (`EfficientTamVisionConfig` or `dict`, *optional*): The image encoder.
+        prompt_encoder_config (`EfficientTamPromptEncoderConfig` or `dict`, *optional*): The prompt encoder.
+        mask_decoder_config (`EfficientTamMaskDecoderConfig` or `dict`, *optional*): The mask decoder.
+        memory_attention_config (`EfficientTamMemoryAttentionConfig` or `dict`, *optional*): The memory attention.
+        memory_encoder_config (`EfficientTamMemoryEncoderConfig` or `dict`, *optional*): The memory encoder.
+        image_size (`int` or `(height, width)`, *optional*): Input size; sets that of the vision and prompt encoder
+            configurations. Not given, theirs holds.
+        num_maskmem (`int`, defaults to 7): Spatial memories: one conditioning, and the last `num_maskmem - 1` others.
+        max_cond_frame_num (`int`, defaults to -1): Conditioning frames attended to, the closest in time; -1 for all.
+        use_object_pointers (`bool`, defaults to `True`): Whether memory attention sees object pointers.
+        max_object_pointers_in_encoder (`int`, defaults to 16): Object pointers attended to (conditioning frames of the
+            past, and the last `max_object_pointers_in_encoder - 1` frames).
+        sigmoid_scale_for_mem_enc (`float`, defaults to 20.0): Scale of a mask's probabilities for the memory encoder.
+        sigmoid_bias_for_mem_enc (`float`, defaults to -10.0): Offset of the same.
+        binarize_mask_from_points_for_mem_enc (`bool`, defaults to `True`): Whether masks that come from a user's prompts
+            are made binary for the memory encoder (not while training).
+        multimask_output_in_sam (`bool`, defaults to `True`): Whether several masks are proposed and the best is taken.
+        multimask_min_pt_num (`int`, defaults to 0): Fewest points (a box counts two) for which that happens.
+        multimask_max_pt_num (`int`, defaults to 1): Most points for which that happens.
+        multimask_output_for_tracking (`bool`, defaults to `True`): Whether it happens on tracked frames too.
+        add_all_frames_to_correct_as_cond (`bool`, defaults to `False`): Whether a tracked frame that is corrected becomes
+            a conditioning frame. The published setting is `False`: the correction then is a memory like any other, and
+            propagating over the frame again replaces it.
+        mask_prompt_scale (`float`, defaults to 20.0): A mask prompt's 0/1 becomes logits by this scale and
+        mask_prompt_bias (`float`, defaults to -10.0): by this offset.
+        no_object_score (`float`, defaults to -1024.0): Mask logit where the object is judged absent.
+        previous_mask_clamp (`float`, defaults to 32.0): Bound on the logits of a previous mask that is fed back.
+        memory_dtype (`str`, defaults to `"bfloat16"`): Dtype in which a session stores spatial memories.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of fresh weights.
+
+    Example:
+
+    ```python
+    >>> from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
+
+    >>> config = EfficientTamConfig.from_preset("efficienttam_s_1")
+    >>> model = EfficientTamVideoModel(config)
+    ```
+    """
+
+    model_type = "efficienttam"
+    sub_configs = SUB_CONFIGS
+
+    vision_config: dict | PreTrainedConfig | None = None
+    prompt_encoder_config: dict | PreTrainedConfig | None = None
+    mask_decoder_config: dict | PreTrainedConfig | None = None
+    memory_attention_config: dict | PreTrainedConfig | None = None
+    memory_encoder_config: dict | PreTrainedConfig | None = None
+    image_size: int | list[int] | tuple[int, int] | None = None
+    num_maskmem: int = 7
+    max_cond_frame_num: int = -1
+    use_object_pointers: bool = True
+    max_object_pointers_in_encoder: int = 16
+    sigmoid_scale_for_mem_enc: float | int = 20.0
+    sigmoid_bias_for_mem_enc: float | int = -10.0
+    binarize_mask_from_points_for_mem_enc: bool = True
+    multimask_output_in_sam: bool = True
+    multimask_min_pt_num: int = 0
+    multimask_max_pt_num: int = 1
+    multimask_output_for_tracking: bool = True
+    add_all_frames_to_correct_as_cond: bool = False
+    mask_prompt_scale: float | int = 20.0
+    mask_prompt_bias: float | int = -10.0
+    no_object_score: float | int = -1024.0
+    previous_mask_clamp: float | int = 32.0
+    memory_dtype: str = "bfloat16"
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        for key, config_class in SUB_CONFIGS.items():
+            value = getattr(self, key)
+            if value is None:
+                value = {}
+            if isinstance(value, dict):
+                value = {k: v for k, v in value.items() if k != "model_type"}
+                if self.image_size is not None and key in ("vision_config", "prompt_encoder_config"):
+                    value["image_size"] = self.image_size
+                value = config_class(**value)
+            elif self.image_size is not None and hasattr(value, "image_size"):
+                value.image_size = self.image_size
+            setattr(self, key, value)
+        self.image_size = self.vision_config.image_size
+        super().__post_init__(**kwargs)
+        self._check_parts_fit()
+
+    def _check_parts_fit(self) -> None:
+        vision, prompt = self.vision_config, self.prompt_encoder_config
+        if (size_pair(vision.image_size), vision.patch_size) != (size_pair(prompt.image_size), prompt.patch_size):
+            raise ValueError(
+                f"vision_config and prompt_encoder_config disagree: image_size {vision.image_size} and "
+                f"{prompt.image_size}, patch_size {vision.patch_size} and {prompt.patch_size}. Give `image_size` to "
+                "EfficientTamConfig to set both."
+            )
+        widths = {
+            "vision_config.fpn_hidden_size": vision.fpn_hidden_size,
+            "prompt_encoder_config.hidden_size": prompt.hidden_size,
+            "mask_decoder_config.hidden_size": self.mask_decoder_config.hidden_size,
+            "memory_attention_config.hidden_size": self.memory_attention_config.hidden_size,
+            "memory_encoder_config.hidden_size": self.memory_encoder_config.hidden_size,
+        }
+        if len(set(widths.values())) > 1:
+            raise ValueError(f"These widths must be equal: {widths}.")
+        attention, encoder = self.memory_attention_config, self.memory_encoder_config
+        if attention.memory_size != encoder.output_channels:
+            raise ValueError(
+                f"memory_attention_config.memory_size ({attention.memory_size}) must equal "
+                f"memory_encoder_config.output_channels ({encoder.output_channels})."
+            )
+        if encoder.mask_downsampler_total_stride != vision.patch_size:
+            raise ValueError(
+                f"memory_encoder_config.mask_downsampler_total_stride ({encoder.mask_downsampler_total_stride}) must "
+                f"equal vision_config.patch_size ({vision.patch_size})."
+            )
+        if attention.cross_attention == "windowed" and any(s % attention.window_size for s in vision.feature_size):
+            raise ValueError(
+                f"memory_attention_config.window_size ({attention.window_size}) must divide the feature map "
+                f"{vision.feature_size}."
+            )
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> EfficientTamConfig:
+        """The configuration of a published variant.
+
+        Args:
+            name: A key of `PRESETS`, e.g. `"efficienttam_s_1"`.
+            overrides: Fields of this class to set otherwise; sub-configurations as dicts are merged into the preset's.
+
+        Raises:
+            ValueError: if there is no such preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"There is no preset {name!r}. The presets are {', '.join(sorted(PRESETS))}.")
+        fields: dict[str, Any] = {key: dict(value) for key, value in PRESETS[name].items()}
+        for key, value in overrides.items():
+            fields[key] = {**fields.get(key, {}), **value} if isinstance(value, dict) else value
+        return cls(**fields)
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> None:
+        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
+        self.auto_map = dict(AUTO_MAP)
+        copy_remote_code(save_directory)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+
+def _preset(width: int, heads: int, image_size: int = 1024, cross_attention: str = "full") -> dict[str, dict[str, Any]]:
+    return {
+        "vision_config": {"hidden_size": width, "num_attention_heads": heads, "image_size": image_size},
+        "prompt_encoder_config": {"image_size": image_size},
+        "memory_attention_config": {"cross_attention": cross_attention},
+    }
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "efficienttam_s": _preset(384, 6),
+    "efficienttam_s_1": _preset(384, 6, cross_attention="pooled_logit_bias"),
+    "efficienttam_s_2": _preset(384, 6, cross_attention="pooled_key_shift"),
+    "efficienttam_s_512x512": _preset(384, 6, image_size=512),
+    "efficienttam_ti": _preset(192, 3),
+    "efficienttam_ti_1": _preset(192, 3, cross_attention="pooled_logit_bias"),
+    "efficienttam_ti_2": _preset(192, 3, cross_attention="pooled_key_shift"),
+    "efficienttam_ti_512x512": _preset(192, 3, image_size=512),
+}
+
+# Names of Transformers' SAM 2 with the prefix changed, for code written against those.
+EfficientTamVideoConfig = EfficientTamConfig
+EfficientTamVideoPromptEncoderConfig = EfficientTamPromptEncoderConfig
+EfficientTamVideoMaskDecoderConfig = EfficientTamMaskDecoderConfig
+
+__all__ = [
+    "PRESETS",
+    "EfficientTamConfig",
+    "EfficientTamMaskDecoderConfig",
+    "EfficientTamMemoryAttentionConfig",
+    "EfficientTamMemoryEncoderConfig",
+    "EfficientTamPromptEncoderConfig",
+    "EfficientTamVideoConfig",
+    "EfficientTamVideoMaskDecoderConfig",
+    "EfficientTamVideoPromptEncoderConfig",
+    "EfficientTamVisionConfig",
+]

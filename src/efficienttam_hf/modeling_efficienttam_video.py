@@ -1,0 +1,829 @@
+"""Tracking: the memory encoder and memory attention, one tracking step, and the model that drives it over a session.
+
+`EfficientTamVideoModel.track_step` is the one place where a frame is tracked: features of the frame, memories and
+prompts go in, masks, scores, an object pointer and a new memory come out, for a batch of objects. It is plain tensor
+code: interactive use, streaming, training, evaluation and export all call it. Everything stateful (which frame looks at
+which memories, which prompts wait) is in `memory.py` and `video_session.py`; `forward` and
+`propagate_in_video_iterator` connect the two, with the interface of Transformers' `Sam2VideoModel`.
+
+Shapes: B objects, M memories, N = H * W tokens of a feature map, C its channels, c channels of a memory.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+
+from .configuration_efficienttam import (
+    EfficientTamConfig,
+    EfficientTamMemoryAttentionConfig,
+    EfficientTamMemoryEncoderConfig,
+    size_pair,
+)
+from .memory import FrameMemory, MemoryBank
+from .modeling_efficienttam import (
+    EfficientTamFeedForward,
+    EfficientTamLayerNorm2d,
+    EfficientTamModel,
+    attend,
+    sine_position_encoding,
+)
+from .video_session import EfficientTamVideoInferenceSession, EndOfVideoError, TrackedObject
+
+
+@dataclass
+class EfficientTamTrackingOutput(ModelOutput):
+    r"""
+    What one tracking step gives for B objects.
+
+    pred_masks (`Tensor` of shape `(B, 1, h, w)`): mask logits at a quarter of the model's input size.
+    high_res_masks (`Tensor` of shape `(B, 1, height, width)`): the same at the model's input size, float32.
+    iou_scores (`Tensor` of shape `(B, 1)`): predicted IoU of that mask.
+    object_score_logits (`Tensor` of shape `(B, 1)`): above 0 where the object is judged present.
+    object_pointer (`Tensor` of shape `(B, C)`): the object in one vector, for later frames.
+    multimask_logits (`Tensor` of shape `(B, K, h, w)`): all proposals the mask was chosen from.
+    multimask_iou_scores (`Tensor` of shape `(B, K)`): their predicted IoU.
+    memory (`Tensor` of shape `(B, N, c)`, *optional*): the frame's spatial memory, when it was asked for.
+    """
+
+    pred_masks: Tensor | None = None
+    high_res_masks: Tensor | None = None
+    iou_scores: Tensor | None = None
+    object_score_logits: Tensor | None = None
+    object_pointer: Tensor | None = None
+    multimask_logits: Tensor | None = None
+    multimask_iou_scores: Tensor | None = None
+    memory: Tensor | None = None
+
+
+@dataclass
+class EfficientTamVideoSegmentationOutput(ModelOutput):
+    r"""
+    The objects of a session on one frame.
+
+    object_ids (`list[int]`): the objects, in the order of the tensors' rows.
+    pred_masks (`Tensor` of shape `(num_objects, 1, h, w)`): mask logits at a quarter of the model's input size;
+        `config.no_object_score` where an object is absent or has no result on this frame.
+    object_score_logits (`Tensor` of shape `(num_objects,)`): above 0 where the object is judged present.
+    iou_scores (`Tensor` of shape `(num_objects,)`): predicted IoU of each mask.
+    object_pointer (`Tensor` of shape `(num_objects, C)`): zeros where an object has no result on this frame.
+    frame_idx (`int`): the frame.
+    """
+
+    object_ids: list[int] | None = None
+    pred_masks: Tensor | None = None
+    object_score_logits: Tensor | None = None
+    iou_scores: Tensor | None = None
+    object_pointer: Tensor | None = None
+    frame_idx: int | None = None
+
+
+# ------------------------------------------------------------------------------------------------ memory attention
+
+
+def rotary_table(size: tuple[int, int], channels: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the axial rotary encoding, (N, channels / 2) each, float32.
+
+    The first half of the pairs of channels turns with the column, the second with the row.
+    """
+    height, width = size
+    exponents = torch.arange(0, channels, 4, device=device)[: channels // 4].float() / channels
+    frequencies = 1.0 / theta**exponents
+    rows = torch.arange(height, device=device, dtype=torch.float32)[:, None] * frequencies
+    columns = torch.arange(width, device=device, dtype=torch.float32)[:, None] * frequencies
+    angles = torch.cat(
+        [columns[None].expand(height, width, -1), rows[:, None].expand(height, width, -1)], dim=-1
+    ).flatten(0, 1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(tokens: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn neighbouring pairs of channels by the table's angles, in float32: (..., N, C) to the same."""
+    cosines, sines = table
+    even, odd = tokens.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([even * cosines - odd * sines, even * sines + odd * cosines], dim=-1)
+    return turned.flatten(-2).to(tokens.dtype)
+
+
+def pool_squares(tokens: Tensor, size: tuple[int, int], pool_size: int) -> Tensor:
+    """Average (..., N, C) tokens of a map over squares: (..., N / pool_size², C). Squares at an odd edge are smaller."""
+    height, width = size
+    maps = tokens.reshape(-1, height, width, tokens.shape[-1]).permute(0, 3, 1, 2)
+    pooled = F.avg_pool2d(maps, pool_size, ceil_mode=True, count_include_pad=False)
+    return pooled.flatten(2).transpose(1, 2).reshape(*tokens.shape[:-2], -1, tokens.shape[-1])
+
+
+def pool_sequence(tokens: Tensor, pool_size: int) -> Tensor:
+    """Average (B, heads, T, C) tokens over runs of `pool_size`."""
+    pooled = F.avg_pool1d(
+        tokens.flatten(0, 1).transpose(1, 2), pool_size, ceil_mode=True, count_include_pad=False
+    )
+    return pooled.transpose(1, 2).unflatten(0, tokens.shape[:2])
+
+
+def to_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Tensor:
+    """(B, heads, ..., N, C) tokens of a map to (B, windows, heads, ..., window_size², C)."""
+    height, width = size
+    rows, columns = height // window_size, width // window_size
+    tiles = tokens.unflatten(-2, (rows, window_size, columns, window_size))
+    tiles = tiles.movedim(-3, -4).flatten(-3, -2).flatten(-4, -3)  # (B, heads, ..., windows, window_size², C)
+    return tiles.movedim(-3, 1)
+
+
+def from_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Tensor:
+    """(B, windows, window_size², C) to (B, N, C)."""
+    height, width = size
+    rows, columns = height // window_size, width // window_size
+    tiles = tokens.unflatten(2, (window_size, window_size)).unflatten(1, (rows, columns))
+    return tiles.movedim(3, 2).flatten(1, 4)
+
+
+class EfficientTamRoPEAttention(nn.Module):
+    """Self-attention of the frame's tokens, with the axial rotary encoding."""
+
+    def __init__(self, config: EfficientTamMemoryAttentionConfig, key_size: int | None = None):
+        super().__init__()
+        width, key_size = config.hidden_size, key_size or config.hidden_size
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(key_size, width)
+        self.v_proj = nn.Linear(key_size, width)
+        self.o_proj = nn.Linear(width, width)
+
+    def heads(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) to (B, heads, N, C / heads)."""
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(self, tokens: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+        """(B, N, C) to the same."""
+        query = rotate(self.heads(self.q_proj(tokens)), table)
+        key = rotate(self.heads(self.k_proj(tokens)), table)
+        value = self.heads(self.v_proj(tokens))
+        output, _ = attend(self, query, key, value, dropout=self.config.attention_dropout)
+        return self.o_proj(output)
+
+
+class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
+    """Attention from the frame's tokens to spatial memories and object pointers (paper, section 3.2).
+
+    Keys of a memory are rotated as the frame's tokens are, so that equal places meet; pointers have no place. Spatial
+    memories are smooth, so averages over small squares can stand for their tokens: `config.cross_attention` says
+    whether and how. An average of n tokens counts for n of them when log n is added to its logit; `pooled_key_shift`
+    adds that constant to the key instead. A single memory is not pooled.
+    """
+
+    def __init__(self, config: EfficientTamMemoryAttentionConfig):
+        super().__init__(config, key_size=config.memory_size)
+        self.bias = 2 * math.log(config.pool_size)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        memory_positions: Tensor,
+        pointer_tokens: Tensor,
+        table: tuple[Tensor, Tensor],
+        size: tuple[int, int],
+    ) -> Tensor:
+        """
+        Args:
+            tokens: (B, N, C), the frame.
+            memory: (B, M, N, c), memory_positions: the same shape, added to keys only.
+            pointer_tokens: (B, T, c), object pointers cut into memory-sized tokens.
+            table: of `rotary_table` for `size`, the feature map's (H, W).
+
+        Returns:
+            (B, N, C).
+        """
+        config = self.config
+        query = rotate(self.heads(self.q_proj(tokens)), table)
+        # (B, heads, M, N, C / heads)
+        key = rotate(self.k_proj(memory + memory_positions).unflatten(-1, (self.num_heads, -1)).movedim(-2, 1), table)
+        pointer_key = self.heads(self.k_proj(pointer_tokens))
+        pointer_value = self.heads(self.v_proj(pointer_tokens))
+
+        def memory_values(memory_tokens: Tensor) -> Tensor:
+            return self.v_proj(memory_tokens).unflatten(-1, (self.num_heads, -1)).movedim(-2, 1)
+
+        if config.cross_attention == "windowed":
+            return self._windowed(query, key, memory_values(memory), pointer_key, pointer_value, size)
+
+        logit_bias = None
+        if config.cross_attention == "full" or memory.shape[1] == 1:
+            value = memory_values(memory)
+        else:
+            key = pool_squares(key, size, config.pool_size)
+            # The projection is linear: pooling before it gives the same values for a quarter of the work.
+            value = memory_values(pool_squares(memory, size, config.pool_size))
+            num_pooled = key.shape[2] * key.shape[3]
+            if config.pooling_scope == "all" and pointer_key.shape[2]:
+                pointer_key = pool_sequence(pointer_key, config.pool_size**2)
+                pointer_value = pool_sequence(pointer_value, config.pool_size**2)
+                num_pooled += pointer_key.shape[2]
+            if config.cross_attention == "pooled_logit_bias":
+                num_keys = key.shape[2] * key.shape[3] + pointer_key.shape[2]
+                logit_bias = query.new_zeros(1, 1, 1, num_keys)
+                logit_bias[..., :num_pooled] = self.bias
+            else:
+                key = key + self.bias
+                if config.pooling_scope == "all":
+                    pointer_key = pointer_key + self.bias
+        key = torch.cat([key.flatten(2, 3), pointer_key], dim=2)
+        value = torch.cat([value.flatten(2, 3), pointer_value], dim=2)
+        output, _ = attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)
+        return self.o_proj(output)
+
+    def _windowed(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        pointer_key: Tensor,
+        pointer_value: Tensor,
+        size: tuple[int, int],
+    ) -> Tensor:
+        """Each window of the frame attends to the same window of every memory, and to all pointers."""
+        window_size = self.config.window_size
+        query = to_windows(query, size, window_size)  # (B, windows, heads, w², C / heads)
+        batch_size, windows = query.shape[:2]
+        key, value = (
+            torch.cat(
+                [to_windows(x, size, window_size).flatten(3, 4), pointers[:, None].expand(-1, windows, -1, -1, -1)],
+                dim=3,
+            ).flatten(0, 1)
+            for x, pointers in ((key, pointer_key), (value, pointer_value))
+        )
+        output, _ = attend(self, query.flatten(0, 1), key, value, dropout=self.config.attention_dropout)
+        return self.o_proj(from_windows(output.unflatten(0, (batch_size, windows)), size, window_size))
+
+
+class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
+    """Self-attention, attention to memory, and an MLP; each normalised before."""
+
+    def __init__(self, config: EfficientTamMemoryAttentionConfig):
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.self_attn = EfficientTamRoPEAttention(config)
+        self.cross_attn_image = EfficientTamMemoryCrossAttention(config)
+        self.linear1 = nn.Linear(width, config.feed_forward_hidden_size)
+        self.linear2 = nn.Linear(config.feed_forward_hidden_size, width)
+        self.layer_norm1 = nn.LayerNorm(width, eps=eps)
+        self.layer_norm2 = nn.LayerNorm(width, eps=eps)
+        self.layer_norm3 = nn.LayerNorm(width, eps=eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation = ACT2FN[config.feed_forward_hidden_act]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        memory_positions: Tensor,
+        pointer_tokens: Tensor,
+        table: tuple[Tensor, Tensor],
+        size: tuple[int, int],
+    ) -> Tensor:
+        """(B, N, C) to the same; arguments as `EfficientTamMemoryCrossAttention`."""
+        tokens = tokens + self.dropout(self.self_attn(self.layer_norm1(tokens), table))
+        attended = self.cross_attn_image(
+            self.layer_norm2(tokens), memory, memory_positions, pointer_tokens, table, size
+        )
+        tokens = tokens + self.dropout(attended)
+        hidden = self.dropout(self.activation(self.linear1(self.layer_norm3(tokens))))
+        return tokens + self.dropout(self.linear2(hidden))
+
+
+class EfficientTamMemoryAttention(nn.Module):
+    """The frame's features, conditioned on memories."""
+
+    def __init__(self, config: EfficientTamMemoryAttentionConfig):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(EfficientTamMemoryAttentionLayer(config) for _ in range(config.num_hidden_layers))
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self, features: Tensor, memory: Tensor, temporal_encoding: Tensor, object_pointers: Tensor
+    ) -> Tensor:
+        """
+        Args:
+            features: (B, C, H, W), the frame.
+            memory: (B, M, N, c), spatial memories.
+            temporal_encoding: (B, M, 1, c), when each of them was.
+            object_pointers: (B, K, C).
+
+        Returns:
+            (B, C, H, W).
+        """
+        config, size = self.config, features.shape[-2:]
+        positions = sine_position_encoding(size, features.shape[1], config.position_temperature, features.device)
+        tokens = features + config.input_position_scale * positions.to(features.dtype)
+        tokens = tokens.flatten(2).transpose(1, 2)
+
+        places = sine_position_encoding(size, memory.shape[-1], config.position_temperature, features.device)
+        places = places.flatten(1).t().to(memory.dtype)
+        memory_positions = places + temporal_encoding
+        # A pointer of C channels enters as C / c tokens of a memory's width.
+        pointer_tokens = object_pointers.unflatten(-1, (-1, config.memory_size)).flatten(1, 2)
+
+        table = rotary_table(size, config.hidden_size // config.num_attention_heads, config.rope_theta, features.device)
+        for layer in self.layers:
+            tokens = layer(tokens, memory, memory_positions, pointer_tokens, table, size)
+        return self.layer_norm(tokens).transpose(1, 2).unflatten(2, size)
+
+
+# -------------------------------------------------------------------------------------------------- memory encoder
+
+
+class EfficientTamMaskDownSampler(nn.Module):
+    """A mask at the model's input size to a feature map: convolutions that halve it and multiply its channels."""
+
+    def __init__(self, config: EfficientTamMemoryEncoderConfig):
+        super().__init__()
+        stride = config.mask_downsampler_stride
+        channels = [stride ** (2 * i) for i in range(config.num_mask_downsampler_layers + 1)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, config.mask_downsampler_kernel_size, stride, config.mask_downsampler_padding)
+            for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.layer_norms = nn.ModuleList(EfficientTamLayerNorm2d(c, eps=config.layer_norm_eps) for c in channels[1:])
+        self.activation = ACT2FN[config.mask_downsampler_hidden_act]
+        self.final_conv = nn.Conv2d(channels[-1], config.hidden_size, kernel_size=1)
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """(B, 1, height, width) to (B, C, H, W)."""
+        for conv, layer_norm in zip(self.convs, self.layer_norms, strict=True):
+            masks = self.activation(layer_norm(conv(masks)))
+        return self.final_conv(masks)
+
+
+class EfficientTamMemoryFuserBlock(GradientCheckpointingLayer):
+    """A ConvNeXt block."""
+
+    def __init__(self, config: EfficientTamMemoryEncoderConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.depthwise_conv = nn.Conv2d(
+            width, width, config.fuser_kernel_size, padding=config.fuser_padding, groups=width
+        )
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.pointwise_conv1 = nn.Linear(width, config.fuser_intermediate_size)
+        self.pointwise_conv2 = nn.Linear(config.fuser_intermediate_size, width)
+        self.activation = ACT2FN[config.fuser_hidden_act]
+        self.initial_scale = config.fuser_layer_scale_init_value
+        self.scale = nn.Parameter(self.initial_scale * torch.ones(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        hidden = self.layer_norm(self.depthwise_conv(features).permute(0, 2, 3, 1))
+        hidden = self.scale * self.pointwise_conv2(self.activation(self.pointwise_conv1(hidden)))
+        return features + hidden.permute(0, 3, 1, 2)
+
+
+class EfficientTamMemoryEncoder(nn.Module):
+    """A frame's features and its mask, fused into a spatial memory."""
+
+    def __init__(self, config: EfficientTamMemoryEncoderConfig):
+        super().__init__()
+        self.mask_downsampler = EfficientTamMaskDownSampler(config)
+        self.feature_projection = nn.Conv2d(config.hidden_size, config.hidden_size, kernel_size=1)
+        self.fuser = nn.ModuleList(EfficientTamMemoryFuserBlock(config) for _ in range(config.fuser_num_layers))
+        self.projection = nn.Conv2d(config.hidden_size, config.output_channels, kernel_size=1)
+
+    def forward(self, features: Tensor, masks: Tensor) -> Tensor:
+        """(B, C, H, W) features and (B, 1, height, width) masks to (B, N, c) memory tokens, row by row."""
+        fused = self.feature_projection(features) + self.mask_downsampler(masks)
+        for block in self.fuser:
+            fused = block(fused)
+        return self.projection(fused).flatten(2).transpose(1, 2)
+
+
+# ----------------------------------------------------------------------------------------------------------- model
+
+
+class EfficientTamVideoModel(EfficientTamModel):
+    """EfficientTAM for videos: prompts on any frame, for any number of objects, tracked through all frames.
+
+    Used as `Sam2VideoModel` is, with a session from `EfficientTamVideoProcessor.init_video_session`. Its checkpoint
+    folder also loads into `EfficientTamModel`.
+    """
+
+    input_modalities = ("video", "text")
+    _can_record_outputs = {}
+    _keys_to_ignore_on_load_unexpected = []
+    _no_split_modules = [
+        "EfficientTamVisionLayer",
+        "EfficientTamTwoWayAttentionBlock",
+        "EfficientTamMemoryAttentionLayer",
+    ]
+
+    def __init__(self, config: EfficientTamConfig):
+        super().__init__(config)
+        width, memory_size = config.vision_config.fpn_hidden_size, config.memory_attention_config.memory_size
+        config.memory_attention_config._attn_implementation = config._attn_implementation
+        self.memory_attention = EfficientTamMemoryAttention(config.memory_attention_config)
+        self.memory_encoder = EfficientTamMemoryEncoder(config.memory_encoder_config)
+        self.memory_temporal_positional_encoding = nn.Parameter(torch.zeros(config.num_maskmem, 1, 1, memory_size))
+        # Not used where `no_memory_embedding` is added directly, as the family does; the checkpoints carry it.
+        self.no_memory_positional_encoding = nn.Parameter(torch.zeros(1, 1, width))
+        self.no_object_pointer = nn.Parameter(torch.zeros(1, width))
+        # Brings a mask prompt to the size and scale of predicted logits, to make an object pointer of it.
+        self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
+        self.object_pointer_proj = EfficientTamFeedForward(width, width, width, 3)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, EfficientTamVideoModel):
+            std = self.config.initializer_range
+            init.trunc_normal_(module.memory_temporal_positional_encoding, std=std)
+            init.trunc_normal_(module.no_memory_positional_encoding, std=std)
+            init.trunc_normal_(module.no_object_pointer, std=std)
+        elif isinstance(module, EfficientTamMemoryFuserBlock):
+            init.constant_(module.scale, module.initial_scale)
+
+    # ------------------------------------------------------------------------------------------- the tracking step
+
+    def track_step(
+        self,
+        features: Tensor,
+        memory_bank: MemoryBank | None = None,
+        input_points: Tensor | None = None,
+        input_labels: Tensor | None = None,
+        input_masks: Tensor | None = None,
+        previous_masks: Tensor | None = None,
+        multimask_output: bool | None = None,
+        mask_from_prompts: Tensor | bool = False,
+        encode_memory: bool = True,
+    ) -> EfficientTamTrackingOutput:
+        """Track, or segment from prompts, B objects on one frame. Tensors in, tensors out; gradients flow.
+
+        Args:
+            features: (B or 1, C, H, W), the frame's `fpn_hidden_states[-1]`.
+            memory_bank: what the objects remember; `None` on a frame that is segmented from its prompts alone.
+            input_points: (B, K, 2) points (x, y) in pixels of the model's input, input_labels: (B, K); a box is two
+                points labelled 2 and 3, ahead of the others.
+            input_masks: (B, 1, height, width) masks of 0 and 1 at the model's input size. They are taken as the result;
+                the mask decoder only makes the object pointer.
+            previous_masks: (B, 1, h, w) logits predicted before on this frame, to be corrected by the points.
+            multimask_output: whether to choose among several proposals; by default, by the number of points as
+                `config.multimask_*` says.
+            mask_from_prompts: whether a user made the mask, for all objects or (B,) for each: it is then binarised for
+                the memory encoder (`config.binarize_mask_from_points_for_mem_enc`; not while training).
+            encode_memory: whether to make the frame's spatial memory.
+        """
+        batch_size = self._batch_size(memory_bank, input_points, input_masks, features)
+        features = features.expand(batch_size, -1, -1, -1)
+        if input_masks is not None:
+            output = self._use_mask_as_output(features, input_masks)
+        else:
+            if memory_bank is None:
+                conditioned = self.add_no_memory(features)
+            else:
+                conditioned = self.condition_on_memory(features, memory_bank)
+            if multimask_output is None:
+                multimask_output = self._use_multimask(memory_bank is None, input_points)
+            output = self._segment(conditioned, input_points, input_labels, previous_masks, multimask_output)
+        if encode_memory:
+            output.memory = self.encode_memory(features, output.high_res_masks, mask_from_prompts)
+        return output
+
+    def condition_on_memory(self, features: Tensor, memory_bank: MemoryBank) -> Tensor:
+        """(B, C, H, W) features of a frame, after memory attention over the bank."""
+        temporal = self.memory_temporal_positional_encoding.flatten(1)[memory_bank.temporal_index].unsqueeze(2)
+        pointers = memory_bank.object_pointers
+        if not self.config.use_object_pointers:
+            pointers = pointers[:, :0]
+        return self.memory_attention(features, memory_bank.spatial.to(features.dtype), temporal, pointers)
+
+    def encode_memory(self, features: Tensor, masks: Tensor, mask_from_prompts: Tensor | bool = False) -> Tensor:
+        """The spatial memory of a frame: (B, N, c).
+
+        Args:
+            features: (B, C, H, W), before memory attention.
+            masks: (B, 1, height, width) logits at the model's input size.
+            mask_from_prompts: as in `track_step`.
+        """
+        config = self.config
+        probabilities = torch.sigmoid(masks)
+        if config.binarize_mask_from_points_for_mem_enc and not self.training:
+            from_prompts = torch.as_tensor(mask_from_prompts, device=masks.device).view(-1, 1, 1, 1)
+            probabilities = torch.where(from_prompts, (masks > 0).to(masks.dtype), probabilities)
+        scaled = probabilities * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
+        return self.memory_encoder(features, scaled.to(features.dtype))
+
+    @staticmethod
+    def _batch_size(memory_bank, input_points, input_masks, features) -> int:
+        if memory_bank is not None:
+            return memory_bank.spatial.shape[0]
+        for prompts in (input_points, input_masks):
+            if prompts is not None:
+                return prompts.shape[0]
+        return features.shape[0]
+
+    def _use_multimask(self, is_initial: bool, input_points: Tensor | None) -> bool:
+        config = self.config
+        num_points = 0 if input_points is None else input_points.shape[1]
+        return (
+            config.multimask_output_in_sam
+            and (is_initial or config.multimask_output_for_tracking)
+            and config.multimask_min_pt_num <= num_points <= config.multimask_max_pt_num
+        )
+
+    def _upsample(self, masks: Tensor) -> Tensor:
+        """(B, K, h, w) logits to the model's input size, float32."""
+        size = size_pair(self.config.image_size)
+        return F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False)
+
+    def _segment(
+        self,
+        features: Tensor,
+        input_points: Tensor | None,
+        input_labels: Tensor | None,
+        masks: Tensor | None,
+        multimask_output: bool,
+    ) -> EfficientTamTrackingOutput:
+        """The mask decoder on conditioned (B, C, H, W) features, its best mask, and the object pointer."""
+        if input_points is not None:
+            input_points, input_labels = input_points.unsqueeze(1), input_labels.unsqueeze(1)
+        proposals, iou_scores, tokens, object_score_logits = (
+            x.squeeze(1)
+            for x in self.decode_masks(
+                features, input_points, input_labels, None, masks, multimask_output=multimask_output
+            )
+        )
+        # A hard choice, in the mask and so in its memory: there, or not.
+        appears = object_score_logits > 0
+        proposals = torch.where(appears[..., None, None], proposals, self.config.no_object_score)
+        best = iou_scores.argmax(dim=-1)
+        rows = torch.arange(len(best), device=best.device)
+        pred_masks = proposals[rows, best].unsqueeze(1)
+        # A single mask has a single token, whichever proposal stood in for it.
+        token = tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0]
+        return EfficientTamTrackingOutput(
+            pred_masks=pred_masks,
+            high_res_masks=self._upsample(pred_masks),
+            iou_scores=iou_scores[rows, best].unsqueeze(1),
+            object_score_logits=object_score_logits,
+            object_pointer=self._where_present(appears, self.object_pointer_proj(token)),
+            multimask_logits=proposals,
+            multimask_iou_scores=iou_scores,
+        )
+
+    def _where_present(self, appears: Tensor, pointer: Tensor) -> Tensor:
+        """The pointer of objects that appear, (B, 1) bool, and the learned stand-in for those that do not."""
+        return torch.where(appears, pointer, self.no_object_pointer.to(pointer.dtype))
+
+    def _use_mask_as_output(self, features: Tensor, input_masks: Tensor) -> EfficientTamTrackingOutput:
+        """A mask prompt as the frame's result; the decoder gives its pointer only."""
+        config = self.config
+        masks = input_masks.float()
+        logits = masks * config.mask_prompt_scale + config.mask_prompt_bias
+        size = self.prompt_encoder.mask_input_size
+        pred_masks = F.interpolate(logits, size=size, mode="bilinear", align_corners=False, antialias=True)
+        decoded = self._segment(
+            features, None, None, self.mask_downsample(masks.to(self.mask_downsample.weight.dtype)), False
+        )
+        appears = masks.flatten(1).any(dim=1, keepdim=True)
+        iou_scores = torch.ones_like(appears, dtype=decoded.iou_scores.dtype)
+        score = appears.to(decoded.object_score_logits.dtype) * config.mask_prompt_scale + config.mask_prompt_bias
+        return EfficientTamTrackingOutput(
+            pred_masks=pred_masks,
+            high_res_masks=self._upsample(pred_masks),
+            iou_scores=iou_scores,
+            object_score_logits=score,
+            object_pointer=self._where_present(appears, decoded.object_pointer),
+            multimask_logits=pred_masks,
+            multimask_iou_scores=iou_scores,
+        )
+
+    # ------------------------------------------------------------------------------------------------- the session
+
+    @torch.no_grad()
+    def forward(
+        self,
+        inference_session: EfficientTamVideoInferenceSession,
+        frame_idx: int | None = None,
+        frame: Any = None,
+        reverse: bool = False,
+        run_mem_encoder: bool = True,
+        **kwargs: Any,
+    ) -> EfficientTamVideoSegmentationOutput:
+        r"""
+        Run one frame of a session.
+
+        If prompts wait on the frame, the objects they are for are segmented from them, and no others. If none do (or
+        the frame is a new one of a stream), every object is tracked to it.
+
+        Args:
+            inference_session: of `EfficientTamVideoProcessor.init_video_session`.
+            frame_idx: the frame; not needed for a new frame of a stream.
+            frame: a new frame of a stream: processed pixels (3, height, width) or (1, 3, height, width), or a raw
+                image if the session came from a processor.
+            reverse: whether tracking runs backwards.
+            run_mem_encoder: whether tracked frames are remembered.
+
+        Raises:
+            ValueError: without objects, for an object without prompts, or for a frame that is not there.
+        """
+        session = inference_session
+        if frame is None and frame_idx is None:
+            raise ValueError("Give frame_idx, or for a stream the new frame as `frame`.")
+        if not session.objects:
+            raise ValueError("No objects are provided for tracking; please add inputs first.")
+        is_new_frame = frame is not None
+        if is_new_frame:
+            frame_idx = session.add_new_frame(frame, frame_idx)
+        session.check_frame_idx(frame_idx)
+
+        prompted = [obj for obj in session.objects.values() if frame_idx in obj.unrun]
+        if prompted:
+            self._run_prompts(session, prompted, frame_idx)
+        if is_new_frame or not prompted:
+            self._track(session, frame_idx, reverse, run_mem_encoder)
+        return self.get_frame_output(session, frame_idx)
+
+    def propagate_in_video_iterator(
+        self,
+        inference_session: EfficientTamVideoInferenceSession,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+        show_progress_bar: bool = False,
+    ) -> Iterator[EfficientTamVideoSegmentationOutput]:
+        r"""
+        Track every object through the frames of a video, yielding each frame as it is done.
+
+        Prompts that were added but not run yet are run first.
+
+        Args:
+            inference_session: of `EfficientTamVideoProcessor.init_video_session`, with a video.
+            start_frame_idx: where to start; by default the earliest prompted frame.
+            max_frame_num_to_track: how many frames after the first; by default to the end.
+            reverse: whether to go backwards.
+            show_progress_bar: whether to show one.
+
+        Raises:
+            ValueError: if nothing was prompted, an object lost all its prompts, or the start is not in the video.
+        """
+        session = inference_session
+        for frame_idx in sorted({t for obj in session.objects.values() for t in obj.unrun}):
+            self.forward(session, frame_idx=frame_idx)
+        session.commit()
+        if start_frame_idx is None:
+            start_frame_idx = min(t for obj in session.objects.values() for t in obj.memory.conditioning)
+        session.check_frame_idx(start_frame_idx)
+        frames = session.frames_to_track(start_frame_idx, max_frame_num_to_track, reverse)
+        for frame_idx in tqdm(frames, desc="propagate in video", disable=not show_progress_bar):
+            try:
+                output = self.forward(session, frame_idx=frame_idx, reverse=reverse)
+            except EndOfVideoError as error:
+                warnings.warn(f"Tracking stopped before frame {frame_idx}: {error}", stacklevel=2)
+                return
+            yield output
+
+    def _frame_features(self, session: EfficientTamVideoInferenceSession, frame_idx: int) -> Tensor:
+        """(1, C, H, W), computed once while the session keeps them."""
+        features = session.cache.get(frame_idx)
+        if features is None:
+            pixels = session.get_frame(frame_idx).unsqueeze(0)
+            features = self.get_image_features(pixels, return_dict=True).fpn_hidden_states[-1]
+            session.cache.put(frame_idx, features)
+        return features
+
+    def _run_prompts(
+        self, session: EfficientTamVideoInferenceSession, objects: list[TrackedObject], frame_idx: int
+    ) -> None:
+        """Segment objects on a frame from the prompts that wait there; objects alike in shape run as one batch."""
+        features = self._frame_features(session, frame_idx)
+        device, dtype = features.device, features.dtype
+        batches: dict[Any, list] = defaultdict(list)
+        for obj in objects:
+            prompts = obj.prompts[frame_idx]
+            reverse = obj.memory.direction(frame_idx)
+            bank, bank_shape, previous = None, None, None
+            # A frame that was not tracked is segmented from its prompts alone; one that was is corrected.
+            if reverse is not None and prompts.mask is None:
+                selection = self._select(obj, frame_idx, reverse)
+                bank, bank_shape = selection.to_bank(device, dtype), selection.shape
+            if prompts.mask is None:
+                entry = obj.memory.find(frame_idx)
+                if entry is not None:
+                    clamp = self.config.previous_mask_clamp
+                    previous = entry.pred_masks.to(device, dtype).clamp(-clamp, clamp)
+            num_points = None if prompts.points is None else prompts.points.shape[1]
+            key = (num_points, prompts.mask is None, bank_shape, previous is None)
+            batches[key].append((obj, prompts, bank, previous, reverse))
+
+        for batch in batches.values():
+            group, prompts, banks, previous, directions = zip(*batch, strict=True)
+            with_points, with_masks = prompts[0].points is not None, prompts[0].mask is not None
+            output = self.track_step(
+                features,
+                None if banks[0] is None else MemoryBank.concatenate(banks),
+                torch.cat([p.points for p in prompts]).to(device) if with_points else None,
+                torch.cat([p.labels for p in prompts]).to(device) if with_points else None,
+                input_masks=torch.cat([p.mask for p in prompts]).to(device) if with_masks else None,
+                previous_masks=None if previous[0] is None else torch.cat(previous),
+                mask_from_prompts=True,
+            )
+            for row, (obj, direction) in enumerate(zip(group, directions, strict=True)):
+                conditioning = direction is None or self.config.add_all_frames_to_correct_as_cond
+                session.store_prompted(obj, frame_idx, self._entry(session, output, row), conditioning)
+
+    def _track(
+        self, session: EfficientTamVideoInferenceSession, frame_idx: int, reverse: bool, run_mem_encoder: bool
+    ) -> None:
+        """Track every object to a frame; objects with equally many memories run as one batch."""
+        session.commit()
+        batches: dict[tuple[int, int], list] = defaultdict(list)
+        for obj in session.objects.values():
+            # Prompts on the frame were run and stand; prompts on a later frame of a stream have yet to begin.
+            if frame_idx in obj.memory.conditioning or not obj.memory.conditioning:
+                continue
+            selection = self._select(obj, frame_idx, reverse)
+            batches[selection.shape].append((obj, selection))
+        if batches:
+            features = self._frame_features(session, frame_idx)
+        for batch in batches.values():
+            group, selections = zip(*batch, strict=True)
+            bank = MemoryBank.concatenate([s.to_bank(features.device, features.dtype) for s in selections])
+            output = self.track_step(features, bank, encode_memory=run_mem_encoder)
+            for row, obj in enumerate(group):
+                obj.memory.tracked[frame_idx] = self._entry(session, output, row)
+        horizon = max(self.config.num_maskmem, self.config.max_object_pointers_in_encoder) - 1
+        session.mark_tracked(frame_idx, reverse, horizon)
+
+    def _select(self, obj: TrackedObject, frame_idx: int, reverse: bool):
+        config = self.config
+        return obj.memory.select(
+            frame_idx,
+            reverse,
+            config.num_maskmem,
+            config.max_object_pointers_in_encoder,
+            config.max_cond_frame_num,
+        )
+
+    def _entry(
+        self, session: EfficientTamVideoInferenceSession, output: EfficientTamTrackingOutput, row: int
+    ) -> FrameMemory:
+        """One object's part of a batch, for its memory. Copies, so that no batch is kept alive by one of its rows."""
+        device = session.inference_state_device
+        spatial = None
+        if output.memory is not None:
+            spatial = output.memory[row : row + 1].to(device, getattr(torch, self.config.memory_dtype), copy=True)
+        return FrameMemory(
+            pred_masks=output.pred_masks[row : row + 1].to(device, copy=True),
+            object_score_logits=output.object_score_logits[row : row + 1].clone(),
+            iou_scores=output.iou_scores[row : row + 1].clone(),
+            object_pointer=output.object_pointer[row : row + 1].clone(),
+            spatial=spatial,
+        )
+
+    def get_frame_output(
+        self, inference_session: EfficientTamVideoInferenceSession, frame_idx: int
+    ) -> EfficientTamVideoSegmentationOutput:
+        """The newest result of every object on a frame, without running anything.
+
+        Objects without a result there (never reached, or let go: see `keep_history`) have masks and scores at
+        `config.no_object_score`.
+        """
+        session = inference_session
+        height, width = self.prompt_encoder.mask_input_size
+        device, pointer = self.device, self.no_object_pointer
+        absent = FrameMemory(
+            pred_masks=torch.full((1, 1, height, width), float(self.config.no_object_score), device=device),
+            object_score_logits=torch.full((1, 1), float(self.config.no_object_score), device=device),
+            iou_scores=torch.zeros(1, 1, device=device),
+            object_pointer=torch.zeros_like(pointer),
+        )
+        entries = [obj.memory.find(frame_idx) or absent for obj in session.objects.values()]
+        return EfficientTamVideoSegmentationOutput(
+            object_ids=session.obj_ids,
+            pred_masks=torch.cat([e.pred_masks.to(device, torch.float32) for e in entries]),
+            object_score_logits=torch.cat([e.object_score_logits.to(device, torch.float32) for e in entries])[:, 0],
+            iou_scores=torch.cat([e.iou_scores.to(device, torch.float32) for e in entries])[:, 0],
+            object_pointer=torch.cat([e.object_pointer.to(device, pointer.dtype) for e in entries]),
+            frame_idx=frame_idx,
+        )
+
+
+__all__ = [
+    "EfficientTamTrackingOutput",
+    "EfficientTamVideoModel",
+    "EfficientTamVideoSegmentationOutput",
+]

@@ -1,0 +1,78 @@
+"""The published implementation's numbers, reproduced: every reference suite within its tolerance.
+
+The tiny suites cover behaviour and run by default; the full-size ones (`-m slow`) cover the eight published variants.
+Weights go through `convert_checkpoint` and `from_pretrained`, prompts through the processor, tracking through the session.
+"""
+
+import numpy as np
+import pytest
+import torch
+from reference import (
+    REFERENCE,
+    VideoSuite,
+    build_folder,
+    compare,
+    expected_outputs,
+    load_frames,
+    load_models,
+    load_recipe,
+    load_suites,
+    run_image_suite,
+)
+
+
+TINY, FULL = load_suites("tiny.json"), load_suites("full.json")
+
+pytestmark = pytest.mark.skipif(
+    not TINY, reason="the reference suites are not here (they lie in ../shared/reference beside some checkouts)"
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Converted checkpoint folders, made once for each variant and seed."""
+    made, root = {}, tmp_path_factory.mktemp("checkpoints")
+
+    def folder_for(suite):
+        key = (suite["variant"], suite.get("attention"), suite["seed"])
+        if key not in made:
+            made[key] = build_folder(suite, root / "-".join(map(str, key)))
+        return made[key]
+
+    return folder_for
+
+
+def run_suite(suite, folder):
+    """A suite's outputs with the published preprocessing, so that the network alone is compared."""
+    image_model, video_model, processor = load_models(folder)
+    recipe, frames = load_recipe(), load_frames(suite)
+    size = video_model.config.image_size
+    expected = expected_outputs(suite)
+    if suite["kind"] == "image":
+        frame = frames[suite["frame"]]
+        if suite["variant"] == "tiny":
+            pixel_values = torch.from_numpy(expected["pixel_values"]).reshape(1, 3, size, size)
+        else:
+            pixel_values = processor(images=frame, return_tensors="pt")["pixel_values"]
+        return run_image_suite(image_model, processor, suite, pixel_values, (frame.height, frame.width)), expected
+    pixel_values = torch.from_numpy(np.stack([recipe.pixel_values(frame, size) for frame in frames]))
+    return VideoSuite(video_model, processor, suite, frames, pixel_values).run(), expected
+
+
+def assert_within_tolerance(ours, expected, median):
+    """The tolerance of the reference's README: worst output, median output, and signs of mask pixels."""
+    result = compare(ours, {name: value for name, value in expected.items() if name != "pixel_values"})
+    assert result["worst"] <= 1e-2, result
+    assert result["median"] <= median, result
+    assert result["sign"] >= 0.998, result
+
+
+@pytest.mark.parametrize("suite", TINY, ids=lambda suite: suite["name"])
+def test_tiny_suite_equals_the_published_numbers(suite, folders):
+    assert_within_tolerance(*run_suite(suite, folders(suite)), median=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", FULL, ids=lambda suite: suite["name"])
+def test_full_size_suite_equals_the_published_numbers(suite, folders):
+    assert_within_tolerance(*run_suite(suite, folders(suite)), median=5e-4)
