@@ -56,6 +56,7 @@ AutoModel.register(EfficientTamConfig, EfficientTamVideoModel, exist_ok=True)
 AutoModel.register(EfficientTamVisionConfig, EfficientTamVisionModel, exist_ok=True)
 AutoModelForMaskGeneration.register(EfficientTamConfig, EfficientTamModel, exist_ok=True)
 AutoProcessor.register(EfficientTamConfig, EfficientTamVideoProcessor, exist_ok=True)
+AutoProcessor.register(EfficientTamVisionConfig, EfficientTamProcessor, exist_ok=True)
 AutoImageProcessor.register(EfficientTamConfig, EfficientTamImageProcessor, exist_ok=True)
 AutoVideoProcessor.register(EfficientTamConfig, EfficientTamVideoVideoProcessor, exist_ok=True)
 

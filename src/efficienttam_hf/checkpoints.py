@@ -8,7 +8,6 @@ and a result appears under its name only when it is whole.
 
 from __future__ import annotations
 
-import pickle
 import re
 import shutil
 import tempfile
@@ -227,10 +226,11 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint that can be read safely ({type(error).__name__}: {str(error).splitlines()[0]})."
-        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # damaged files make the unpickler fail in any way
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise CheckpointError(f"{path} is not a checkpoint that can be read safely ({reason}).") from error
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         keys = f" with keys {list(content)[:5]}" if isinstance(content, dict) else ""
@@ -309,13 +309,19 @@ def publish_checkpoint(folder: str | Path, output: str | Path, overwrite: bool =
     Raises:
         FileNotFoundError: if the folder holds no model.
         FileExistsError: if the file exists and must not be replaced.
+        CheckpointError: if the folder holds another model, or not all of its tensors.
     """
     folder, output = Path(folder), Path(output)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: there is no config.json in it.")
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} exists already; choose another name or say that it may be replaced.")
-    model = EfficientTamVideoModel.from_pretrained(folder)
+    model_type = EfficientTamConfig.get_config_dict(folder)[0].get("model_type")
+    if model_type != EfficientTamConfig.model_type:
+        raise CheckpointError(f"{folder} holds a model of type {model_type!r}, not {EfficientTamConfig.model_type!r}.")
+    model, loading = EfficientTamVideoModel.from_pretrained(folder, output_loading_info=True)
+    if loading["missing_keys"]:
+        raise CheckpointError(f"{folder} lacks tensors: {', '.join(sorted(loading['missing_keys']))}.")
     tensors = to_published(model.state_dict(), model.config)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.partial")

@@ -29,16 +29,6 @@ REMOTE_CODE_FILES = (
     "video_session.py",
     "processing_efficienttam.py",
 )
-AUTO_MAP = {
-    "AutoConfig": "configuration_efficienttam.EfficientTamConfig",
-    "AutoModel": "modeling_efficienttam_video.EfficientTamVideoModel",
-    "AutoModelForMaskGeneration": "modeling_efficienttam.EfficientTamModel",
-}
-PROCESSOR_AUTO_MAP = {
-    "AutoProcessor": "processing_efficienttam.EfficientTamVideoProcessor",
-    "AutoImageProcessor": "processing_efficienttam.EfficientTamImageProcessor",
-    "AutoVideoProcessor": "processing_efficienttam.EfficientTamVideoVideoProcessor",
-}
 
 
 def copy_remote_code(folder: str | Path) -> None:
@@ -52,6 +42,32 @@ def copy_remote_code(folder: str | Path) -> None:
             shutil.copyfile(source, target)
 
 
+class RemoteCode:
+    """Mixin of what can be saved: the folder also gets the code that `trust_remote_code=True` needs."""
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
+        if kwargs.get("is_main_process", True):
+            copy_remote_code(save_directory)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _get_files_timestamps(self, working_dir):
+        # Transformers uploads the files that change after this; the code was copied before and is to go with them.
+        timestamps = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in timestamps.items() if name not in REMOTE_CODE_FILES}
+
+
+class RemoteConfig(RemoteCode):
+    """Mixin of configurations that Auto classes load: the file says which class is which."""
+
+    remote_classes = {}
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
+        self.auto_map = dict(self.remote_classes)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+
 def size_pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     """`(height, width)` of a size given as one number or as a pair."""
     if isinstance(size, int):
@@ -61,7 +77,7 @@ def size_pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
 
 
 @strict
-class EfficientTamVisionConfig(PreTrainedConfig):
+class EfficientTamVisionConfig(RemoteConfig, PreTrainedConfig):
     r"""
     The image encoder: a plain ViT with windowed and global attention, and a two-convolution neck.
 
@@ -91,6 +107,10 @@ class EfficientTamVisionConfig(PreTrainedConfig):
 
     base_config_key = "vision_config"
     model_type = "efficienttam_vision_model"
+    remote_classes = {
+        "AutoConfig": "configuration_efficienttam.EfficientTamVisionConfig",
+        "AutoModel": "modeling_efficienttam.EfficientTamVisionModel",
+    }
 
     hidden_size: int = 384
     num_hidden_layers: int = 12
@@ -362,7 +382,7 @@ SUB_CONFIGS = {
 
 
 @strict
-class EfficientTamConfig(PreTrainedConfig):
+class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     r"""
     A whole EfficientTAM: the image model, the memory, and the rules of tracking.
 
@@ -409,6 +429,11 @@ class EfficientTamConfig(PreTrainedConfig):
 
     model_type = "efficienttam"
     sub_configs = SUB_CONFIGS
+    remote_classes = {
+        "AutoConfig": "configuration_efficienttam.EfficientTamConfig",
+        "AutoModel": "modeling_efficienttam_video.EfficientTamVideoModel",
+        "AutoModelForMaskGeneration": "modeling_efficienttam.EfficientTamModel",
+    }
 
     vision_config: dict | PreTrainedConfig | None = None
     prompt_encoder_config: dict | PreTrainedConfig | None = None
@@ -503,12 +528,6 @@ class EfficientTamConfig(PreTrainedConfig):
         for key, value in overrides.items():
             fields[key] = {**fields.get(key, {}), **value} if isinstance(value, dict) else value
         return cls(**fields)
-
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> None:
-        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
-        self.auto_map = dict(AUTO_MAP)
-        copy_remote_code(save_directory)
-        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
 
 def _preset(width: int, heads: int, image_size: int = 1024, cross_attention: str = "full") -> dict[str, dict[str, Any]]:

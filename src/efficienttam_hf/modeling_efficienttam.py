@@ -24,7 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, can_return_tuple
-from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_efficienttam import (
@@ -32,7 +32,7 @@ from .configuration_efficienttam import (
     EfficientTamMaskDecoderConfig,
     EfficientTamPromptEncoderConfig,
     EfficientTamVisionConfig,
-    copy_remote_code,
+    RemoteCode,
     size_pair,
 )
 
@@ -119,13 +119,13 @@ def attend(
     Args:
         query, key, value: (B, heads, N, C).
         logit_bias: added to the scaled logits, broadcastable to (B, heads, queries, keys). Flash attention has no such
-            bias: that call falls back to `sdpa`.
+            bias and flex attention does not broadcast it: a call with one falls back to `sdpa`.
 
     Returns:
         (B, queries, heads * C), and the weights where the implementation gives them.
     """
     implementation = module.config._attn_implementation
-    if logit_bias is not None and is_flash_attention_requested(module.config):
+    if logit_bias is not None and implementation != "eager":
         implementation = "sdpa"
     interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     output, weights = interface(
@@ -143,10 +143,17 @@ def attend(
 
 
 class EfficientTamLayerNorm2d(nn.LayerNorm):
-    """Layer normalisation over the channels of a (B, C, H, W) map."""
+    """Layer normalisation over the channels of a (B, C, H, W) map.
+
+    Written out as the published code does it: the same last bits, and no slower than `F.layer_norm` on a permuted map.
+    Last bits matter because memories are rounded to bfloat16, where one bit can tip a value.
+    """
 
     def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        values = features.float()
+        centred = values - values.mean(1, keepdim=True)
+        values = centred / torch.sqrt(centred.pow(2).mean(1, keepdim=True) + self.eps)
+        return (self.weight[:, None, None] * values + self.bias[:, None, None]).to(features.dtype)
 
 
 class EfficientTamFeedForward(nn.Module):
@@ -594,7 +601,7 @@ class EfficientTamMaskDecoder(nn.Module):
         self,
         image_embeddings: Tensor,
         image_positional_embeddings: Tensor,
-        sparse_prompt_embeddings: Tensor,
+        sparse_prompt_embeddings: Tensor | None,
         dense_prompt_embeddings: Tensor,
         multimask_output: bool,
         attention_similarity: Tensor | None = None,
@@ -603,7 +610,7 @@ class EfficientTamMaskDecoder(nn.Module):
         """
         Args:
             image_embeddings: (B, C, H, W), image_positional_embeddings: (1, C, H, W).
-            sparse_prompt_embeddings: (B, P, tokens, C), dense_prompt_embeddings: (B or 1, C, H, W).
+            sparse_prompt_embeddings: (B, P, tokens, C) or `None`, dense_prompt_embeddings: (B or 1, C, H, W).
             multimask_output: whether to return the multimask outputs or one mask.
 
         Returns:
@@ -611,15 +618,17 @@ class EfficientTamMaskDecoder(nn.Module):
             score logits (B, P, 1), with M = `num_multimask_outputs` or 1.
         """
         batch_size, width, height, columns = image_embeddings.shape
-        num_prompts = sparse_prompt_embeddings.shape[1]
+        num_prompts = 1 if sparse_prompt_embeddings is None else sparse_prompt_embeddings.shape[1]
         learned = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat(
-            [learned.expand(batch_size, num_prompts, -1, -1), sparse_prompt_embeddings.to(learned.dtype)], dim=2
-        ).flatten(0, 1)
+        tokens = learned.expand(batch_size, num_prompts, -1, -1)
+        if sparse_prompt_embeddings is not None:
+            tokens = torch.cat([tokens, sparse_prompt_embeddings.to(learned.dtype)], dim=2)
+        tokens = tokens.flatten(0, 1)
 
         # Each prompt of an image sees the same features: (B, C, H, W) -> (B * P, N, C).
         image = (image_embeddings + dense_prompt_embeddings).flatten(2).transpose(1, 2)
-        image = image.repeat_interleave(num_prompts, dim=0)
+        if num_prompts > 1:
+            image = image.repeat_interleave(num_prompts, dim=0)
         positions = image_positional_embeddings.to(image.dtype).flatten(2).transpose(1, 2)
         if target_embedding is not None:
             target_embedding = target_embedding.reshape(-1, 1, width)
@@ -666,7 +675,7 @@ class EfficientTamMaskDecoder(nn.Module):
 # -------------------------------------------------------------------------------------------------------- models
 
 
-class EfficientTamPreTrainedModel(PreTrainedModel):
+class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
     """What all EfficientTAM models share: configuration, initialisation, attention implementations, saving."""
 
     config_class = EfficientTamConfig
@@ -680,6 +689,11 @@ class EfficientTamPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _no_split_modules = ["EfficientTamVisionLayer", "EfficientTamTwoWayAttentionBlock"]
 
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # Transformers looks for its attention interface in the class's own file; the video model's `attend` is in this.
+        return True
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -690,11 +704,19 @@ class EfficientTamPreTrainedModel(PreTrainedModel):
         elif isinstance(module, EfficientTamModel):
             init.trunc_normal_(module.no_memory_embedding, std=self.config.initializer_range)
 
-    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
-        """As in Transformers; the folder also gets the code that `trust_remote_code=True` needs."""
-        if kwargs.get("is_main_process", True):
-            copy_remote_code(save_directory)
-        super().save_pretrained(save_directory, *args, **kwargs)
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in Transformers. Weights on the CPU are copied to aligned memory.
+
+        Memory-mapped weights begin at any byte; CPU kernels choose their path by it, so that one checkpoint could give
+        different last bits from one file to another.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device.type == "cpu" and tensor.data_ptr() % 64:
+                tensor.data = tensor.data.clone()
+        return loaded
 
 
 class EfficientTamVisionModel(EfficientTamPreTrainedModel):
@@ -758,6 +780,11 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
 
     def __init__(self, config: EfficientTamConfig):
         super().__init__(config)
+        self._build(config)
+        self.post_init()
+
+    def _build(self, config: EfficientTamConfig) -> None:
+        """Make the modules. Weights are initialised once, after those of a subclass are made too."""
         self.vision_encoder = EfficientTamVisionModel._from_config(config.vision_config)
         self.prompt_encoder = EfficientTamPromptEncoder(config.prompt_encoder_config)
         # Modules that are no PreTrainedModel look their attention implementation up in their own configuration.
@@ -765,7 +792,6 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         self.mask_decoder = EfficientTamMaskDecoder(config.mask_decoder_config)
         # Stands in for memory where there is none: on images, and on frames that are prompted before tracking.
         self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, config.vision_config.fpn_hidden_size))
-        self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """The patch embeddings."""
@@ -891,9 +917,6 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         Returns:
             What `EfficientTamMaskDecoder` returns: masks, IoU, output tokens, object score logits.
         """
-        if input_points is None and input_boxes is None:
-            input_points = torch.zeros(features.shape[0], 1, 1, 2, device=features.device)
-            input_labels = torch.full((features.shape[0], 1, 1), -1, device=features.device)
         if input_masks is not None and input_masks.shape[-2:] != self.prompt_encoder.mask_input_size:
             input_masks = F.interpolate(
                 input_masks.float(),

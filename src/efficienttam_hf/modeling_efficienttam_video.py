@@ -107,7 +107,8 @@ def rotary_table(size: tuple[int, int], channels: int, theta: float, device: tor
     angles = torch.cat(
         [columns[None].expand(height, width, -1), rows[:, None].expand(height, width, -1)], dim=-1
     ).flatten(0, 1)
-    return angles.cos(), angles.sin()
+    turns = torch.polar(torch.ones_like(angles), angles)  # `cos` and `sin` differ from it, and the published, by a bit
+    return turns.real, turns.imag
 
 
 def rotate(tokens: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
@@ -210,29 +211,25 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
             (B, N, C).
         """
         config = self.config
+        num_tokens = memory.shape[1] * memory.shape[2]
         query = rotate(self.heads(self.q_proj(tokens)), table)
-        # (B, heads, M, N, C / heads)
-        key = rotate(self.k_proj(memory + memory_positions).unflatten(-1, (self.num_heads, -1)).movedim(-2, 1), table)
-        pointer_key = self.heads(self.k_proj(pointer_tokens))
-        pointer_value = self.heads(self.v_proj(pointer_tokens))
-
-        def memory_values(memory_tokens: Tensor) -> Tensor:
-            return self.v_proj(memory_tokens).unflatten(-1, (self.num_heads, -1)).movedim(-2, 1)
-
+        # One projection over memories and pointers together, then apart: (B, heads, M, N, C / heads) and (B, heads, T, ...).
+        key = self.heads(self.k_proj(torch.cat([(memory + memory_positions).flatten(1, 2), pointer_tokens], dim=1)))
+        value = self.heads(self.v_proj(torch.cat([memory.flatten(1, 2), pointer_tokens], dim=1)))
+        pointer_key, pointer_value = key[:, :, num_tokens:], value[:, :, num_tokens:]
+        key = rotate(key[:, :, :num_tokens].unflatten(2, memory.shape[1:3]), table)
+        value = value[:, :, :num_tokens].unflatten(2, memory.shape[1:3])
         if config.cross_attention == "windowed":
-            return self._windowed(query, key, memory_values(memory), pointer_key, pointer_value, size)
+            return self._windowed(query, key, value, pointer_key, pointer_value, size)
 
         logit_bias = None
-        if config.cross_attention == "full" or memory.shape[1] == 1:
-            value = memory_values(memory)
-        else:
-            key = pool_squares(key, size, config.pool_size)
-            # The projection is linear: pooling before it gives the same values for a quarter of the work.
-            value = memory_values(pool_squares(memory, size, config.pool_size))
+        if config.cross_attention != "full" and memory.shape[1] > 1:
+            key, value = (pool_squares(x, size, config.pool_size) for x in (key, value))
             num_pooled = key.shape[2] * key.shape[3]
             if config.pooling_scope == "all" and pointer_key.shape[2]:
-                pointer_key = pool_sequence(pointer_key, config.pool_size**2)
-                pointer_value = pool_sequence(pointer_value, config.pool_size**2)
+                pointer_key, pointer_value = (
+                    pool_sequence(x, config.pool_size**2) for x in (pointer_key, pointer_value)
+                )
                 num_pooled += pointer_key.shape[2]
             if config.cross_attention == "pooled_logit_bias":
                 num_keys = key.shape[2] * key.shape[3] + pointer_key.shape[2]
@@ -379,7 +376,7 @@ class EfficientTamMemoryFuserBlock(GradientCheckpointingLayer):
         self.depthwise_conv = nn.Conv2d(
             width, width, config.fuser_kernel_size, padding=config.fuser_padding, groups=width
         )
-        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.layer_norm = EfficientTamLayerNorm2d(width, eps=config.layer_norm_eps)
         self.pointwise_conv1 = nn.Linear(width, config.fuser_intermediate_size)
         self.pointwise_conv2 = nn.Linear(config.fuser_intermediate_size, width)
         self.activation = ACT2FN[config.fuser_hidden_act]
@@ -388,7 +385,7 @@ class EfficientTamMemoryFuserBlock(GradientCheckpointingLayer):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        hidden = self.layer_norm(self.depthwise_conv(features).permute(0, 2, 3, 1))
+        hidden = self.layer_norm(self.depthwise_conv(features)).permute(0, 2, 3, 1)
         hidden = self.scale * self.pointwise_conv2(self.activation(self.pointwise_conv1(hidden)))
         return features + hidden.permute(0, 3, 1, 2)
 
@@ -430,8 +427,8 @@ class EfficientTamVideoModel(EfficientTamModel):
         "EfficientTamMemoryAttentionLayer",
     ]
 
-    def __init__(self, config: EfficientTamConfig):
-        super().__init__(config)
+    def _build(self, config: EfficientTamConfig) -> None:
+        super()._build(config)
         width, memory_size = config.vision_config.fpn_hidden_size, config.memory_attention_config.memory_size
         config.memory_attention_config._attn_implementation = config._attn_implementation
         self.memory_attention = EfficientTamMemoryAttention(config.memory_attention_config)
@@ -443,7 +440,6 @@ class EfficientTamVideoModel(EfficientTamModel):
         # Brings a mask prompt to the size and scale of predicted logits, to make an object pointer of it.
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.object_pointer_proj = EfficientTamFeedForward(width, width, width, 3)
-        self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -545,9 +541,12 @@ class EfficientTamVideoModel(EfficientTamModel):
         )
 
     def _upsample(self, masks: Tensor) -> Tensor:
-        """(B, K, h, w) logits to the model's input size, float32."""
+        """(B, 1, h, w) logits to the model's input size, float32."""
         size = size_pair(self.config.image_size)
-        return F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False)
+        # Thrice, for one: with fewer channels PyTorch takes another kernel, whose last bits are not those of the
+        # published code (it upsamples all proposals), and one bit can tip a memory's rounding to bfloat16.
+        masks = masks.float().expand(-1, 3, -1, -1)
+        return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)[:, :1]
 
     def _segment(
         self,
@@ -558,8 +557,10 @@ class EfficientTamVideoModel(EfficientTamModel):
         multimask_output: bool,
     ) -> EfficientTamTrackingOutput:
         """The mask decoder on conditioned (B, C, H, W) features, its best mask, and the object pointer."""
-        if input_points is not None:
-            input_points, input_labels = input_points.unsqueeze(1), input_labels.unsqueeze(1)
+        if input_points is None:  # a frame without clicks has one that is none; an image without has no token at all
+            input_points = torch.zeros(features.shape[0], 1, 2, device=features.device)
+            input_labels = torch.full((features.shape[0], 1), -1, device=features.device)
+        input_points, input_labels = input_points.unsqueeze(1), input_labels.unsqueeze(1)
         proposals, iou_scores, tokens, object_score_logits = (
             x.squeeze(1)
             for x in self.decode_masks(

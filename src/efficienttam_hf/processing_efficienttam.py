@@ -23,8 +23,19 @@ from torch import Tensor
 from transformers import Sam2ImageProcessor, Sam2Processor, Sam2VideoProcessor, Sam2VideoVideoProcessor
 from transformers.image_utils import PILImageResampling
 
-from .configuration_efficienttam import PROCESSOR_AUTO_MAP, EfficientTamConfig, copy_remote_code, size_pair
+from .configuration_efficienttam import EfficientTamConfig, RemoteCode, size_pair
 from .video_session import EfficientTamVideoInferenceSession, FramePrompts
+
+
+class RemoteProcessor(RemoteCode):
+    """Mixin of processors that Auto classes load: the saved file says of which class they are."""
+
+    auto_class_name = "AutoProcessor"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in Transformers, with the `auto_map` that `trust_remote_code=True` goes by."""
+        auto_map = {self.auto_class_name: f"processing_efficienttam.{type(self).__name__}"}
+        return {**super().to_dict(), "auto_map": auto_map}
 
 
 # ---------------------------------------------------------------------------------------------------------- images
@@ -115,8 +126,10 @@ def change_small_regions(logits: Tensor, foreground: bool, max_area: float, thre
     return torch.where(where, torch.full_like(logits, value), logits)
 
 
-class EfficientTamImageProcessor(Sam2ImageProcessor):
+class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
     """Images to `pixel_values` of the model's size (bilinear, antialiased, as published), and masks back."""
+
+    auto_class_name = "AutoImageProcessor"
 
     def preprocess(self, images: Any, segmentation_maps: Any = None, **kwargs: Any):
         """As `Sam2ImageProcessor`; images may also be greyscale, RGBA, palette or 16 bit."""
@@ -187,21 +200,16 @@ class EfficientTamImageProcessor(Sam2ImageProcessor):
             results.append(mask > mask_threshold if binarize else mask)
         return results
 
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
-        copy_remote_code(save_directory)
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+    def post_process_for_mask_generation(self, all_masks: Any, all_scores: Tensor, all_boxes: Tensor, *args: Any):
+        """As `Sam2ImageProcessor`, also for a model in half precision: suppression wants scores in float32."""
+        return super().post_process_for_mask_generation(all_masks, all_scores.float(), all_boxes, *args)
 
 
-class EfficientTamVideoVideoProcessor(Sam2VideoVideoProcessor):
+class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
     """Frames of a video to `pixel_values_videos` of the model's size (bicubic, as the published video loader)."""
 
+    auto_class_name = "AutoVideoProcessor"
     resample = PILImageResampling.BICUBIC
-
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
-        copy_remote_code(save_directory)
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
 
 # --------------------------------------------------------------------------------------------------------- prompts
@@ -286,7 +294,7 @@ def to_mask(mask: Any, size: tuple[int, int] | None, where: str = "") -> Tensor:
     return mask.float()[None, None]
 
 
-class _PromptMixin:
+class _PromptMixin(RemoteProcessor):
     """What the image and the video processor share: coordinates, checks, construction."""
 
     def model_size(self) -> tuple[int, int]:
@@ -385,11 +393,6 @@ class _PromptMixin:
             return_tensors=return_tensors,
             **kwargs,
         )
-
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
-        copy_remote_code(save_directory)
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
 
 class EfficientTamProcessor(_PromptMixin, Sam2Processor):
@@ -677,7 +680,6 @@ def _frame_size(frames: Any) -> tuple[int, int]:
 
 
 __all__ = [
-    "PROCESSOR_AUTO_MAP",
     "EfficientTamImageProcessor",
     "EfficientTamProcessor",
     "EfficientTamVideoProcessor",

@@ -1,0 +1,92 @@
+"""The command line, `efficienttam COMMAND ...`: one module a command, and what they share.
+
+A command's module has `add_parser(commands)`, which describes its options and names the function that runs it. That
+function takes the parsed options and returns the exit code. What is heavy is imported when a command runs, not when
+its options are read.
+
+Exit codes: 0 done; 1 a failure of ours; 2 something the user can put right, said in one message on standard error;
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..video_session import EndOfVideoError
+from . import convert, segment, track
+
+
+# What the package raises for bad input: the message is for the user. Anything else is a failure of ours.
+USER_ERRORS = (ValueError, OSError, ImportError, EndOfVideoError)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (`{self.prog} --help` says what is accepted)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; the chosen command's function is in the options' `run`."""
+    parser = _Parser(
+        prog="efficienttam", description="Segment and track any object in a video from a click, a box or a mask."
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for command in (track, segment, convert):
+        command.add_parser(commands, parents=[common])
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, that of the process by default, and return the exit code."""
+    try:
+        args = build_parser().parse_args(_join_negative_values(sys.argv[1:] if argv is None else argv))
+    except SystemExit as stop:  # argparse's way to return
+        return int(stop.code or 0)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            return args.run(args)
+    except KeyboardInterrupt:
+        print("\nefficienttam: stopped by Ctrl-C.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        sys.stderr.close()
+        return 1
+    except Exception as error:  # the border: everything ends in a message and an exit code
+        if args.debug:
+            traceback.print_exc()
+        users = isinstance(error, USER_ERRORS)
+        message = str(error) if users and str(error) else f"{type(error).__name__}: {error}"
+        hint = "" if users or args.debug else " (--debug shows where this comes from)"
+        print(f"efficienttam: error: {message}{hint}", file=sys.stderr)
+        return 2 if users else 1
+
+
+def _join_negative_values(argv: Sequence[str]) -> list[str]:
+    """`--point -5,10` as `--point=-5,10`: argparse would take the value for an option."""
+    joined: list[str] = []
+    for argument in argv:
+        if re.match(r"-[\d.]", argument) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """A warning as a line of its own above a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(f"efficienttam: warning: {message}", file=sys.stderr)

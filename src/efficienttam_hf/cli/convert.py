@@ -1,0 +1,53 @@
+"""`efficienttam convert`: a published checkpoint to a folder for `from_pretrained`, and back."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "convert",
+        help="convert a published checkpoint to this package's form, or back",
+        description="Convert a published .pt checkpoint to a folder for from_pretrained (safetensors, configuration, "
+        "processor). With --to-published, the way back: a folder to a .pt file.",
+        **options,
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the .pt file; on the way back, the folder")
+    parser.add_argument("output", metavar="OUT", type=Path, help="the folder to make; on the way back, the .pt file")
+    parser.add_argument(
+        "--variant",
+        metavar="NAME|CONFIG.json",
+        help="what model it is: a published variant such as efficienttam_s_1, or a configuration file",
+    )
+    parser.add_argument("--to-published", action="store_true", help="convert a folder to a published .pt file")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert. All checks come before anything is written; what appears is whole."""
+    from ..checkpoints import convert_checkpoint, publish_checkpoint, resolve_config
+    from ..configuration_efficienttam import PRESETS, size_pair
+    from .common import quiet_transformers
+
+    quiet_transformers()
+    if args.output.exists() and not args.overwrite:
+        raise FileExistsError(f"'{args.output}' exists already: choose another name, or replace it with --overwrite.")
+    if args.to_published:
+        if args.variant is not None:
+            raise ValueError("--variant is not needed with --to-published: the folder says what model it is.")
+        publish_checkpoint(args.checkpoint, args.output, overwrite=args.overwrite)
+    else:
+        if args.variant is None:
+            raise ValueError(f"Which model is it? Give --variant: one of {', '.join(PRESETS)}, or a CONFIG.json.")
+        config = resolve_config(args.variant)
+        convert_checkpoint(args.checkpoint, args.output, config, overwrite=args.overwrite)
+        # Said because the tensors do not tell: variants of one width differ in these alone.
+        height, width = size_pair(config.image_size)
+        kind = config.memory_attention_config.cross_attention
+        print(f"Taken as a model with {width}x{height} pixels of input and memory cross-attention of kind {kind!r}.")
+    print(f"Converted '{args.checkpoint}' to '{args.output}'.")
+    return 0

@@ -1,0 +1,185 @@
+"""Prompts on the command line: clicks, boxes and masks, in order.
+
+`--object` and `--frame` set the object and the frame of the prompts that follow them, so the order of options has a
+meaning, which argparse does not keep by itself: the actions here write one list. `gather` then checks it against the
+video or the image, in the user's pixels and frame numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+MAX_OBJECT_ID = 255  # what an indexed PNG can hold
+
+
+@dataclass(frozen=True)
+class GivenPrompt:
+    """One option as given. `object_id` and `frame` are `None` where no `--object` or `--frame` came before it."""
+
+    kind: str  # "point", "negative", "box" or "mask"
+    value: Any  # (x, y), (x0, y0, x1, y1) or a path
+    object_id: int | None
+    frame: int | None
+
+
+@dataclass
+class ObjectPrompts:
+    """What was said of one object on one frame, in pixels of the original: points and a box, or a mask."""
+
+    points: list[tuple[float, float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    box: tuple[float, float, float, float] | None = None
+    mask: np.ndarray | None = None  # bool (height, width)
+
+    def scaled(self, x: float, y: float, size: tuple[int, int]) -> ObjectPrompts:
+        """The same on a frame resized by these factors to `size`, (height, width)."""
+        mask = self.mask
+        if mask is not None and mask.shape != size:
+            rows = ((np.arange(size[0]) + 0.5) / y).astype(int).clip(0, mask.shape[0] - 1)
+            columns = ((np.arange(size[1]) + 0.5) / x).astype(int).clip(0, mask.shape[1] - 1)
+            mask = mask[rows[:, None], columns]
+        box = self.box and (self.box[0] * x, self.box[1] * y, self.box[2] * x, self.box[3] * y)
+        return ObjectPrompts([(px * x, py * y) for px, py in self.points], list(self.labels), box, mask)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the output file; a mask is only named."""
+        shown = {"points": [list(p) for p in self.points], "labels": self.labels, "box": self.box and list(self.box)}
+        return {"mask": True} if self.mask is not None else {k: v for k, v in shown.items() if v}
+
+
+# Frame -> object id -> prompts.
+Prompts = dict[int, dict[int, ObjectPrompts]]
+
+
+def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
+    """The prompt options; those of frames and masks for a video only."""
+    group = parser.add_argument_group(
+        "prompts",
+        "Order matters: --object"
+        + (" and --frame set the object and the frame" if video else " sets the object")
+        + " for the prompts that follow. Coordinates are pixels, from the top left corner.",
+    )
+    parser.set_defaults(prompts=(), current_object=None, current_frame=None, without_prompt=())
+    group.add_argument(
+        "--object", metavar="N", action=_SetCurrent, type=_whole(1, MAX_OBJECT_ID), help="1 to 255; 1 if not given"
+    )
+    if video:
+        group.add_argument(
+            "--frame", metavar="F", action=_SetCurrent, type=_whole(0), help="counted from 0; --start if not given"
+        )
+    numbers = {"point": ("X,Y", 2), "negative": ("X,Y", 2), "box": ("X0,Y0,X1,Y1", 4)}
+    texts = {"point": "a click on the object", "negative": "a click beside it", "box": "a box around it"}
+    for kind, (metavar, count) in numbers.items():
+        group.add_argument(
+            f"--{kind}", metavar=metavar, action=_Append, type=_coordinates(metavar, count), help=texts[kind]
+        )
+    if video:
+        group.add_argument(
+            "--mask",
+            metavar="FILE",
+            action=_Append,
+            type=Path,
+            help="an image of the frame's size that is 0 outside the object; without --object, one object an index",
+        )
+
+
+class _SetCurrent(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, f"current_{self.dest}", values)
+        namespace.without_prompt = (*namespace.without_prompt, f"{option_string} {values}")
+
+
+class _Append(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        given = GivenPrompt(self.dest, values, namespace.current_object, namespace.current_frame)
+        namespace.prompts = (*namespace.prompts, given)
+        namespace.without_prompt = ()
+
+
+def check_order(args: argparse.Namespace) -> None:
+    """Raise `ValueError` if an `--object` or `--frame` stands after the last prompt, where it means nothing."""
+    if args.without_prompt:
+        raise ValueError(f"No prompt follows {' '.join(args.without_prompt)}: it is for the prompts after it.")
+
+
+def _coordinates(shape: str, count: int) -> Callable[[str], tuple[float, ...]]:
+    def parse(text: str) -> tuple[float, ...]:
+        try:
+            values = tuple(float(number) for number in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) != count:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {shape}, numbers with commas and no spaces")
+        return values
+
+    return parse
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            limits = f"from {least} to {most}" if most is not None else f"from {least} on"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {limits}")
+        return value
+
+    return parse
+
+
+def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -> Prompts:
+    """Options to prompts by frame and object, checked.
+
+    Args:
+        given: the options in order.
+        size: (height, width) of the original frames.
+        frames: the frames there are; the first is that of prompts without `--frame`.
+
+    Raises:
+        ValueError: for a prompt outside the frame or the frames, a second box, a mask beside other prompts, a mask of
+            another size, an empty mask.
+        FileNotFoundError: for a mask file that is not there.
+    """
+    from ..processing_efficienttam import check_box, check_points, to_mask
+    from ..video_io import read_indexed_png
+
+    prompts: Prompts = {}
+    for prompt in given:
+        frame = frames.start if prompt.frame is None else prompt.frame
+        if frame not in frames:
+            raise ValueError(f"--frame {frame} is not one of the frames {frames.start} to {frames.stop - 1}.")
+        if prompt.kind == "mask":
+            labels = read_indexed_png(prompt.value)
+            ids = [prompt.object_id] if prompt.object_id is not None else [int(i) for i in np.unique(labels) if i]
+            masks = {i: labels != 0 if prompt.object_id is not None else labels == i for i in ids}
+            if not masks:
+                raise ValueError(f"The mask '{prompt.value}' is empty: every pixel is 0, the background.")
+        else:
+            masks = {1 if prompt.object_id is None else prompt.object_id: None}
+        for object_id, mask in masks.items():
+            where = f" for object {object_id}" + (f" on frame {frame}" if len(frames) > 1 else "")
+            on_object = prompts.setdefault(frame, {}).setdefault(object_id, ObjectPrompts())
+            if on_object.mask is not None or (mask is not None and (on_object.points or on_object.box)):
+                raise ValueError(f"A mask{where} says all: it cannot go with other prompts there.")
+            if mask is not None:
+                to_mask(mask, size, f" '{prompt.value}'{where}")
+                on_object.mask = mask
+            elif prompt.kind == "box":
+                if on_object.box is not None:
+                    raise ValueError(f"There are two boxes{where}: give one, or say which --object each is for.")
+                check_box(prompt.value, size, where)
+                on_object.box = prompt.value
+            else:
+                check_points([prompt.value], [1], size, where)
+                on_object.points.append(prompt.value)
+                on_object.labels.append(int(prompt.kind == "point"))
+    return prompts

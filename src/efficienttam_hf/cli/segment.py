@@ -1,0 +1,209 @@
+"""`efficienttam segment`: objects in an image, from prompts or everything there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .common import (
+    HOW_TO_GET_A_MODEL,
+    add_model_arguments,
+    add_size_argument,
+    choose_device,
+    limited_size,
+    load_model,
+    resize_image,
+)
+from .prompts import MAX_OBJECT_ID, ObjectPrompts, add_prompt_arguments, check_order, gather
+
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_OUT = Path("efficienttam-out")
+
+
+def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "segment",
+        help="segment objects in an image",
+        description="Segment objects in an image from clicks and boxes, or everything in it, and write an overlay, an "
+        "indexed PNG, and the masks as COCO run-length JSON.",
+        **options,
+    )
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="an image file")
+    add_prompt_arguments(parser, video=False)
+    group = parser.add_argument_group("everything")
+    group.add_argument("--everything", action="store_true", help="find all objects, without prompts")
+    group.add_argument("--grid", metavar="N", type=int, default=32, help="clicks along each side (default: 32)")
+    group.add_argument(
+        "--min-score", metavar="P", type=float, default=0.88, help="least predicted IoU of a mask (default: 0.88)"
+    )
+    group.add_argument(
+        "--min-stability",
+        metavar="P",
+        type=float,
+        default=0.95,
+        help="how much a mask may depend on its threshold, 1 is not at all (default: 0.95)",
+    )
+    add_model_arguments(parser)
+    add_size_argument(parser)
+    parser.add_argument("--out", metavar="DIR", type=Path, help=f"default: {DEFAULT_OUT}/<name of the image>")
+    parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier run in DIR")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment and write."""
+    from ..modeling_efficienttam import EfficientTamModel
+    from ..video_io import read_image
+
+    check_order(args)
+    if args.model is None:
+        raise ValueError(f"--model is needed.\n{HOW_TO_GET_A_MODEL}")
+    if args.everything == bool(args.prompts):
+        raise ValueError(
+            "What is to be segmented? Give prompts, such as --point X,Y or --box X0,Y0,X1,Y1, or --everything"
+            + (", not both." if args.everything else ".")
+        )
+    if args.grid < 1:
+        raise ValueError(f"--grid must be at least 1, got {args.grid}.")
+    original = read_image(args.image)
+    size = limited_size(original.shape[:2], args.max_side)
+    image = resize_image(original, size)
+    prompts = gather(args.prompts, original.shape[:2], range(1)).get(0, {})
+    out = args.out or DEFAULT_OUT / args.image.stem
+    files = {name: out / name for name in ("overlay.png", "masks.png", "masks.json")}
+    earlier = [path for path in files.values() if path.exists()]
+    if earlier and not args.overwrite:
+        raise FileExistsError(
+            f"'{earlier[0]}' exists already: choose another --out, or replace the results there with --overwrite."
+        )
+    device = choose_device(args.device)
+    model, processor = load_model(EfficientTamModel, args.model, device, args.dtype)
+    if args.everything:
+        found = _everything(model, processor, image, args.grid, args.min_score, args.min_stability)
+    else:
+        scaled = {
+            object_id: given.scaled(size[1] / original.shape[1], size[0] / original.shape[0], size)
+            for object_id, given in prompts.items()
+        }
+        found = _prompted(model, processor, image, scaled)
+        for entry in found:
+            entry["prompts"] = prompts[entry["id"]].as_json()
+        prompts = scaled
+    _write(files, image, args, found, prompts)
+    print(f"{len(found)} object{'' if len(found) == 1 else 's'}.")
+    for label, name in (("overlay", "overlay.png"), ("masks", "masks.png"), ("", "masks.json")):
+        print(f"  {label:8} {files[name]}")
+    return 0
+
+
+def _prompted(
+    model: Any, processor: Any, image: np.ndarray, prompts: dict[int, ObjectPrompts]
+) -> list[dict[str, Any]]:
+    """A mask an object, the image encoded once. Of a single click's three proposals, the best is taken."""
+    import torch
+
+    inputs = processor(images=image, return_tensors="pt")
+    found = []
+    with torch.no_grad():
+        embeddings = model.get_image_embeddings(inputs["pixel_values"].to(model.device, model.dtype))
+        for object_id, given in sorted(prompts.items()):
+            prompt = processor(
+                original_sizes=[image.shape[:2]],
+                input_points=[[[list(point) for point in given.points]]] if given.points else None,
+                input_labels=[[given.labels]] if given.points else None,
+                input_boxes=[[list(given.box)]] if given.box else None,
+                return_tensors="pt",
+            )
+            prompt = {
+                name: prompt[name].to(model.device)
+                for name in ("input_points", "input_labels", "input_boxes")
+                if name in prompt
+            }
+            ambiguous = len(given.points) == 1 and given.box is None
+            output = model(image_embeddings=embeddings, multimask_output=ambiguous, **prompt)
+            best = int(output.iou_scores[0, 0].argmax())
+            mask = processor.post_process_masks(output.pred_masks[:, :, best : best + 1], [image.shape[:2]])[0][0, 0]
+            found.append({"id": object_id, "score": float(output.iou_scores[0, 0, best]), "mask": _to_numpy(mask)})
+    return found
+
+
+def _everything(
+    model: Any, processor: Any, image: np.ndarray, grid: int, min_score: float, min_stability: float
+) -> list[dict[str, Any]]:
+    """Transformers' mask generation: clicks on a grid, the good masks of them once each, largest first."""
+    from PIL import Image
+    from transformers import pipeline
+
+    generator = pipeline("mask-generation", model=model, image_processor=processor.image_processor, device=model.device)
+    result = generator(
+        Image.fromarray(image),
+        points_per_crop=grid,
+        points_per_batch=64,
+        pred_iou_thresh=min_score,
+        stability_score_thresh=min_stability,
+    )
+    masks = [_to_numpy(mask) for mask in result["masks"]]
+    best = sorted(range(len(masks)), key=lambda i: -float(result["scores"][i]))[:MAX_OBJECT_ID]
+    by_area = sorted(best, key=lambda i: -int(masks[i].sum()))
+    return [
+        {"id": number, "score": float(result["scores"][i]), "mask": masks[i]}
+        for number, i in enumerate(by_area, start=1)
+    ]
+
+
+def _to_numpy(mask: torch.Tensor | np.ndarray) -> np.ndarray:
+    return mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
+
+
+def _write(
+    files: dict[str, Path],
+    image: np.ndarray,
+    args: argparse.Namespace,
+    found: list[dict[str, Any]],
+    prompts: dict[int, ObjectPrompts],
+) -> None:
+    """The overlay, the indexed PNG (where masks overlap, the later id) and the JSON file.
+
+    The JSON file: `{"image": {"name", "width", "height"}, "model", "objects": [{"id", "score", "area", "bbox",
+    "segmentation", "prompts"}]}`, as that of `track`; here `score` is the predicted IoU.
+    """
+    from PIL import Image
+
+    from ..video_io import atomic_path, encode_rle, write_indexed_png
+    from ..visualization import overlay_masks
+    from .outputs import box_and_area
+
+    labels = np.zeros(image.shape[:2], np.uint8)
+    for entry in found:
+        labels[entry["mask"]] = entry["id"]
+    overlay = overlay_masks(
+        image,
+        {entry["id"]: entry["mask"] for entry in found},
+        labels=len(found) > 1 and not args.everything,
+        points=[(*xy, label) for p in prompts.values() for xy, label in zip(p.points, p.labels, strict=True)],
+        boxes=[p.box for p in prompts.values() if p.box],
+    )
+    objects = []
+    for entry in found:
+        mask = entry.pop("mask")
+        entry["score"] = round(entry["score"], 4)
+        objects.append({**entry, **box_and_area(mask), "segmentation": encode_rle(mask)})
+    height, width = image.shape[:2]
+    content = {
+        "image": {"name": args.image.name, "width": width, "height": height},
+        "model": args.model,
+        "objects": objects,
+    }
+    with atomic_path(files["overlay.png"]) as temporary:
+        Image.fromarray(overlay).save(temporary, format="PNG")
+    write_indexed_png(files["masks.png"], labels)
+    with atomic_path(files["masks.json"]) as temporary:
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")

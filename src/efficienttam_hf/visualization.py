@@ -1,0 +1,276 @@
+"""Pictures of masks: overlays on frames, and sheets of several pictures side by side.
+
+For looking at results, so two things matter. A mask must be readable on any background, a red object on red carpet
+included: hence the contour in the object's colour on a dark line. And drawing must not be what limits a live preview:
+every step works on the bounding box of an object and in OpenCV, a few milliseconds for a 720p frame with several
+objects.
+
+Frames are uint8 RGB as :mod:`video_io` gives them. OpenCV is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+import numpy as np
+
+
+__all__ = ["contact_sheet", "object_color", "overlay_masks"]
+
+# The order of hues of the DAVIS palette, but as bright as an overlay needs.
+COLORS = (
+    (235, 64, 52),  # red
+    (60, 190, 75),  # green
+    (255, 215, 25),  # yellow
+    (50, 115, 245),  # blue
+    (225, 60, 220),  # magenta
+    (40, 205, 215),  # cyan
+    (250, 140, 30),  # orange
+    (145, 75, 225),  # purple
+    (175, 230, 50),  # lime
+    (250, 155, 195),  # pink
+    (0, 145, 130),  # teal
+    (170, 105, 50),  # brown
+)
+DARK = (25, 25, 25)
+WHITE = (255, 255, 255)
+POSITIVE = (30, 170, 60)
+NEGATIVE = (220, 40, 40)
+
+
+def _import_cv2() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError("Drawing overlays needs OpenCV: pip install efficienttam-hf[video].") from error
+    return cv2
+
+
+def object_color(object_id: int) -> tuple[int, int, int]:
+    """The colour of an object: always the same for an id, and different for neighbouring ids.
+
+    Returns:
+        Red, green and blue, 0 to 255. Never dark: black is the background's.
+    """
+    if 1 <= object_id <= len(COLORS):
+        return COLORS[object_id - 1]
+    # Steps of the golden ratio around the colour wheel never come close to a recent hue.
+    hue = object_id * 0.618033988749895 % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.9, 0.6)[object_id % 2], (0.95, 0.75)[object_id // 2 % 2])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def overlay_masks(
+    frame: np.ndarray,
+    masks: Mapping[int, np.ndarray],
+    alpha: float = 0.5,
+    contour: bool = True,
+    labels: bool | Mapping[int, str] = False,
+    points: Sequence[Sequence[float]] | np.ndarray | None = None,
+    boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw masks, and the prompts that led to them, on a copy of a frame.
+
+    Args:
+        frame: uint8 ``(height, width, 3)``, RGB. Not changed.
+        masks: For each object id a mask, bool ``(height, width)`` (or 0/1 integers). Empty masks draw nothing; where
+            masks overlap, the later ones lie on top.
+        alpha: How much of the object's colour covers it: 0 leaves the frame, 1 hides it.
+        contour: Whether to draw the outline of each object.
+        labels: Whether to write each object's id on it, or for each object id what to write.
+        points: Point prompts ``(n, 3)``: x and y in pixels, and 1 for a positive (green, plus) or 0 for a negative
+            point (red, minus).
+        boxes: Box prompts ``(n, 4)``: left, top, right and bottom in pixels.
+
+    Returns:
+        uint8 ``(height, width, 3)``, RGB.
+
+    Raises:
+        ValueError: a frame, mask, point or box of another shape or type, or ``alpha`` outside 0 to 1.
+        ImportError: OpenCV is not installed.
+    """
+    cv2 = _import_cv2()
+    frame = _checked_image(frame, "The frame")
+    height, width = frame.shape[:2]
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be between 0 (invisible) and 1 (opaque), got {alpha}.")
+    point_rows = _checked_rows(points, 3, "points", "x, y and 1 (positive) or 0 (negative)")
+    box_rows = _checked_rows(boxes, 4, "boxes", "left, top, right and bottom")
+    if not (np.isin(point_rows[:, 2], (0, 1))).all():
+        raise ValueError(
+            f"The third value of a point is 1 (positive) or 0 (negative), got {point_rows[:, 2].tolist()}."
+        )
+
+    image = np.array(frame, order="C")
+    line = max(1, round(min(height, width) / 300))  # 480p and 720p: 2 pixels
+    cut_outs: list[tuple[int, np.ndarray, int, int]] = []
+    for object_id, mask in masks.items():
+        cut_out = _checked_mask(mask, object_id, height, width)
+        left, top, box_width, box_height = cv2.boundingRect(cut_out)
+        if box_width and box_height:
+            cut_out = cut_out[top : top + box_height, left : left + box_width]
+            cut_outs.append((object_id, cut_out, left, top))
+
+    shades = np.arange(256, dtype=np.float32)[:, None] * (1 - alpha)
+    for object_id, mask, left, top in cut_outs:
+        region = image[top : top + mask.shape[0], left : left + mask.shape[1]]
+        # Blending with one colour maps each channel's 256 values to others: a table look-up, then a masked copy.
+        table = np.rint(shades + alpha * np.asarray(object_color(object_id), dtype=np.float32)).astype(np.uint8)
+        cv2.copyTo(cv2.LUT(region, table[None]), mask, region)
+    if contour:
+        for object_id, mask, left, top in cut_outs:
+            lines = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))[0]
+            cv2.drawContours(image, lines, -1, DARK, line + 2, cv2.LINE_AA)
+            cv2.drawContours(image, lines, -1, object_color(object_id), line, cv2.LINE_AA)
+
+    if labels:
+        for object_id, mask, left, top in cut_outs:
+            text = str(labels.get(object_id, object_id)) if isinstance(labels, Mapping) else str(object_id)
+            x, y = _innermost(cv2, mask)
+            _draw_label(cv2, image, text, left + x, top + y, object_color(object_id))
+
+    for left, top, right, bottom in np.rint(box_rows).astype(int).tolist():
+        cv2.rectangle(image, (left, top), (right, bottom), DARK, line + 2)
+        cv2.rectangle(image, (left, top), (right, bottom), WHITE, line)
+    for x, y, positive in np.rint(point_rows).astype(int).tolist():
+        _draw_point(cv2, image, x, y, bool(positive), line)
+    return image
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    columns: int,
+    *,
+    captions: Sequence[str] | None = None,
+    cell_width: int | None = None,
+    gap: int = 4,
+    background: tuple[int, int, int] = (32, 32, 32),
+) -> np.ndarray:
+    """Several pictures as one, row by row.
+
+    Args:
+        images: uint8 ``(height, width, 3)``, RGB. Those of another size than the first are scaled to fit its cell.
+        columns: Pictures in a row.
+        captions: What to write into the top left corner of each picture.
+        cell_width: Width of a cell in pixels; that of the first picture if None. Cells have the first picture's
+            proportions.
+        gap: Pixels between and around the pictures.
+        background: Colour of the gaps and of empty cells.
+
+    Returns:
+        uint8 ``(sheet height, sheet width, 3)``, RGB.
+
+    Raises:
+        ValueError: no images, images of another type, or ``columns``, ``cell_width`` or ``captions`` that do not fit.
+        ImportError: OpenCV is not installed.
+    """
+    cv2 = _import_cv2()
+    if len(images) == 0:
+        raise ValueError("A contact sheet needs at least one image, got none.")
+    images = [_checked_image(image, f"Image {number}") for number, image in enumerate(images)]
+    if columns < 1 or gap < 0 or (cell_width is not None and cell_width < 1):
+        raise ValueError(
+            f"columns and cell_width must be at least 1 and gap at least 0, got {columns}, {cell_width}, {gap}."
+        )
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"There are {len(captions)} captions for {len(images)} images; give one for each.")
+
+    height, width = images[0].shape[:2]
+    if cell_width is not None:
+        height, width = max(1, round(height * cell_width / width)), cell_width
+    rows = -(-len(images) // columns)
+    sheet = np.empty((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), dtype=np.uint8)
+    sheet[:] = background
+    for number, image in enumerate(images):
+        scale = min(height / image.shape[0], width / image.shape[1])
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        if size != (image.shape[1], image.shape[0]):
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        top = gap + number // columns * (height + gap) + (height - size[1]) // 2
+        left = gap + number % columns * (width + gap) + (width - size[0]) // 2
+        sheet[top : top + size[1], left : left + size[0]] = image
+        if captions is not None and captions[number]:
+            cell = sheet[top : top + size[1], left : left + size[0]]
+            _draw_label(cv2, cell, captions[number], 0, 0, DARK, centred=False)
+    return sheet
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+
+
+def _draw_point(cv2: ModuleType, image: np.ndarray, x: int, y: int, positive: bool, line: int) -> None:
+    radius = 3 * line + 1
+    cv2.circle(image, (x, y), radius + line + 1, DARK, -1, cv2.LINE_AA)
+    cv2.circle(image, (x, y), radius + line, WHITE, -1, cv2.LINE_AA)
+    cv2.circle(image, (x, y), radius, POSITIVE if positive else NEGATIVE, -1, cv2.LINE_AA)
+    # The sign for those who cannot tell red from green.
+    arm = radius - line
+    cv2.line(image, (x - arm, y), (x + arm, y), WHITE, line)
+    if positive:
+        cv2.line(image, (x, y - arm), (x, y + arm), WHITE, line)
+
+
+def _draw_label(
+    cv2: ModuleType, image: np.ndarray, text: str, x: int, y: int, color: tuple[int, int, int], centred: bool = True
+) -> None:
+    """Text on a plate of ``color``, kept within the image: centred on (x, y), or with its top left corner there."""
+    height, width = image.shape[:2]
+    size = max(0.45, min(height, width) / 900)
+    thickness = max(1, round(size * 1.6))
+    (text_width, text_height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thickness)
+    margin = max(2, round(6 * size))
+    plate_width, plate_height = text_width + 2 * margin, text_height + baseline + margin
+    left = min(max(0, x - centred * plate_width // 2), max(0, width - plate_width))
+    top = min(max(0, y - centred * plate_height // 2), max(0, height - plate_height))
+    cv2.rectangle(image, (left, top), (left + plate_width - 1, top + plate_height - 1), color, -1)
+    if centred:
+        cv2.rectangle(image, (left, top), (left + plate_width - 1, top + plate_height - 1), DARK, 1)
+    light = np.dot(color, (0.299, 0.587, 0.114)) > 140
+    origin = (left + margin, top + margin // 2 + text_height + baseline // 2)
+    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size, DARK if light else WHITE, thickness, cv2.LINE_AA)
+
+
+def _innermost(cv2: ModuleType, mask: np.ndarray) -> tuple[int, int]:
+    """The pixel (x, y) of a mask that is farthest from its edge, to within the step of a 64 pixel thumbnail."""
+    step = max(1, max(mask.shape) // 64)
+    small = np.pad(mask[::step, ::step], 1)
+    if not small.any():
+        ys, xs = np.nonzero(mask)
+        return int(xs[0]), int(ys[0])
+    y, x = np.unravel_index(cv2.distanceTransform(small, cv2.DIST_L2, 3).argmax(), small.shape)
+    return int(x - 1) * step, int(y - 1) * step
+
+
+def _checked_image(image: np.ndarray, what: str) -> np.ndarray:
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"{what} must be uint8 of shape (height, width, 3) in RGB, got {image.dtype} {image.shape}.")
+    return image
+
+
+def _checked_mask(mask: np.ndarray, object_id: int, height: int, width: int) -> np.ndarray:
+    """The mask as uint8, 0 or 1."""
+    mask = np.asarray(mask)
+    if mask.dtype.kind not in "bui":
+        raise ValueError(f"The mask of object {object_id} must be bool, got {mask.dtype}; threshold logits at 0 first.")
+    if mask.shape != (height, width):
+        raise ValueError(
+            f"The mask of object {object_id} has shape {mask.shape}, the frame has height and width {(height, width)}; "
+            "resize the mask to the frame."
+        )
+    if mask.dtype == bool:
+        return np.ascontiguousarray(mask).view(np.uint8)
+    return (mask != 0).astype(np.uint8)
+
+
+def _checked_rows(
+    rows: Sequence[Sequence[float]] | np.ndarray | None, columns: int, what: str, meaning: str
+) -> np.ndarray:
+    if rows is None or len(rows) == 0:
+        return np.zeros((0, columns))
+    array = np.asarray(rows, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != columns or not np.isfinite(array).all():
+        raise ValueError(f"{what} must be rows of {columns} finite numbers ({meaning}), got shape {array.shape}.")
+    return array

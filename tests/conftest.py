@@ -1,0 +1,34 @@
+"""What pytest must know before it collects: Transformers' markers, and which module not to import needlessly."""
+
+from __future__ import annotations
+
+
+TRANSFORMERS_MARKERS = (
+    "accelerate_tests",
+    "flash_attn_test",
+    "flash_attn_3_test",
+    "flash_attn_4_test",
+    "flash_attn_kernels_test",
+    "flash_attn_kernels_mps_test",
+    "is_agent_test",
+    "is_expert_parallel_test",
+    "is_fsdp_test",
+    "is_pipeline_test",
+    "is_staging_test",
+    "is_tensor_parallel_test",
+    "is_training_test",
+    "order",
+    "torch_compile_test",
+)
+
+
+def pytest_configure(config):
+    for marker in TRANSFORMERS_MARKERS:
+        config.addinivalue_line("markers", f"{marker}: of Transformers' common tests")
+
+
+def pytest_ignore_collect(collection_path, config):
+    # All of it is slow, and importing it fetches Transformers' tests.
+    if collection_path.name == "test_transformers_common.py" and "not slow" in (config.option.markexpr or ""):
+        return True
+    return None

@@ -1,0 +1,286 @@
+"""Checkpoint conversion: published files to ours and back without a changed bit, and refusals that say why."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from reference import REFERENCE, tiny_config
+from safetensors.torch import load_file, save_file
+
+from efficienttam_hf import PRESETS, EfficientTamConfig, EfficientTamModel, EfficientTamVideoModel, checkpoints
+from efficienttam_hf.checkpoints import (
+    CheckpointError,
+    check_belongs,
+    convert_checkpoint,
+    describe,
+    from_published,
+    publish_checkpoint,
+    published_layout,
+    read_published,
+    resolve_config,
+    to_our_name,
+    to_published_name,
+)
+
+
+ATTENTIONS = ("full", "pooled_logit_bias", "pooled_key_shift")
+
+
+def published_tensors(config, seed=0):
+    """Random tensors under the published names."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) for name, (_, shape) in published_layout(config).items()}
+
+
+def write_published(path, tensors):
+    torch.save({"model": tensors}, path)
+    return path
+
+
+@pytest.fixture
+def tiny_file(tmp_path):
+    """A published file of the tiny model."""
+    return write_published(tmp_path / "tiny.pt", published_tensors(tiny_config()))
+
+
+# ---------------------------------------------------------------------------------------------------------- round trip
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_there_and_back_changes_no_bit(attention, tmp_path):
+    config = tiny_config(attention)
+    tensors = published_tensors(config)
+    folder = convert_checkpoint(write_published(tmp_path / "in.pt", tensors), tmp_path / "folder", config)
+    back = read_published(publish_checkpoint(folder, tmp_path / "out.pt"))
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert back[name].dtype == torch.float32
+        assert torch.equal(back[name], tensor), name
+
+
+def test_every_tensor_arrives_in_both_models(tiny_file, tmp_path):
+    folder = convert_checkpoint(tiny_file, tmp_path / "folder", tiny_config())
+    published = read_published(tiny_file)
+    for model_class in (EfficientTamModel, EfficientTamVideoModel):
+        model, loading = model_class.from_pretrained(folder, output_loading_info=True)
+        assert not loading["missing_keys"]
+        state = model.state_dict()
+        assert torch.equal(
+            state["vision_encoder.patch_embed.projection.weight"],
+            published["image_encoder.trunk.patch_embed.proj.weight"],
+        )
+        for row in range(4):
+            name = f"sam_prompt_encoder.point_embeddings.{row}.weight"
+            assert torch.equal(state["prompt_encoder.point_embed.weight"][row : row + 1], published[name])
+
+
+def test_a_sharded_folder_goes_back_as_well(tiny_file, tmp_path):
+    folder = convert_checkpoint(tiny_file, tmp_path / "folder", tiny_config(), max_shard_size="1MB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    back = read_published(publish_checkpoint(folder, tmp_path / "out.pt"))
+    assert all(torch.equal(back[name], tensor) for name, tensor in read_published(tiny_file).items())
+
+
+@pytest.mark.parametrize("variant", PRESETS)
+def test_names_map_one_to_one_in_every_variant(variant):
+    config = EfficientTamConfig.from_preset(variant)
+    layout = published_layout(config)
+    meta = {name: torch.empty(shape, device="meta") for name, (_, shape) in layout.items()}
+    with torch.device("meta"):
+        ours = EfficientTamVideoModel(config).state_dict()
+    converted = from_published(meta, config)
+    assert {name: t.shape for name, t in converted.items()} == {name: t.shape for name, t in ours.items()}
+    num_layers = config.memory_encoder_config.num_mask_downsampler_layers
+    for published in layout:
+        if "point_embeddings" not in published:
+            assert to_published_name(to_our_name(published).replace("convs.4.", "final_conv."), num_layers) == published
+
+
+@pytest.mark.parametrize("variant", PRESETS)
+def test_parameter_counts_are_the_published_ones(variant):
+    with torch.device("meta"):
+        model = EfficientTamVideoModel(EfficientTamConfig.from_preset(variant))
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    assert round(millions, 2) == (17.87 if "_ti" in variant else 34.06)
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the published layouts are not here")
+@pytest.mark.parametrize("variant", PRESETS)
+def test_layout_is_that_of_the_published_file(variant):
+    expected = json.loads((REFERENCE / "layout" / f"{variant}.json").read_text())
+    layout = published_layout(EfficientTamConfig.from_preset(variant))
+    assert {name: list(shape) for name, (_, shape) in layout.items()} == expected
+
+
+def test_what_a_checkpoint_tells_is_read_from_its_tensors():
+    config = EfficientTamConfig.from_preset("efficienttam_ti")
+    meta = {name: torch.empty(shape, device="meta") for name, (_, shape) in published_layout(config).items()}
+    found = describe(meta)
+    assert found["vision_config.hidden_size"] == 192
+    assert found["vision_config.num_hidden_layers"] == 12
+    assert found["memory_attention_config.num_hidden_layers"] == 4
+    assert found["num_maskmem"] == 7
+
+
+# -------------------------------------------------------------------------------------------------------- bad checkpoints
+
+
+def test_missing_extra_and_misshapen_tensors_are_all_named():
+    config = tiny_config()
+    tensors = published_tensors(config)
+    del tensors["no_mem_embed"]
+    tensors["surplus.weight"] = torch.zeros(3)
+    tensors["no_obj_ptr"] = torch.zeros(2, 64)
+    with pytest.raises(CheckpointError) as error:
+        check_belongs(tensors, config)
+    message = str(error.value)
+    assert "missing: no_mem_embed [1, 1, 64]" in message
+    assert "extra: surplus.weight [3]" in message
+    assert "misshapen: no_obj_ptr is [2, 64], should be [1, 64]" in message
+
+
+def test_numbers_that_differ_from_the_configuration_are_named(tiny_file, tmp_path):
+    with pytest.raises(CheckpointError, match="vision_config.hidden_size: checkpoint 48, configuration 384"):
+        convert_checkpoint(tiny_file, tmp_path / "folder", "efficienttam_s")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_layer_too_few_is_a_number_that_differs():
+    config = tiny_config()
+    tensors = {n: t for n, t in published_tensors(config).items() if not n.startswith("memory_attention.layers.1.")}
+    with pytest.raises(CheckpointError, match="memory_attention_config.num_hidden_layers: checkpoint 1, configuration 2"):
+        check_belongs(tensors, config)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    path = write_published(tmp_path / "other.pt", {"layer.weight": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match="not an EfficientTAM checkpoint.*no tensor 'image_encoder"):
+        convert_checkpoint(path, tmp_path / "folder", "efficienttam_s")
+
+
+@pytest.mark.parametrize("content", [{"weights": {}}, [1, 2], {"model": {"a": 1}}, {"model": [1]}, 7])
+def test_a_file_of_another_shape_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="not a published EfficientTAM file"):
+        read_published(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99, -1])
+def test_a_truncated_file_is_refused(keep, tiny_file, tmp_path):
+    whole = tiny_file.read_bytes()
+    size = int(len(whole) * keep) if isinstance(keep, float) else keep
+    (tmp_path / "cut.pt").write_bytes(whole[:size])
+    with pytest.raises(CheckpointError, match="cut.pt"):
+        read_published(tmp_path / "cut.pt")
+
+
+@pytest.mark.parametrize("content", [b"GIF89a" + bytes(50), b"not a checkpoint\n", bytes(1000), b"PK\x03\x04" + bytes(99)])
+def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="x.pt"):
+        read_published(tmp_path / "x.pt")
+
+
+class _Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (type(self.path).touch, (self.path,))
+
+
+@pytest.mark.parametrize("save", ["torch", "pickle"])
+def test_code_in_a_pickle_is_not_run(save, tmp_path):
+    content = {"model": _Malicious(tmp_path / "was-here")}
+    if save == "torch":
+        torch.save(content, tmp_path / "x.pt")
+    else:
+        (tmp_path / "x.pt").write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(CheckpointError, match="cannot be read safely|not a checkpoint"):
+        read_published(tmp_path / "x.pt")
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint file"):
+        read_published(tmp_path / "nothing.pt")
+
+
+# ------------------------------------------------------------------------------------------------------------- variants
+
+
+def test_a_variant_is_a_name_a_file_a_folder_or_a_configuration(tmp_path):
+    config = tiny_config("pooled_key_shift")
+    config.save_pretrained(tmp_path)
+    for variant in (tmp_path, tmp_path / "config.json", str(tmp_path), config):
+        assert resolve_config(variant).memory_attention_config.cross_attention == "pooled_key_shift"
+    assert resolve_config("efficienttam_ti_512x512").image_size == 512
+    with pytest.raises(ValueError, match="neither a variant .*efficienttam_s_512x512.* nor a configuration file"):
+        resolve_config("efficienttam_xl")
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def test_an_existing_output_is_kept_unless_it_may_be_replaced(tiny_file, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="exists already"):
+        convert_checkpoint(tiny_file, folder, tiny_config())
+    assert [p.name for p in folder.iterdir()] == ["mine.txt"]
+
+    convert_checkpoint(tiny_file, folder, tiny_config(), overwrite=True)
+    assert not (folder / "mine.txt").exists()
+    with pytest.raises(FileExistsError, match="exists already"):
+        publish_checkpoint(folder, tiny_file)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_interrupted_conversion_leaves_what_was_there(existing, tiny_file, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    if existing:
+        (out / "folder").mkdir()
+        (out / "folder" / "mine.txt").write_text("mine")
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.EfficientTamVideoProcessor, "save_pretrained", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert_checkpoint(tiny_file, out / "folder", tiny_config(), overwrite=True)
+    assert [p.relative_to(out).as_posix() for p in out.rglob("*")] == (["folder", "folder/mine.txt"] if existing else [])
+
+
+def test_an_interrupted_way_back_leaves_nothing(tiny_file, tmp_path, monkeypatch):
+    folder = convert_checkpoint(tiny_file, tmp_path / "folder", tiny_config())
+    out = tmp_path / "out"
+
+    def interrupt(content, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.torch, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        publish_checkpoint(folder, out / "x.pt")
+    assert list(out.iterdir()) == []
+
+
+def test_the_way_back_needs_a_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no model"):
+        publish_checkpoint(tmp_path, tmp_path / "x.pt")
+
+
+def test_the_way_back_refuses_another_model_and_missing_weights(tiny_file, tmp_path):
+    folder = convert_checkpoint(tiny_file, tmp_path / "folder", tiny_config())
+    weights = load_file(folder / "model.safetensors")
+    del weights["no_object_pointer"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="lacks tensors: no_object_pointer"):
+        publish_checkpoint(folder, tmp_path / "x.pt")
+    (folder / "config.json").write_text('{"model_type": "sam2"}')
+    with pytest.raises(CheckpointError, match="of type 'sam2'"):
+        publish_checkpoint(folder, tmp_path / "x.pt")
+    assert not (tmp_path / "x.pt").exists()

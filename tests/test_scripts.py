@@ -1,0 +1,78 @@
+"""The scripts, on local files and a stand-in for the Hub."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from reference import tiny_config
+
+from efficienttam_hf import PRESETS, EfficientTamConfig, checkpoints
+from efficienttam_hf.checkpoints import published_layout
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """`scripts/convert_published.py`, with the tiny model for every variant."""
+    spec = importlib.util.spec_from_file_location("convert_published", ROOT / "scripts" / "convert_published.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(EfficientTamConfig, "from_preset", classmethod(lambda cls, name: tiny_config()))
+    return module
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder with the eight files."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    for seed, variant in enumerate(PRESETS):
+        torch.manual_seed(seed)
+        tensors = {name: torch.randn(shape) for name, (_, shape) in published_layout(tiny_config()).items()}
+        torch.save({"model": tensors}, folder / f"{variant}.pt")
+    return folder
+
+
+def test_all_eight_are_converted_from_a_folder(script, published, tmp_path, capsys):
+    assert script.main(["--from-folder", str(published), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(PRESETS)
+    checkpoints.publish_checkpoint(tmp_path / "out" / "efficienttam_s_1", tmp_path / "back.pt")
+    back = checkpoints.read_published(tmp_path / "back.pt")
+    there = checkpoints.read_published(published / "efficienttam_s_1.pt")
+    assert all(torch.equal(back[name], tensor) for name, tensor in there.items())
+    script.main(["--from-folder", str(published), "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().out.count("is there already") == 8
+
+
+def test_chosen_ones_are_fetched_from_the_hub(script, published, tmp_path, monkeypatch):
+    asked = []
+
+    def hf_hub_download(repo_id, filename):
+        asked.append((repo_id, filename))
+        return str(published / filename)
+
+    monkeypatch.setattr(script.huggingface_hub, "hf_hub_download", hf_hub_download)
+    chosen = ["efficienttam_ti", "efficienttam_s_512x512"]
+    assert script.main([*chosen, "--out", str(tmp_path / "out")]) == 0
+    assert asked == [("yunyangx/efficient-track-anything", f"{variant}.pt") for variant in chosen]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(chosen)
+
+
+def test_one_that_fails_does_not_stop_the_others(script, published, tmp_path, capsys):
+    (published / "efficienttam_s.pt").write_bytes(b"cut")
+    (published / "efficienttam_ti.pt").unlink()
+    assert script.main(["--from-folder", str(published), "--out", str(tmp_path / "out")]) == 1
+    out = capsys.readouterr().out
+    assert "efficienttam_s: not converted." in out
+    assert "efficienttam_ti: not converted. There is no checkpoint file" in out
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+def test_an_unknown_variant_is_refused(script, capsys):
+    with pytest.raises(SystemExit) as stop:
+        script.main(["efficienttam_xl"])
+    assert stop.value.code == 2
+    assert "there is no variant efficienttam_xl" in capsys.readouterr().err
