@@ -140,6 +140,10 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
                 images = to_rgb(images)
         return super().preprocess(images, segmentation_maps, **kwargs)
 
+    def resize(self, image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As in Transformers, in float: rounding the resized image to whole numbers is not what was published."""
+        return super().resize(image.float() if image.dtype == torch.uint8 else image, *args, **kwargs)
+
     def generate_crop_boxes(self, image: Any, target_size: int, *args: Any, **kwargs: Any):
         """As `Sam2ImageProcessor`, with the grid of points on the whole image also where that is not square.
 
