@@ -236,9 +236,7 @@ def test_a_folder_of_frames_keeps_their_names(model, clip, tmp_path):
 
 
 def test_max_side_scales_frames_prompts_and_results(model, clip, tmp_path):
-    result = track(
-        clip.video, "--model", model, *masks_on_all_frames(clip), "--max-side", 80, out=tmp_path
-    )
+    result = track(clip.video, "--model", model, *masks_on_all_frames(clip), "--max-side", 80, out=tmp_path)
     assert result.overlay[0].shape == (48, 80, 3)
     for i, png in enumerate(result.pngs.values()):
         assert png.shape == (48, 80)
@@ -430,7 +428,8 @@ def test_a_failure_of_ours_says_so_and_debug_shows_where(model, clip, tmp_path, 
     monkeypatch.setattr(EfficientTamVideoModel, "from_pretrained", fail)
     command = ["track", clip.video, "--model", model, "--point", "4,5", "--out", str(tmp_path / "out")]
     assert main(command) == 1
-    assert capsys.readouterr().err == "efficienttam: error: ZeroDivisionError: oh (--debug shows where this comes from)\n"
+    message = "efficienttam: error: ZeroDivisionError: oh (--debug shows where this comes from)\n"
+    assert capsys.readouterr().err == message
     assert main([*command, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -490,7 +489,8 @@ def test_segment_writes_overlay_png_and_json(model, image, tmp_path):
 
 def test_segment_gives_what_the_model_gives(model, image, clip, tmp_path):
     assert main(["segment", image, "--model", model, "--point", "40,60", "--out", str(tmp_path)]) == 0
-    network, processor = EfficientTamModel.from_pretrained(model).eval(), EfficientTamVideoProcessor.from_pretrained(model)
+    network = EfficientTamModel.from_pretrained(model).eval()
+    processor = EfficientTamVideoProcessor.from_pretrained(model)
     inputs = processor(images=clip.frames[0], input_points=[[[[40, 60]]]], input_labels=[[[1]]], return_tensors="pt")
     with torch.no_grad():
         output = network(**{k: v for k, v in inputs.items() if k != "original_sizes"})

@@ -648,6 +648,7 @@ class EfficientTamVideoModel(EfficientTamModel):
             raise ValueError("No objects are provided for tracking; please add inputs first.")
         is_new_frame = frame is not None
         if is_new_frame:
+            self._run_waiting_prompts(session)  # the last frame is about to go
             frame_idx = session.add_new_frame(frame, frame_idx)
         session.check_frame_idx(frame_idx)
 
@@ -682,8 +683,7 @@ class EfficientTamVideoModel(EfficientTamModel):
             ValueError: if nothing was prompted, an object lost all its prompts, or the start is not in the video.
         """
         session = inference_session
-        for frame_idx in sorted({t for obj in session.objects.values() for t in obj.unrun}):
-            self.forward(session, frame_idx=frame_idx)
+        self._run_waiting_prompts(session)
         session.commit()
         if start_frame_idx is None:
             start_frame_idx = min(t for obj in session.objects.values() for t in obj.memory.conditioning)
@@ -705,6 +705,14 @@ class EfficientTamVideoModel(EfficientTamModel):
             features = self.get_image_features(pixels, return_dict=True).fpn_hidden_states[-1]
             session.cache.put(frame_idx, features)
         return features
+
+    @torch.no_grad()
+    def _run_waiting_prompts(self, session: EfficientTamVideoInferenceSession) -> None:
+        """Run the prompts that were added and not run yet, on frames that are at hand."""
+        for frame_idx in sorted({t for obj in session.objects.values() for t in obj.unrun}):
+            if session.has_frame(frame_idx):
+                waiting = [obj for obj in session.objects.values() if frame_idx in obj.unrun]
+                self._run_prompts(session, waiting, frame_idx)
 
     def _run_prompts(
         self, session: EfficientTamVideoInferenceSession, objects: list[TrackedObject], frame_idx: int

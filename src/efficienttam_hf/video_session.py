@@ -239,19 +239,24 @@ class EfficientTamVideoInferenceSession:
             return len(self._frames)
         return self._num_streamed or None
 
+    def has_frame(self, frame_idx: int) -> bool:
+        """Whether a frame can be run: it is in the video, or still kept of a stream."""
+        if self.is_streaming:
+            return frame_idx in self._streamed or self.cache.get(frame_idx) is not None
+        return 0 <= frame_idx < self.num_frames
+
     def check_frame_idx(self, frame_idx: int, upcoming: bool = False) -> None:
         """Raise `ValueError` if a frame is not there. `upcoming`: a stream's later frames count as there."""
         if not isinstance(frame_idx, int) or isinstance(frame_idx, bool):
             raise ValueError(f"A frame index is a whole number, got {frame_idx!r}.")
         if self.is_streaming:
-            known = frame_idx in self._streamed or self.cache.get(frame_idx) is not None
-            if frame_idx < 0 or not (known or (upcoming and frame_idx >= self._num_streamed)):
+            if not (self.has_frame(frame_idx) or (upcoming and frame_idx >= self._num_streamed)):
                 raise ValueError(
                     f"Frame {frame_idx} is not at hand: {self._num_streamed} frames of this stream have arrived, and "
                     "only the last is kept. Prompt the current or the next frame, or start the session with "
                     "keep_history=True to be able to return."
                 )
-        elif not 0 <= frame_idx < self.num_frames:
+        elif not self.has_frame(frame_idx):
             raise ValueError(
                 f"Frame {frame_idx} is out of range: the video has {self.num_frames} frames, 0 to "
                 f"{self.num_frames - 1}."

@@ -104,9 +104,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prompted(
-    model: Any, processor: Any, image: np.ndarray, prompts: dict[int, ObjectPrompts]
-) -> list[dict[str, Any]]:
+def _prompted(model: Any, processor: Any, image: np.ndarray, prompts: dict[int, ObjectPrompts]) -> list[dict[str, Any]]:
     """A mask an object, the image encoded once. Of a single click's three proposals, the best is taken."""
     import torch
 
