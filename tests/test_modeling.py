@@ -166,8 +166,10 @@ def test_gradient_checkpointing_changes_no_gradient(use_reentrant):
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
     plain = gradients()
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
-    assert model.is_gradient_checkpointing
+    # Later versions of Transformers have it by another name.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": use_reentrant})
+    assert all(layer.gradient_checkpointing for layer in model.memory_attention.layers)
     checkpointed = gradients()
     assert plain.keys() == checkpointed.keys()
     largest = max(gradient.abs().max().item() for gradient in plain.values())
@@ -258,6 +260,7 @@ def test_the_image_encoder_compiles_to_one_graph():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CROSS_ATTENTION)
 def test_the_tracking_step_compiles_to_one_graph(kind):
+    torch.compiler.reset()  # or what other kinds were compiled for counts against the limit on variants
     model, frames = make_model(kind), make_frames()
     with torch.no_grad():
         expected = track(model, frames)

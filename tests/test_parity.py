@@ -76,3 +76,39 @@ def test_tiny_suite_equals_the_published_numbers(suite, folders):
 @pytest.mark.parametrize("suite", FULL, ids=lambda suite: suite["name"])
 def test_full_size_suite_equals_the_published_numbers(suite, folders):
     assert_within_tolerance(*run_suite(suite, folders(suite)), median=5e-4)
+
+
+# ------------------------------------------------------------------------------------------------- preprocessing
+
+
+def test_processors_give_the_published_pixels(folders):
+    """Images are resized as the published image predictor does, frames as its video loader does (PIL, bicubic)."""
+    suite = next(suite for suite in FULL if suite["name"] == "efficienttam_ti_512x512.image")
+    _, model, processor = load_models(folders(suite))
+    size, frame = model.config.image_size, load_frames(suite)[suite["frame"]]
+    expected = torch.from_numpy(expected_outputs(suite)["pixel_values"])
+    image = processor(images=frame, return_tensors="pt")["pixel_values"][0, :, ::8, ::8]
+    assert (image - expected.reshape(image.shape)).abs().max() < 1e-5
+    video = processor.process_frame(frame)[0]
+    difference = (video - torch.from_numpy(load_recipe().pixel_values(frame, size))).abs()
+    assert difference.max() < 1.5 / 255 / 0.22  # one step of 255, in units of the smallest standard deviation
+    assert difference.mean() < 1e-3
+
+
+def mask_agreement(suite, folder) -> float:
+    """Share of mask pixels with the published sign when frames go through our own video processor."""
+    _, model, processor = load_models(folder)
+    ours, expected = VideoSuite(model, processor, suite, load_frames(suite)).run(), expected_outputs(suite)
+    return compare(ours, expected)["sign"]
+
+
+@pytest.mark.parametrize("name", ["tiny_dense.one_click", "tiny_1.many_objects", "tiny_2.refine"])
+def test_masks_from_our_own_pixels_agree_with_the_published(name, folders):
+    suite = next(suite for suite in TINY if suite["name"] == name)
+    assert mask_agreement(suite, folders(suite)) > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", [s for s in FULL if s["kind"] == "video"], ids=lambda suite: suite["name"])
+def test_full_size_masks_from_our_own_pixels_agree_with_the_published(suite, folders):
+    assert mask_agreement(suite, folders(suite)) > 0.99

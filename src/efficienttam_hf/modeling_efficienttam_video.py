@@ -543,9 +543,11 @@ class EfficientTamVideoModel(EfficientTamModel):
     def _upsample(self, masks: Tensor) -> Tensor:
         """(B, 1, h, w) logits to the model's input size, float32."""
         size = size_pair(self.config.image_size)
-        # Thrice, for one: with fewer channels PyTorch takes another kernel, whose last bits are not those of the
-        # published code (it upsamples all proposals), and one bit can tip a memory's rounding to bfloat16.
-        masks = masks.float().expand(-1, 3, -1, -1)
+        masks = masks.float()
+        if masks.device.type == "cpu":
+            # Thrice, for one: with fewer channels PyTorch takes another kernel, whose last bits are not those of the
+            # published code (it upsamples all proposals), and one bit can tip a memory's rounding to bfloat16.
+            masks = masks.expand(-1, 3, -1, -1)
         return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)[:, :1]
 
     def _segment(

@@ -57,7 +57,7 @@ def to_rgb(image: Any) -> np.ndarray:
             if image.dtype == np.int32:  # how PIL holds 16-bit greyscale in some formats
                 image = image.clip(0, 65535).astype(np.uint16)
         else:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy()
     if not isinstance(image, np.ndarray):

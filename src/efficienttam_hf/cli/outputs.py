@@ -91,8 +91,10 @@ class TrackFolder:
             scores: for each object the probability that it is in the frame.
         """
         masks = logits > 0
-        winner = np.array(object_ids)[logits.argmax(axis=0)]
-        labels = np.where(masks.any(axis=0), winner, 0)
+        labels, highest = np.zeros(logits.shape[1:], np.uint8), np.zeros(logits.shape[1:], logits.dtype)
+        for object_id, own in zip(object_ids, logits, strict=True):
+            labels[own > highest] = object_id
+            np.maximum(highest, own, out=highest)
         png = self.annotations / f"{name}.png"
         if frame in self._offsets:
             before = read_indexed_png(png)
