@@ -1,4 +1,4 @@
-"""The networks as PyTorch modules and as Transformers models: gradients, precision, attention kinds, compiling, saving."""
+"""The networks as PyTorch modules and Transformers models: gradients, precision, attention, compiling, saving."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def total(outputs: list[EfficientTamTrackingOutput]) -> Tensor:
     return sum(value.float().square().mean() for output in outputs for value in output.values())
 
 
-def assert_alike(ours: list[EfficientTamTrackingOutput], theirs: list[EfficientTamTrackingOutput], **tolerances) -> None:
+def assert_alike(
+    ours: list[EfficientTamTrackingOutput], theirs: list[EfficientTamTrackingOutput], **tolerances
+) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         for name in other:
             torch.testing.assert_close(mine[name], other[name], **tolerances, msg=lambda m, name=name: f"{name}: {m}")

@@ -37,6 +37,7 @@ from efficienttam_hf import (
 )
 from efficienttam_hf.modeling_efficienttam import EfficientTamPatchEmbeddings
 
+
 modeling = load("test_modeling_common")
 configurations = load("test_configuration_common")
 processing = load("test_processing_common")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,6 +114,12 @@ def prepare() -> Path:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+    # Older versions import every pipeline's tests; newer ones when a test needs one.
+    mixin = (folder / "tests" / "test_pipeline_mixin.py").read_text()
+    for module, name in re.findall(r"^from \.pipelines\.(\w+) import (\w+)", mixin, re.MULTILINE):
+        path = folder / "tests" / "pipelines" / f"{module}.py"
+        if not path.is_file():
+            path.write_text(f"class {name}:\n    pass\n")
     # The pipeline suite imports Transformers by its place in the repository.
     package = folder / "src" / "transformers"
     if not package.exists():
