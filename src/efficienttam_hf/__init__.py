@@ -57,7 +57,9 @@ AutoModel.register(EfficientTamVisionConfig, EfficientTamVisionModel, exist_ok=T
 AutoModelForMaskGeneration.register(EfficientTamConfig, EfficientTamModel, exist_ok=True)
 AutoProcessor.register(EfficientTamConfig, EfficientTamVideoProcessor, exist_ok=True)
 AutoProcessor.register(EfficientTamVisionConfig, EfficientTamProcessor, exist_ok=True)
-AutoImageProcessor.register(EfficientTamConfig, EfficientTamImageProcessor, exist_ok=True)
+AutoImageProcessor.register(
+    EfficientTamConfig, image_processor_classes={"torchvision": EfficientTamImageProcessor}, exist_ok=True
+)
 AutoVideoProcessor.register(EfficientTamConfig, EfficientTamVideoVideoProcessor, exist_ok=True)
 
 __all__ = [
