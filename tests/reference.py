@@ -15,8 +15,13 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from efficienttam_hf import EfficientTamConfig, EfficientTamModel, EfficientTamVideoInferenceSession
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf import (
+    EfficientTamConfig,
+    EfficientTamModel,
+    EfficientTamVideoInferenceSession,
+    EfficientTamVideoModel,
+    EfficientTamVideoProcessor,
+)
 from efficienttam_hf.checkpoints import convert_checkpoint
 
 

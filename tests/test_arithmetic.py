@@ -1,4 +1,4 @@
-"""The network's arithmetic against slow, obvious re-computations, so that a clone without reference suites tests it too."""
+"""The arithmetic against slow, obvious re-computations, so that a clone without the reference suites tests it too."""
 
 import math
 
@@ -16,7 +16,7 @@ from efficienttam_hf.modeling_efficienttam import (
     partition_windows,
     sine_position_encoding,
 )
-from efficienttam_hf.modeling_efficienttam_video import (
+from efficienttam_hf.modeling_efficienttam_memory import (
     EfficientTamMemoryCrossAttention,
     from_windows,
     pool_squares,

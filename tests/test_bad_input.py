@@ -52,7 +52,10 @@ def full_mask(height=HEIGHT, width=WIDTH):
 
 point = {"input_points": [[[[30, 20]]]], "input_labels": [[[1]]]}
 BAD_PROMPTS = {
-    "a point outside the frame": ({"input_points": [[[[90, 20]]]], "input_labels": [[[1]]]}, "outside the frame.*80 wide"),
+    "a point outside the frame": (
+        {"input_points": [[[[90, 20]]]], "input_labels": [[[1]]]},
+        "outside the frame.*80 wide",
+    ),
     "a negative coordinate": ({"input_points": [[[[-1, 20]]]], "input_labels": [[[1]]]}, "outside the frame"),
     "NaN": ({"input_points": [[[[float("nan"), 20]]]], "input_labels": [[[1]]]}, "finite"),
     "infinity": ({"input_points": [[[[30, float("inf")]]]], "input_labels": [[[1]]]}, "finite"),
@@ -179,7 +182,10 @@ def test_a_frame_is_not_streamed_into_a_video(model, session):
     ("video", "message"),
     [
         ([], "no frames"),
-        ([np.zeros((60, 80, 3), np.uint8), np.zeros((60, 90, 3), np.uint8)], "frame 1 is 90x60 pixels, frame 0 is 80x60"),
+        (
+            [np.zeros((60, 80, 3), np.uint8), np.zeros((60, 90, 3), np.uint8)],
+            "frame 1 is 90x60 pixels, frame 0 is 80x60",
+        ),
         (np.zeros((60, 80, 3), np.uint8), "four dimensions"),
         (iter([np.zeros((60, 80, 3), np.uint8)]), "stream"),
         (["frame.png"], "Frame 0 is no image"),
@@ -207,7 +213,7 @@ def kinds_of_image():
         "RGB": (Image.fromarray(rgb), rgb),
         "greyscale": (Image.fromarray(grey), np.repeat(grey[..., None], 3, -1)),
         "RGBA": (Image.fromarray(np.dstack([rgb, grey])), rgb),
-        "16 bit": (Image.fromarray((grey.astype(np.uint16) * 257)), np.repeat(grey[..., None], 3, -1)),
+        "16 bit": (Image.fromarray(grey.astype(np.uint16) * 257), np.repeat(grey[..., None], 3, -1)),
         "array, greyscale": (grey, np.repeat(grey[..., None], 3, -1)),
         "array, RGBA": (np.dstack([rgb, grey]), rgb),
         "array, 16 bit": (rgb.astype(np.uint16) * 257, rgb),

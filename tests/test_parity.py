@@ -1,14 +1,13 @@
 """The published implementation's numbers, reproduced: every reference suite within its tolerance.
 
 The tiny suites cover behaviour and run by default; the full-size ones (`-m slow`) cover the eight published variants.
-Weights go through `convert_checkpoint` and `from_pretrained`, prompts through the processor, tracking through the session.
+Weights go through `convert_checkpoint` and `from_pretrained`, prompts through the processor.
 """
 
 import numpy as np
 import pytest
 import torch
 from reference import (
-    REFERENCE,
     VideoSuite,
     build_folder,
     compare,

@@ -192,7 +192,9 @@ def test_a_correction_gets_the_previous_mask_and_the_memories(model, processor, 
     monkeypatch.setattr(
         model,
         "track_step",
-        lambda features, bank, *args, **kwargs: seen.update(bank=bank, **kwargs) or step(features, bank, *args, **kwargs),
+        lambda features, bank, *args, **kwargs: (
+            seen.update(bank=bank, **kwargs) or step(features, bank, *args, **kwargs)
+        ),
     )
     click(processor, session, 5, 1, 30, 42, label=0)
     model(session, frame_idx=5)

@@ -24,6 +24,7 @@ POOLING_SCOPES = ("spatial", "all")
 REMOTE_CODE_FILES = (
     "configuration_efficienttam.py",
     "modeling_efficienttam.py",
+    "modeling_efficienttam_memory.py",
     "modeling_efficienttam_video.py",
     "memory.py",
     "video_session.py",
@@ -137,7 +138,8 @@ class EfficientTamVisionConfig(RemoteConfig, PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})."
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})."
             )
         for side in size_pair(self.image_size):
             if side <= 0 or side % self.patch_size:
@@ -399,16 +401,16 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         use_object_pointers (`bool`, defaults to `True`): Whether memory attention sees object pointers.
         max_object_pointers_in_encoder (`int`, defaults to 16): Object pointers attended to (conditioning frames of the
             past, and the last `max_object_pointers_in_encoder - 1` frames).
-        sigmoid_scale_for_mem_enc (`float`, defaults to 20.0): Scale of a mask's probabilities for the memory encoder.
+        sigmoid_scale_for_mem_enc (`float`, defaults to 20.0): Scale of mask probabilities for the memory encoder.
         sigmoid_bias_for_mem_enc (`float`, defaults to -10.0): Offset of the same.
-        binarize_mask_from_points_for_mem_enc (`bool`, defaults to `True`): Whether masks that come from a user's prompts
-            are made binary for the memory encoder (not while training).
+        binarize_mask_from_points_for_mem_enc (`bool`, defaults to `True`): Whether masks that come from
+            prompts are made binary for the memory encoder (not while training).
         multimask_output_in_sam (`bool`, defaults to `True`): Whether several masks are proposed and the best is taken.
         multimask_min_pt_num (`int`, defaults to 0): Fewest points (a box counts two) for which that happens.
         multimask_max_pt_num (`int`, defaults to 1): Most points for which that happens.
         multimask_output_for_tracking (`bool`, defaults to `True`): Whether it happens on tracked frames too.
-        add_all_frames_to_correct_as_cond (`bool`, defaults to `False`): Whether a tracked frame that is corrected becomes
-            a conditioning frame. The published setting is `False`: the correction then is a memory like any other, and
+        add_all_frames_to_correct_as_cond (`bool`, defaults to `False`): Whether a tracked frame that is corrected
+            becomes a conditioning frame. The published setting is `False`: the correction then is a memory like any other, and
             propagating over the frame again replaces it.
         mask_prompt_scale (`float`, defaults to 20.0): A mask prompt's 0/1 becomes logits by this scale and
         mask_prompt_bias (`float`, defaults to -10.0): by this offset.

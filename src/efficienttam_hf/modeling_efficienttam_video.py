@@ -1,4 +1,4 @@
-"""Tracking: the memory encoder and memory attention, one tracking step, and the model that drives it over a session.
+"""Tracking: one tracking step, and the model that drives it over a session.
 
 `EfficientTamVideoModel.track_step` is the one place where a frame is tracked: features of the frame, memories and
 prompts go in, masks, scores, an object pointer and a new memory come out, for a batch of objects. It is plain tensor
@@ -11,7 +11,6 @@ Shapes: B objects, M memories, N = H * W tokens of a feature map, C its channels
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,23 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
-from .configuration_efficienttam import (
-    EfficientTamConfig,
-    EfficientTamMemoryAttentionConfig,
-    EfficientTamMemoryEncoderConfig,
-    size_pair,
-)
-from .memory import FrameMemory, MemoryBank
-from .modeling_efficienttam import (
-    EfficientTamFeedForward,
-    EfficientTamLayerNorm2d,
-    EfficientTamModel,
-    attend,
-    sine_position_encoding,
+from .configuration_efficienttam import EfficientTamConfig, size_pair
+from .memory import FrameMemory, MemoryBank, MemorySelection
+from .modeling_efficienttam import EfficientTamFeedForward, EfficientTamModel
+from .modeling_efficienttam_memory import (
+    EfficientTamMemoryAttention,
+    EfficientTamMemoryEncoder,
+    EfficientTamMemoryFuserBlock,
 )
 from .video_session import EfficientTamVideoInferenceSession, EndOfVideoError, TrackedObject
 
@@ -89,326 +80,6 @@ class EfficientTamVideoSegmentationOutput(ModelOutput):
     iou_scores: Tensor | None = None
     object_pointer: Tensor | None = None
     frame_idx: int | None = None
-
-
-# ------------------------------------------------------------------------------------------------ memory attention
-
-
-def rotary_table(size: tuple[int, int], channels: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the axial rotary encoding, (N, channels / 2) each, float32.
-
-    The first half of the pairs of channels turns with the column, the second with the row.
-    """
-    height, width = size
-    exponents = torch.arange(0, channels, 4, device=device)[: channels // 4].float() / channels
-    frequencies = 1.0 / theta**exponents
-    rows = torch.arange(height, device=device, dtype=torch.float32)[:, None] * frequencies
-    columns = torch.arange(width, device=device, dtype=torch.float32)[:, None] * frequencies
-    angles = torch.cat(
-        [columns[None].expand(height, width, -1), rows[:, None].expand(height, width, -1)], dim=-1
-    ).flatten(0, 1)
-    turns = torch.polar(torch.ones_like(angles), angles)  # `cos` and `sin` differ from it, and the published, by a bit
-    return turns.real, turns.imag
-
-
-def rotate(tokens: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn neighbouring pairs of channels by the table's angles, in float32: (..., N, C) to the same."""
-    cosines, sines = table
-    even, odd = tokens.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cosines - odd * sines, even * sines + odd * cosines], dim=-1)
-    return turned.flatten(-2).to(tokens.dtype)
-
-
-def pool_squares(tokens: Tensor, size: tuple[int, int], pool_size: int) -> Tensor:
-    """Average (..., N, C) tokens of a map over squares: (..., N / pool_size², C). Squares at an odd edge are smaller."""
-    height, width = size
-    maps = tokens.reshape(-1, height, width, tokens.shape[-1]).permute(0, 3, 1, 2)
-    pooled = F.avg_pool2d(maps, pool_size, ceil_mode=True, count_include_pad=False)
-    return pooled.flatten(2).transpose(1, 2).reshape(*tokens.shape[:-2], -1, tokens.shape[-1])
-
-
-def pool_sequence(tokens: Tensor, pool_size: int) -> Tensor:
-    """Average (B, heads, T, C) tokens over runs of `pool_size`."""
-    pooled = F.avg_pool1d(
-        tokens.flatten(0, 1).transpose(1, 2), pool_size, ceil_mode=True, count_include_pad=False
-    )
-    return pooled.transpose(1, 2).unflatten(0, tokens.shape[:2])
-
-
-def to_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Tensor:
-    """(B, heads, ..., N, C) tokens of a map to (B, windows, heads, ..., window_size², C)."""
-    height, width = size
-    rows, columns = height // window_size, width // window_size
-    tiles = tokens.unflatten(-2, (rows, window_size, columns, window_size))
-    tiles = tiles.movedim(-3, -4).flatten(-3, -2).flatten(-4, -3)  # (B, heads, ..., windows, window_size², C)
-    return tiles.movedim(-3, 1)
-
-
-def from_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Tensor:
-    """(B, windows, window_size², C) to (B, N, C)."""
-    height, width = size
-    rows, columns = height // window_size, width // window_size
-    tiles = tokens.unflatten(2, (window_size, window_size)).unflatten(1, (rows, columns))
-    return tiles.movedim(3, 2).flatten(1, 4)
-
-
-class EfficientTamRoPEAttention(nn.Module):
-    """Self-attention of the frame's tokens, with the axial rotary encoding."""
-
-    def __init__(self, config: EfficientTamMemoryAttentionConfig, key_size: int | None = None):
-        super().__init__()
-        width, key_size = config.hidden_size, key_size or config.hidden_size
-        self.config = config
-        self.num_heads = config.num_attention_heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(key_size, width)
-        self.v_proj = nn.Linear(key_size, width)
-        self.o_proj = nn.Linear(width, width)
-
-    def heads(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) to (B, heads, N, C / heads)."""
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-    def forward(self, tokens: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-        """(B, N, C) to the same."""
-        query = rotate(self.heads(self.q_proj(tokens)), table)
-        key = rotate(self.heads(self.k_proj(tokens)), table)
-        value = self.heads(self.v_proj(tokens))
-        output, _ = attend(self, query, key, value, dropout=self.config.attention_dropout)
-        return self.o_proj(output)
-
-
-class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
-    """Attention from the frame's tokens to spatial memories and object pointers (paper, section 3.2).
-
-    Keys of a memory are rotated as the frame's tokens are, so that equal places meet; pointers have no place. Spatial
-    memories are smooth, so averages over small squares can stand for their tokens: `config.cross_attention` says
-    whether and how. An average of n tokens counts for n of them when log n is added to its logit; `pooled_key_shift`
-    adds that constant to the key instead. A single memory is not pooled.
-    """
-
-    def __init__(self, config: EfficientTamMemoryAttentionConfig):
-        super().__init__(config, key_size=config.memory_size)
-        self.bias = 2 * math.log(config.pool_size)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        memory: Tensor,
-        memory_positions: Tensor,
-        pointer_tokens: Tensor,
-        table: tuple[Tensor, Tensor],
-        size: tuple[int, int],
-    ) -> Tensor:
-        """
-        Args:
-            tokens: (B, N, C), the frame.
-            memory: (B, M, N, c), memory_positions: the same shape, added to keys only.
-            pointer_tokens: (B, T, c), object pointers cut into memory-sized tokens.
-            table: of `rotary_table` for `size`, the feature map's (H, W).
-
-        Returns:
-            (B, N, C).
-        """
-        config = self.config
-        num_tokens = memory.shape[1] * memory.shape[2]
-        query = rotate(self.heads(self.q_proj(tokens)), table)
-        # One projection over memories and pointers together, then apart: (B, heads, M, N, C / heads) and (B, heads, T, ...).
-        key = self.heads(self.k_proj(torch.cat([(memory + memory_positions).flatten(1, 2), pointer_tokens], dim=1)))
-        value = self.heads(self.v_proj(torch.cat([memory.flatten(1, 2), pointer_tokens], dim=1)))
-        pointer_key, pointer_value = key[:, :, num_tokens:], value[:, :, num_tokens:]
-        key = rotate(key[:, :, :num_tokens].unflatten(2, memory.shape[1:3]), table)
-        value = value[:, :, :num_tokens].unflatten(2, memory.shape[1:3])
-        if config.cross_attention == "windowed":
-            return self._windowed(query, key, value, pointer_key, pointer_value, size)
-
-        logit_bias = None
-        if config.cross_attention != "full" and memory.shape[1] > 1:
-            key, value = (pool_squares(x, size, config.pool_size) for x in (key, value))
-            num_pooled = key.shape[2] * key.shape[3]
-            if config.pooling_scope == "all" and pointer_key.shape[2]:
-                pointer_key, pointer_value = (
-                    pool_sequence(x, config.pool_size**2) for x in (pointer_key, pointer_value)
-                )
-                num_pooled += pointer_key.shape[2]
-            if config.cross_attention == "pooled_logit_bias":
-                num_keys = key.shape[2] * key.shape[3] + pointer_key.shape[2]
-                logit_bias = query.new_zeros(1, 1, 1, num_keys)
-                logit_bias[..., :num_pooled] = self.bias
-            else:
-                key = key + self.bias
-                if config.pooling_scope == "all":
-                    pointer_key = pointer_key + self.bias
-        key = torch.cat([key.flatten(2, 3), pointer_key], dim=2)
-        value = torch.cat([value.flatten(2, 3), pointer_value], dim=2)
-        output, _ = attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)
-        return self.o_proj(output)
-
-    def _windowed(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        pointer_key: Tensor,
-        pointer_value: Tensor,
-        size: tuple[int, int],
-    ) -> Tensor:
-        """Each window of the frame attends to the same window of every memory, and to all pointers."""
-        window_size = self.config.window_size
-        query = to_windows(query, size, window_size)  # (B, windows, heads, w², C / heads)
-        batch_size, windows = query.shape[:2]
-        key, value = (
-            torch.cat(
-                [to_windows(x, size, window_size).flatten(3, 4), pointers[:, None].expand(-1, windows, -1, -1, -1)],
-                dim=3,
-            ).flatten(0, 1)
-            for x, pointers in ((key, pointer_key), (value, pointer_value))
-        )
-        output, _ = attend(self, query.flatten(0, 1), key, value, dropout=self.config.attention_dropout)
-        return self.o_proj(from_windows(output.unflatten(0, (batch_size, windows)), size, window_size))
-
-
-class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
-    """Self-attention, attention to memory, and an MLP; each normalised before."""
-
-    def __init__(self, config: EfficientTamMemoryAttentionConfig):
-        super().__init__()
-        width, eps = config.hidden_size, config.layer_norm_eps
-        self.self_attn = EfficientTamRoPEAttention(config)
-        self.cross_attn_image = EfficientTamMemoryCrossAttention(config)
-        self.linear1 = nn.Linear(width, config.feed_forward_hidden_size)
-        self.linear2 = nn.Linear(config.feed_forward_hidden_size, width)
-        self.layer_norm1 = nn.LayerNorm(width, eps=eps)
-        self.layer_norm2 = nn.LayerNorm(width, eps=eps)
-        self.layer_norm3 = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(config.dropout)
-        self.activation = ACT2FN[config.feed_forward_hidden_act]
-
-    def forward(
-        self,
-        tokens: Tensor,
-        memory: Tensor,
-        memory_positions: Tensor,
-        pointer_tokens: Tensor,
-        table: tuple[Tensor, Tensor],
-        size: tuple[int, int],
-    ) -> Tensor:
-        """(B, N, C) to the same; arguments as `EfficientTamMemoryCrossAttention`."""
-        tokens = tokens + self.dropout(self.self_attn(self.layer_norm1(tokens), table))
-        attended = self.cross_attn_image(
-            self.layer_norm2(tokens), memory, memory_positions, pointer_tokens, table, size
-        )
-        tokens = tokens + self.dropout(attended)
-        hidden = self.dropout(self.activation(self.linear1(self.layer_norm3(tokens))))
-        return tokens + self.dropout(self.linear2(hidden))
-
-
-class EfficientTamMemoryAttention(nn.Module):
-    """The frame's features, conditioned on memories."""
-
-    def __init__(self, config: EfficientTamMemoryAttentionConfig):
-        super().__init__()
-        self.config = config
-        self.layers = nn.ModuleList(EfficientTamMemoryAttentionLayer(config) for _ in range(config.num_hidden_layers))
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(
-        self, features: Tensor, memory: Tensor, temporal_encoding: Tensor, object_pointers: Tensor
-    ) -> Tensor:
-        """
-        Args:
-            features: (B, C, H, W), the frame.
-            memory: (B, M, N, c), spatial memories.
-            temporal_encoding: (B, M, 1, c), when each of them was.
-            object_pointers: (B, K, C).
-
-        Returns:
-            (B, C, H, W).
-        """
-        config, size = self.config, features.shape[-2:]
-        positions = sine_position_encoding(size, features.shape[1], config.position_temperature, features.device)
-        tokens = features + config.input_position_scale * positions.to(features.dtype)
-        tokens = tokens.flatten(2).transpose(1, 2)
-
-        places = sine_position_encoding(size, memory.shape[-1], config.position_temperature, features.device)
-        places = places.flatten(1).t().to(memory.dtype)
-        memory_positions = places + temporal_encoding
-        # A pointer of C channels enters as C / c tokens of a memory's width.
-        pointer_tokens = object_pointers.unflatten(-1, (-1, config.memory_size)).flatten(1, 2)
-
-        table = rotary_table(size, config.hidden_size // config.num_attention_heads, config.rope_theta, features.device)
-        for layer in self.layers:
-            tokens = layer(tokens, memory, memory_positions, pointer_tokens, table, size)
-        return self.layer_norm(tokens).transpose(1, 2).unflatten(2, size)
-
-
-# -------------------------------------------------------------------------------------------------- memory encoder
-
-
-class EfficientTamMaskDownSampler(nn.Module):
-    """A mask at the model's input size to a feature map: convolutions that halve it and multiply its channels."""
-
-    def __init__(self, config: EfficientTamMemoryEncoderConfig):
-        super().__init__()
-        stride = config.mask_downsampler_stride
-        channels = [stride ** (2 * i) for i in range(config.num_mask_downsampler_layers + 1)]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, config.mask_downsampler_kernel_size, stride, config.mask_downsampler_padding)
-            for a, b in zip(channels, channels[1:], strict=False)
-        )
-        self.layer_norms = nn.ModuleList(EfficientTamLayerNorm2d(c, eps=config.layer_norm_eps) for c in channels[1:])
-        self.activation = ACT2FN[config.mask_downsampler_hidden_act]
-        self.final_conv = nn.Conv2d(channels[-1], config.hidden_size, kernel_size=1)
-
-    def forward(self, masks: Tensor) -> Tensor:
-        """(B, 1, height, width) to (B, C, H, W)."""
-        for conv, layer_norm in zip(self.convs, self.layer_norms, strict=True):
-            masks = self.activation(layer_norm(conv(masks)))
-        return self.final_conv(masks)
-
-
-class EfficientTamMemoryFuserBlock(GradientCheckpointingLayer):
-    """A ConvNeXt block."""
-
-    def __init__(self, config: EfficientTamMemoryEncoderConfig):
-        super().__init__()
-        width = config.hidden_size
-        self.depthwise_conv = nn.Conv2d(
-            width, width, config.fuser_kernel_size, padding=config.fuser_padding, groups=width
-        )
-        self.layer_norm = EfficientTamLayerNorm2d(width, eps=config.layer_norm_eps)
-        self.pointwise_conv1 = nn.Linear(width, config.fuser_intermediate_size)
-        self.pointwise_conv2 = nn.Linear(config.fuser_intermediate_size, width)
-        self.activation = ACT2FN[config.fuser_hidden_act]
-        self.initial_scale = config.fuser_layer_scale_init_value
-        self.scale = nn.Parameter(self.initial_scale * torch.ones(width))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
-        hidden = self.layer_norm(self.depthwise_conv(features)).permute(0, 2, 3, 1)
-        hidden = self.scale * self.pointwise_conv2(self.activation(self.pointwise_conv1(hidden)))
-        return features + hidden.permute(0, 3, 1, 2)
-
-
-class EfficientTamMemoryEncoder(nn.Module):
-    """A frame's features and its mask, fused into a spatial memory."""
-
-    def __init__(self, config: EfficientTamMemoryEncoderConfig):
-        super().__init__()
-        self.mask_downsampler = EfficientTamMaskDownSampler(config)
-        self.feature_projection = nn.Conv2d(config.hidden_size, config.hidden_size, kernel_size=1)
-        self.fuser = nn.ModuleList(EfficientTamMemoryFuserBlock(config) for _ in range(config.fuser_num_layers))
-        self.projection = nn.Conv2d(config.hidden_size, config.output_channels, kernel_size=1)
-
-    def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """(B, C, H, W) features and (B, 1, height, width) masks to (B, N, c) memory tokens, row by row."""
-        fused = self.feature_projection(features) + self.mask_downsampler(masks)
-        for block in self.fuser:
-            fused = block(fused)
-        return self.projection(fused).flatten(2).transpose(1, 2)
-
-
-# ----------------------------------------------------------------------------------------------------------- model
 
 
 class EfficientTamVideoModel(EfficientTamModel):
@@ -523,7 +194,9 @@ class EfficientTamVideoModel(EfficientTamModel):
         return self.memory_encoder(features, scaled.to(features.dtype))
 
     @staticmethod
-    def _batch_size(memory_bank, input_points, input_masks, features) -> int:
+    def _batch_size(
+        memory_bank: MemoryBank | None, input_points: Tensor | None, input_masks: Tensor | None, features: Tensor
+    ) -> int:
         if memory_bank is not None:
             return memory_bank.spatial.shape[0]
         for prompts in (input_points, input_masks):
@@ -779,7 +452,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         horizon = max(self.config.num_maskmem, self.config.max_object_pointers_in_encoder) - 1
         session.mark_tracked(frame_idx, reverse, horizon)
 
-    def _select(self, obj: TrackedObject, frame_idx: int, reverse: bool):
+    def _select(self, obj: TrackedObject, frame_idx: int, reverse: bool) -> MemorySelection:
         config = self.config
         return obj.memory.select(
             frame_idx,

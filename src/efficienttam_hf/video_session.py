@@ -121,7 +121,9 @@ class EfficientTamVideoInferenceSession:
         if video is not None and frames is not None:
             raise ValueError("Give either `video` (processed frames) or `frames` (original frames), not both.")
         if frames is not None and process_frame is None:
-            raise ValueError("`frames` need `process_frame` to become pixels; a processor's init_video_session has one.")
+            raise ValueError(
+                "`frames` need `process_frame` to become pixels; a processor's init_video_session has one."
+            )
         if not isinstance(keep_history, bool) and keep_history < 0:
             raise ValueError(f"keep_history must be True, False or a number of frames, got {keep_history}.")
         self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
