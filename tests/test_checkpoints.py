@@ -1,7 +1,9 @@
 """Checkpoint conversion: published files to ours and back without a changed bit, and refusals that say why."""
 
 import json
+import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -175,6 +177,45 @@ def test_a_truncated_file_is_refused(keep, tiny_file, tmp_path):
         read_published(tmp_path / "cut.pt")
 
 
+@pytest.mark.parametrize("kind", ["data.pkl", "data/0", "data/7"])
+def test_damaged_bytes_are_found_and_their_place_is_named(kind, tiny_file, tmp_path):
+    damaged = bytearray(tiny_file.read_bytes())
+    with zipfile.ZipFile(tiny_file) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(kind))
+        content = archive.read(name)
+    damaged[damaged.index(content) + len(content) // 2] ^= 1
+    (tmp_path / "damaged.pt").write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=f"damaged.pt is damaged: '{name}' in it"):
+        convert_checkpoint(tmp_path / "damaged.pt", tmp_path / "folder", tiny_config())
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_damaged_directory_of_the_file_is_refused_as_damage(tiny_file, tmp_path):
+    damaged = bytearray(tiny_file.read_bytes())
+    locator = damaged.rindex(b"PK\x06\x07")  # says where the directory's end record is; 8 bytes in, as an offset
+    damaged[locator + 8] ^= 255
+    (tmp_path / "damaged.pt").write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="damaged.pt"):
+        read_published(tmp_path / "damaged.pt")
+
+
+@pytest.mark.parametrize("form", ["without checksums", "before torch 1.6"])
+def test_a_file_that_has_no_checksums_is_read(form, tmp_path):
+    tensors = published_tensors(tiny_config())
+    if form == "before torch 1.6":
+        torch.save({"model": tensors}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    elif not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this torch always writes checksums")
+    else:
+        before = torch.serialization.get_crc32_options()
+        torch.serialization.set_crc32_options(False)
+        try:
+            torch.save({"model": tensors}, tmp_path / "x.pt")
+        finally:
+            torch.serialization.set_crc32_options(before)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in read_published(tmp_path / "x.pt").items())
+
+
 @pytest.mark.parametrize("content", [b"GIF89a" + bytes(50), b"no checkpoint\n", bytes(999), b"PK\x03\x04" + bytes(99)])
 def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
     (tmp_path / "x.pt").write_bytes(content)
@@ -235,6 +276,20 @@ def test_an_existing_output_is_kept_unless_it_may_be_replaced(tiny_file, tmp_pat
     assert not (folder / "mine.txt").exists()
     with pytest.raises(FileExistsError, match="exists already"):
         publish_checkpoint(folder, tiny_file)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no umask here")
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_the_umask_says_who_may_read_what_is_written(umask, tiny_file, tmp_path):
+    before = os.umask(umask)
+    try:
+        folder = convert_checkpoint(tiny_file, tmp_path / "folder", tiny_config(), max_shard_size="1MB")
+        back = publish_checkpoint(folder, tmp_path / "back.pt")
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in [*folder.rglob("*"), back]}
+    assert set(modes.values()) == {oct(0o666 & ~umask)}, modes
 
 
 @pytest.mark.parametrize("existing", [False, True])

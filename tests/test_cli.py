@@ -30,8 +30,10 @@ pytest.importorskip("pycocotools", reason="the command line writes run-length ma
 
 from efficienttam_hf.cli.outputs import TrackFolder  # noqa: E402
 from efficienttam_hf.cli.track import plan_tracking  # noqa: E402
-from efficienttam_hf.video_io import VideoWriter, decode_rle, open_video, read_indexed_png  # noqa: E402
-from efficienttam_hf.video_io import write_indexed_png as write_png  # noqa: E402
+from efficienttam_hf.mask_io import decode_rle, read_indexed_png  # noqa: E402
+from efficienttam_hf.mask_io import write_indexed_png as write_png  # noqa: E402
+from efficienttam_hf.video_io import open_video  # noqa: E402
+from efficienttam_hf.video_writer import VideoWriter  # noqa: E402
 
 
 WIDTH, HEIGHT, NUM_FRAMES = 160, 96, 6

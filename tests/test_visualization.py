@@ -197,7 +197,8 @@ def test_a_missing_opencv_names_the_extra(frame, monkeypatch):
 
 @pytest.mark.skipif(not DAVIS.exists(), reason=f"no DAVIS sequences in {DAVIS}")
 def test_a_real_annotation_is_drawn_on_its_frame():
-    from efficienttam_hf.video_io import read_image, read_indexed_png
+    from efficienttam_hf.image_io import read_image
+    from efficienttam_hf.mask_io import read_indexed_png
 
     frame = read_image(DAVIS / "JPEGImages" / "480p" / "bmx-trees" / "00020.jpg")
     mask = read_indexed_png(DAVIS / "Annotations" / "480p" / "bmx-trees" / "00020.png") == 1

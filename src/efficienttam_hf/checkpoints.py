@@ -8,9 +8,12 @@ and a result appears under its name only when it is whole.
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
+import stat
 import tempfile
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -219,18 +222,23 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if it is not such a file.
+        CheckpointError: if it is not such a file, or its bytes are not those that were saved.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        damaged = _damaged_member(path)
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # damaged files make the unpickler fail in any way
         reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely ({reason}).") from error
+    if damaged:
+        raise CheckpointError(
+            f"{path} is damaged: {damaged!r} in it does not have the checksum it was saved with. Fetch the file again."
+        )
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         keys = f" with keys {list(content)[:5]}" if isinstance(content, dict) else ""
@@ -239,6 +247,21 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
             f"{type(content).__name__}{keys}."
         )
     return tensors
+
+
+def _damaged_member(path: Path) -> str | None:
+    """The first member of a zip file, which `torch.save` writes, that fails its checksum: torch itself never looks."""
+    if not zipfile.is_zipfile(path):
+        return None  # torch's format before 1.6, which has no checksums, or no checkpoint: loading tells
+    with zipfile.ZipFile(path) as archive:
+        if not any(member.CRC for member in archive.infolist()):
+            return None  # saved without checksums (`torch.serialization.set_crc32_options`)
+        try:
+            return archive.testzip()
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise zipfile.BadZipFile("its directory points outside the file") from error
 
 
 def resolve_config(variant: str | Path | EfficientTamConfig) -> EfficientTamConfig:
@@ -297,10 +320,23 @@ def convert_checkpoint(
         whole = Path(temporary) / "whole"
         model.save_pretrained(whole, **save_kwargs)
         processor.save_pretrained(whole)
+        _give_plain_modes(whole)
         if output.exists():
             shutil.move(output, Path(temporary) / "replaced")
         whole.rename(output)
     return output
+
+
+def _give_plain_modes(folder: Path) -> None:
+    """Let the umask decide who may read a folder of `save_pretrained`, as for any file that is written plainly.
+
+    safetensors from 0.8 on moves a private temporary file into place, which only its owner may read
+    (github.com/safetensors/safetensors/issues/782), and copied code keeps the mode it is installed with.
+    """
+    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # reading the umask itself would mean changing it
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
 
 
 def publish_checkpoint(folder: str | Path, output: str | Path, overwrite: bool = False) -> Path:

@@ -36,7 +36,8 @@ from typing import Any
 
 import numpy as np
 
-from ..video_io import atomic_path, decode_rle, encode_rle, read_indexed_png, write_indexed_png
+from ..atomic_file import atomic_path
+from ..mask_io import decode_rle, encode_rle, read_indexed_png, write_indexed_png
 
 
 class TrackFolder:

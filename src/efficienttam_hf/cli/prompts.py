@@ -149,8 +149,8 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
             another size, an empty mask.
         FileNotFoundError: for a mask file that is not there.
     """
+    from ..mask_io import read_indexed_png
     from ..processing_efficienttam import check_box, check_points, to_mask
-    from ..video_io import read_indexed_png
 
     prompts: Prompts = {}
     for prompt in given:

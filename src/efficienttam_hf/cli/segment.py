@@ -60,8 +60,8 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment and write."""
+    from ..image_io import read_image
     from ..modeling_efficienttam import EfficientTamModel
-    from ..video_io import read_image
 
     check_order(args)
     if args.model is None:
@@ -175,7 +175,8 @@ def _write(
     """
     from PIL import Image
 
-    from ..video_io import atomic_path, encode_rle, write_indexed_png
+    from ..atomic_file import atomic_path
+    from ..mask_io import encode_rle, write_indexed_png
     from ..visualization import overlay_masks
     from .outputs import box_and_area
 

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 def _make_clip(path: Path) -> tuple[Path, tuple[float, float]]:
     """Write the synthetic clip as a video file; the file, and a click on its object."""
     from ..synthetic_clip import make_clip
-    from ..video_io import VideoWriter
+    from ..video_writer import VideoWriter
 
     clip = make_clip()
     height, width = clip.masks.shape[1:]
@@ -217,7 +217,7 @@ class _Job:
         """The video once more, with the masks drawn: tracking may have passed it in another order."""
         from tqdm import tqdm
 
-        from ..video_io import VideoWriter
+        from ..video_writer import VideoWriter
         from ..visualization import overlay_masks
 
         x, y = self.size[1] / self.source.width, self.size[0] / self.source.height
