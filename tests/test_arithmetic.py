@@ -14,8 +14,8 @@ from efficienttam_hf.modeling_efficienttam import (
     EfficientTamVisionAttention,
     merge_windows,
     partition_windows,
-    sine_position_encoding,
 )
+from efficienttam_hf.modeling_efficienttam_layers import sine_position_encoding
 from efficienttam_hf.modeling_efficienttam_memory import (
     EfficientTamMemoryCrossAttention,
     from_windows,

@@ -1,6 +1,9 @@
 """Sessions: prompts in any order, many objects, corrections, streaming, and the bound on memory."""
 
+import copy
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -397,10 +400,8 @@ def test_without_history_a_stream_says_that_the_frame_is_gone(model, processor, 
 
 @pytest.mark.slow
 def test_three_thousand_streamed_frames_take_no_more_memory_than_three_hundred(model, processor, frames):
-    import os
-
     def resident() -> float:
-        pages = int(open("/proc/self/statm").read().split()[1])
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     if not os.path.exists("/proc/self/statm"):
@@ -443,8 +444,6 @@ def test_an_absent_object_has_no_mask_and_the_learned_pointer(model):
 
 def test_bfloat16_and_float16_track_too(model, processor, frames):
     for dtype in (torch.bfloat16, torch.float16):
-        import copy
-
         half = copy.deepcopy(model).to(dtype)
         session = processor.init_video_session(video=frames, dtype=dtype)
         click(processor, session, 0, 1, 20, 40)

@@ -23,6 +23,8 @@ POOLING_SCOPES = ("spatial", "all")
 # The files that make a checkpoint folder usable with `trust_remote_code=True`, where this package is not installed.
 REMOTE_CODE_FILES = (
     "configuration_efficienttam.py",
+    "modeling_efficienttam_layers.py",
+    "modeling_efficienttam_decoder.py",
     "modeling_efficienttam.py",
     "modeling_efficienttam_memory.py",
     "modeling_efficienttam_video.py",
@@ -410,8 +412,8 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         multimask_max_pt_num (`int`, defaults to 1): Most points for which that happens.
         multimask_output_for_tracking (`bool`, defaults to `True`): Whether it happens on tracked frames too.
         add_all_frames_to_correct_as_cond (`bool`, defaults to `False`): Whether a tracked frame that is corrected
-            becomes a conditioning frame. The published setting is `False`: the correction then is a memory like any other, and
-            propagating over the frame again replaces it.
+            becomes a conditioning frame. The published setting is `False`: the correction then is a memory like any
+            other, and propagating over the frame again replaces it.
         mask_prompt_scale (`float`, defaults to 20.0): A mask prompt's 0/1 becomes logits by this scale and
         mask_prompt_bias (`float`, defaults to -10.0): by this offset.
         no_object_score (`float`, defaults to -1024.0): Mask logit where the object is judged absent.

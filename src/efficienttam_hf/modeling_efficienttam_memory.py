@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_efficienttam import EfficientTamMemoryAttentionConfig, EfficientTamMemoryEncoderConfig
-from .modeling_efficienttam import EfficientTamLayerNorm2d, attend, sine_position_encoding
+from .modeling_efficienttam_layers import EfficientTamLayerNorm2d, attend, sine_position_encoding
 
 
 # ------------------------------------------------------------------------------------------------ memory attention

@@ -26,7 +26,8 @@ from transformers.utils import ModelOutput
 
 from .configuration_efficienttam import EfficientTamConfig, size_pair
 from .memory import FrameMemory, MemoryBank, MemorySelection
-from .modeling_efficienttam import EfficientTamFeedForward, EfficientTamModel
+from .modeling_efficienttam import EfficientTamModel
+from .modeling_efficienttam_layers import EfficientTamFeedForward
 from .modeling_efficienttam_memory import (
     EfficientTamMemoryAttention,
     EfficientTamMemoryEncoder,

@@ -356,12 +356,8 @@ class _PromptMixin(RemoteProcessor):
         points = self._validate_single_input(
             input_points, 4, "points", "[image level, object level, point level, point coordinates]", 2
         )
-        labels = self._validate_single_input(
-            input_labels, 3, "labels", "[image level, object level, point level]"
-        )
-        boxes = self._validate_single_input(
-            input_boxes, 3, "boxes", "[image level, box level, box coordinates]", 4
-        )
+        labels = self._validate_single_input(input_labels, 3, "labels", "[image level, object level, point level]")
+        boxes = self._validate_single_input(input_boxes, 3, "boxes", "[image level, box level, box coordinates]", 4)
         if labels is not None and points is None:
             raise ValueError("Labels were given without points: give input_points too.")
         for i, image_points in enumerate(points or []):
@@ -611,16 +607,12 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             single = input_masks.ndim == 2 or len(ids) == 1
             input_masks = [input_masks] if single else list(input_masks)
         if len(input_masks) != len(ids):
-            raise ValueError(
-                f"Number of object ids ({len(ids)}) does not match number of masks ({len(input_masks)})"
-            )
+            raise ValueError(f"Number of object ids ({len(ids)}) does not match number of masks ({len(input_masks)})")
         prompts = []
         for object_id, mask in zip(ids, input_masks, strict=True):
             mask = to_mask(mask, size, f" for object {object_id}")
             if tuple(mask.shape[-2:]) != self.model_size():
-                mask = F.interpolate(
-                    mask, size=self.model_size(), mode="bilinear", align_corners=False, antialias=True
-                )
+                mask = F.interpolate(mask, size=self.model_size(), mode="bilinear", align_corners=False, antialias=True)
                 mask = (mask >= 0.5).float()
             prompts.append(FramePrompts(mask=mask))
         return prompts
@@ -676,8 +668,8 @@ def _as_frames(video: Any) -> Any:
     if not (hasattr(video, "__len__") and hasattr(video, "__getitem__")):
         raise ValueError(
             f"A video is a path, a list of frames, an array or an object with `len` and indexing; got "
-            f"{type(video).__name__}. Frames that merely come one after another are a stream: start the session without "
-            "a video and give each to the model as `frame`."
+            f"{type(video).__name__}. Frames that merely come one after another are a stream: start the session "
+            "without a video and give each to the model as `frame`."
         )
     return video
 
