@@ -129,7 +129,7 @@ class VideoSuite:
         else:
             self.outputs[f"{prefix}.pred_masks"] = output.pred_masks
             self.outputs[f"{prefix}.object_pointer"] = output.object_pointer
-            self.outputs[f"{prefix}.object_score_logits"] = output.object_score_logits[:, None]
+            self.outputs[f"{prefix}.object_score_logits"] = output.object_score_logits
 
     def _after_prompt(self, index: int, op: dict) -> None:
         output = self.model(self.session, frame_idx=op["frame"])

@@ -69,8 +69,8 @@ class EfficientTamVideoSegmentationOutput(ModelOutput):
     object_ids (`list[int]`): the objects, in the order of the tensors' rows.
     pred_masks (`Tensor` of shape `(num_objects, 1, h, w)`): mask logits at a quarter of the model's input size;
         `config.no_object_score` where an object is absent or has no result on this frame.
-    object_score_logits (`Tensor` of shape `(num_objects,)`): above 0 where the object is judged present.
-    iou_scores (`Tensor` of shape `(num_objects,)`): predicted IoU of each mask.
+    object_score_logits (`Tensor` of shape `(num_objects, 1)`): above 0 where the object is judged present.
+    iou_scores (`Tensor` of shape `(num_objects, 1)`): predicted IoU of each mask.
     object_pointer (`Tensor` of shape `(num_objects, C)`): zeros where an object has no result on this frame.
     frame_idx (`int`): the frame.
     """
@@ -500,8 +500,8 @@ class EfficientTamVideoModel(EfficientTamModel):
         return EfficientTamVideoSegmentationOutput(
             object_ids=session.obj_ids,
             pred_masks=torch.cat([e.pred_masks.to(device, torch.float32) for e in entries]),
-            object_score_logits=torch.cat([e.object_score_logits.to(device, torch.float32) for e in entries])[:, 0],
-            iou_scores=torch.cat([e.iou_scores.to(device, torch.float32) for e in entries])[:, 0],
+            object_score_logits=torch.cat([e.object_score_logits.to(device, torch.float32) for e in entries]),
+            iou_scores=torch.cat([e.iou_scores.to(device, torch.float32) for e in entries]),
             object_pointer=torch.cat([e.object_pointer.to(device, pointer.dtype) for e in entries]),
             frame_idx=frame_idx,
         )

@@ -194,7 +194,7 @@ class _Job:
         """Write the masks of some objects on a frame."""
         rows = [output.object_ids.index(object_id) for object_id in ids]
         logits = self.processor.post_process_masks([output.pred_masks[rows]], [self.size], binarize=False)[0][:, 0]
-        scores = output.object_score_logits[rows].sigmoid().tolist()
+        scores = output.object_score_logits[rows, 0].sigmoid().tolist()
         name = self.source.frame_name(output.frame_idx)
         self.folder.add(self.first + output.frame_idx, name, ids, logits.cpu().numpy(), scores)
 
