@@ -238,11 +238,11 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
         torchvision's bicubic differs from PIL's by one step in 0.3 % of the pixels. That is little, but it is enough to
         change the masks of a long video.
         """
-        is_bicubic = resample in (None, PILImageResampling.BICUBIC)
-        if not (is_bicubic and image.dtype == torch.uint8 and image.device.type == "cpu" and image.shape[-3] == 3):
+        as_published = resample in (None, PILImageResampling.BICUBIC) and size.height and size.width
+        if not (as_published and image.dtype == torch.uint8 and image.device.type == "cpu" and image.shape[-3] == 3):
             return super().resize(image, size, resample=resample, **kwargs)
         frames = image.reshape(-1, *image.shape[-3:]).permute(0, 2, 3, 1).contiguous().numpy()
-        shape = (size["width"], size["height"])
+        shape = (size.width, size.height)
         resized = [np.array(Image.fromarray(frame).resize(shape, Image.Resampling.BICUBIC)) for frame in frames]
         return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).reshape(*image.shape[:-2], shape[1], shape[0])
 
