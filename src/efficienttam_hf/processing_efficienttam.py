@@ -594,11 +594,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         if original_size is None:
             return known
         size = tuple(int(side) for side in (original_size[0] if np.ndim(original_size) == 2 else original_size))
-        if known is not None and known != size:
-            raise ValueError(
-                f"original_size is {size[1]}x{size[0]} pixels, but this session's frames are {known[1]}x{known[0]}. "
-                "Start a session for each size of frames."
-            )
+        session.check_original_size(*size)
         return size
 
     def _mask_prompts(self, ids: list[int], input_masks: Any, size: tuple[int, int] | None) -> list[FramePrompts]:

@@ -57,6 +57,9 @@ class FeatureCache:
         self.inference_device = inference_device
         self._features: OrderedDict[int, Tensor] = OrderedDict()
 
+    def __contains__(self, frame_idx: int) -> bool:
+        return frame_idx in self._features
+
     def get(self, frame_idx: int) -> Tensor | None:
         """(1, C, H, W) on the inference device, or `None`."""
         if frame_idx not in self._features:
@@ -244,7 +247,7 @@ class EfficientTamVideoInferenceSession:
     def has_frame(self, frame_idx: int) -> bool:
         """Whether a frame can be run: it is in the video, or still kept of a stream."""
         if self.is_streaming:
-            return frame_idx in self._streamed or self.cache.get(frame_idx) is not None
+            return frame_idx in self._streamed or frame_idx in self.cache
         return 0 <= frame_idx < self.num_frames
 
     def check_frame_idx(self, frame_idx: int, upcoming: bool = False) -> None:
@@ -264,18 +267,18 @@ class EfficientTamVideoInferenceSession:
                 f"{self.num_frames - 1}."
             )
 
-    def set_original_size(self, height: int, width: int) -> None:
-        """State the size of the original frames.
-
-        Raises:
-            ValueError: if they are known to have another size.
-        """
+    def check_original_size(self, height: int, width: int) -> None:
+        """Raise `ValueError` if the original frames are known to have another size."""
         known = (self.video_height, self.video_width)
         if None not in known and known != (height, width):
             raise ValueError(
                 f"A frame of {width}x{height} pixels does not belong to this session, whose frames are "
                 f"{known[1]}x{known[0]}. Start a session for each size of frames."
             )
+
+    def set_original_size(self, height: int, width: int) -> None:
+        """State the size of the original frames; see `check_original_size`."""
+        self.check_original_size(height, width)
         self.video_height, self.video_width = height, width
 
     def add_new_frame(self, frame: Any, frame_idx: int | None = None) -> int:
@@ -307,7 +310,7 @@ class EfficientTamVideoInferenceSession:
         if frame.ndim != 3:
             raise ValueError(f"A frame's pixels have shape (3, height, width), got {tuple(frame.shape)}.")
         if self._streamed:
-            last = next(reversed(self._streamed.values()))
+            last_idx, last = next(reversed(self._streamed.items()))
             if last.shape != frame.shape:
                 raise ValueError(
                     f"The frames of a stream have one size: this one's pixels are {tuple(frame.shape)}, the last one's "
@@ -317,10 +320,9 @@ class EfficientTamVideoInferenceSession:
             frame_idx = self._num_streamed
         if original_size is not None:
             self.set_original_size(*original_size)
-        if self.keep_history is True:
-            for t, pixels in self._streamed.items():
-                if pixels.dtype == self.dtype and self.dtype == torch.float32:
-                    self._streamed[t] = pixels.to("cpu", torch.float16)
+        if self.keep_history is True and self._streamed:
+            compact = torch.float16 if last.dtype == torch.float32 else last.dtype
+            self._streamed[last_idx] = last.to("cpu", compact)
         else:
             self._streamed.clear()
         self._streamed[frame_idx] = frame.to(self.video_storage_device, self.dtype)
