@@ -117,7 +117,9 @@ def test_track_step_says_what_it_promises():
     # One click is ambiguous: three proposals, and the best is the result.
     assert first.multimask_logits.shape == (2, 3, 32, 32)
     best = first.multimask_iou_scores.argmax(1)
-    assert torch.equal(first.pred_masks[:, 0], first.multimask_logits[torch.arange(2), best])
+    chosen = first.multimask_logits[torch.arange(2), best]
+    present = first.object_score_logits > 0
+    assert torch.equal(first.pred_masks[:, 0], torch.where(present[..., None], chosen, model.config.no_object_score))
     with torch.no_grad():
         assert model.track_step(encode(model, make_frames(1))[0], encode_memory=False).memory is None
 

@@ -517,18 +517,19 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> EfficientTamConfig:
-        """The configuration of a published variant.
+        """The configuration of a published variant, or of a small model of ours.
 
         Args:
-            name: A key of `PRESETS`, e.g. `"efficienttam_s_1"`.
+            name: A key of `PRESETS`, e.g. `"efficienttam_s_1"`, or of `SMALL_PRESETS`.
             overrides: Fields of this class to set otherwise; sub-configurations as dicts are merged into the preset's.
 
         Raises:
             ValueError: if there is no such preset.
         """
-        if name not in PRESETS:
-            raise ValueError(f"There is no preset {name!r}. The presets are {', '.join(sorted(PRESETS))}.")
-        fields: dict[str, Any] = {key: dict(value) for key, value in PRESETS[name].items()}
+        presets = {**PRESETS, **SMALL_PRESETS}
+        if name not in presets:
+            raise ValueError(f"There is no preset {name!r}. The presets are {', '.join(sorted(presets))}.")
+        fields: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in presets[name].items()}
         for key, value in overrides.items():
             fields[key] = {**fields.get(key, {}), **value} if isinstance(value, dict) else value
         return cls(**fields)
@@ -553,6 +554,36 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "efficienttam_ti_512x512": _preset(192, 3, image_size=512),
 }
 
+# Not published: small models of ours, for CPUs, trained with this package.
+SMALL_PRESETS: dict[str, dict[str, Any]] = {
+    "efficienttam_nano": {
+        "image_size": 256,
+        "vision_config": {
+            "hidden_size": 192,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 3,
+            "global_attention_indexes": [0, 1, 2, 3, 4, 5, 6, 7],
+            "pretrained_image_size": 256,
+            "has_class_position": False,
+            "fpn_hidden_size": 128,
+        },
+        "prompt_encoder_config": {"hidden_size": 128},
+        "mask_decoder_config": {"hidden_size": 128, "mlp_dim": 512, "iou_head_hidden_dim": 128},
+        "memory_attention_config": {
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "feed_forward_hidden_size": 512,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "cross_attention": "pooled_logit_bias",
+        },
+        "memory_encoder_config": {"hidden_size": 128, "fuser_intermediate_size": 512},
+        # As many memories as the clips it is trained on have room for.
+        "num_maskmem": 4,
+        "max_object_pointers_in_encoder": 8,
+    },
+}
+
 # Names of Transformers' SAM 2 with the prefix changed, for code written against those.
 EfficientTamVideoConfig = EfficientTamConfig
 EfficientTamVideoPromptEncoderConfig = EfficientTamPromptEncoderConfig
@@ -560,6 +591,7 @@ EfficientTamVideoMaskDecoderConfig = EfficientTamMaskDecoderConfig
 
 __all__ = [
     "PRESETS",
+    "SMALL_PRESETS",
     "EfficientTamConfig",
     "EfficientTamMaskDecoderConfig",
     "EfficientTamMemoryAttentionConfig",

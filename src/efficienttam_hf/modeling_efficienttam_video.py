@@ -46,7 +46,8 @@ class EfficientTamTrackingOutput(ModelOutput):
     iou_scores (`Tensor` of shape `(B, 1)`): predicted IoU of that mask.
     object_score_logits (`Tensor` of shape `(B, 1)`): above 0 where the object is judged present.
     object_pointer (`Tensor` of shape `(B, C)`): the object in one vector, for later frames.
-    multimask_logits (`Tensor` of shape `(B, K, h, w)`): all proposals the mask was chosen from.
+    multimask_logits (`Tensor` of shape `(B, K, h, w)`): all proposals the mask was chosen from, as they are before an
+        object that is judged absent is blanked; what a loss compares.
     multimask_iou_scores (`Tensor` of shape `(B, K)`): their predicted IoU.
     memory (`Tensor` of shape `(B, N, c)`, *optional*): the frame's spatial memory, when it was asked for.
     """
@@ -137,6 +138,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         multimask_output: bool | None = None,
         mask_from_prompts: Tensor | bool = False,
         encode_memory: bool = True,
+        conditioned_features: Tensor | None = None,
     ) -> EfficientTamTrackingOutput:
         """Track, or segment from prompts, B objects on one frame. Tensors in, tensors out; gradients flow.
 
@@ -153,19 +155,21 @@ class EfficientTamVideoModel(EfficientTamModel):
             mask_from_prompts: whether a user made the mask, for all objects or (B,) for each: it is then binarised for
                 the memory encoder (`config.binarize_mask_from_points_for_mem_enc`; not while training).
             encode_memory: whether to make the frame's spatial memory.
+            conditioned_features: (B, C, H, W), what `condition_on_memory` gives for this frame and bank, where it is at
+                hand because the frame is run again with another prompt.
         """
         batch_size = self._batch_size(memory_bank, input_points, input_masks, features)
         features = features.expand(batch_size, -1, -1, -1)
         if input_masks is not None:
             output = self._use_mask_as_output(features, input_masks)
         else:
-            if memory_bank is None:
-                conditioned = self.add_no_memory(features)
-            else:
-                conditioned = self.condition_on_memory(features, memory_bank)
+            if conditioned_features is None and memory_bank is None:
+                conditioned_features = self.add_no_memory(features)
+            elif conditioned_features is None:
+                conditioned_features = self.condition_on_memory(features, memory_bank)
             if multimask_output is None:
                 multimask_output = self._use_multimask(memory_bank is None, input_points)
-            output = self._segment(conditioned, input_points, input_labels, previous_masks, multimask_output)
+            output = self._segment(conditioned_features, input_points, input_labels, previous_masks, multimask_output)
         if encode_memory:
             output.memory = self.encode_memory(features, output.high_res_masks, mask_from_prompts)
         return output
@@ -245,10 +249,10 @@ class EfficientTamVideoModel(EfficientTamModel):
         )
         # A hard choice, in the mask and so in its memory: there, or not.
         appears = object_score_logits > 0
-        proposals = torch.where(appears[..., None, None], proposals, self.config.no_object_score)
         best = iou_scores.argmax(dim=-1)
         rows = torch.arange(len(best), device=best.device)
         pred_masks = proposals[rows, best].unsqueeze(1)
+        pred_masks = torch.where(appears[..., None, None], pred_masks, self.config.no_object_score)
         # A single mask has a single token, whichever proposal stood in for it.
         token = tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0]
         return EfficientTamTrackingOutput(

@@ -1,0 +1,227 @@
+"""Training's one forward pass: a batch of clips, prompted and corrected by the simulated user, tracked, and judged.
+
+Tracking itself is `EfficientTamVideoModel.track_step`, and which memories a frame looks at is `ObjectMemory.select`:
+the very code that tracks a video. What is new here is only who prompts, and that every prediction meets its true mask.
+All objects of a batch run in step with each other (their prompts fall on the same frames), so one `ObjectMemory` whose
+entries have O rows stands for all of them.
+
+`ClipTracker` is a module of its own so that DDP and FSDP can wrap it: its `forward` is where gradients begin.
+
+Shapes: T frames, B clips, O objects in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import ClipBatch
+from ..memory import FrameMemory, MemoryBank, ObjectMemory
+from ..modeling_efficienttam_video import EfficientTamTrackingOutput, EfficientTamVideoModel
+from .losses import LossOptions, ObjectLosses, mask_iou, tracking_losses
+from .simulated_user import PromptPlan, SimulatedUser, UserOptions
+
+
+@dataclass
+class ClipOutput:
+    """What a batch of clips came to.
+
+    Attributes:
+        loss: scalar, to be differentiated: the sum over objects of their weighted losses, over `num_objects`.
+        object_losses: the terms of each object, summed over its frames and corrections, detached.
+        iou: (T, O) of the mask that was kept of each frame, detached; NaN where the mask was given.
+        pred_masks: bool (T, O, h, w), those masks at the decoder's resolution.
+        feature_loss: scalar, detached: the distillation term as it stands in `loss`; `None` without a teacher.
+    """
+
+    loss: Tensor
+    object_losses: ObjectLosses
+    iou: Tensor
+    pred_masks: Tensor
+    feature_loss: Tensor | None = None
+
+
+class ClipTracker(nn.Module):
+    """A model, the simulated user, the losses.
+
+    Args:
+        model: what is trained.
+        user: how the user behaves.
+        losses: weights and conventions of the losses.
+        image_mean, image_std: of the model's image processor; three numbers for pixels from 0 to 1.
+        distillation: adds a loss on the image features, or `None`.
+        checkpoint_steps: whether tracking steps are recomputed in the backward pass, which saves their activations.
+    """
+
+    def __init__(
+        self,
+        model: EfficientTamVideoModel,
+        user: UserOptions,
+        losses: LossOptions,
+        image_mean: list[float],
+        image_std: list[float],
+        distillation: nn.Module | None = None,
+        checkpoint_steps: bool = False,
+    ):
+        super().__init__()
+        self.model = model
+        self.distillation = distillation
+        self.user_options = user
+        self.loss_options = losses
+        self.checkpoint_steps = checkpoint_steps
+        self.register_buffer("image_mean", torch.tensor(image_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(image_std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, batch: ClipBatch, plan: PromptPlan, num_objects: float) -> ClipOutput:
+        """Track the clips and judge every prediction.
+
+        Args:
+            batch: on the model's device.
+            plan: what the user does in all of them.
+            num_objects: what the sum over objects is divided by. Objects of the whole optimisation step over the
+                number of processes, so that the average over processes is that of one process with all the objects.
+        """
+        num_frames, num_clips = batch.frames.shape[:2]
+        pixels = (batch.frames.flatten(0, 1).float() / 255 - self.image_mean) / self.image_std
+        features = self.model.get_image_features(pixels, return_dict=True).fpn_hidden_states[-1]
+        feature_loss = None
+        if self.distillation is not None:
+            feature_loss = self.distillation(pixels, features)
+        features = features.unflatten(0, (num_frames, num_clips))
+
+        total, kept = None, {}
+        for frame, output in self._predictions(features, batch, plan):
+            void = None if batch.void is None else batch.void[frame, batch.clip_index]
+            losses = tracking_losses(
+                output.multimask_logits,
+                output.multimask_iou_scores,
+                output.object_score_logits,
+                batch.masks[frame],
+                void,
+                self.loss_options,
+            )
+            total = losses if total is None else total + losses
+            kept[frame] = output.pred_masks.detach().squeeze(1)
+        loss = total.total(self.loss_options).sum() / num_objects
+        if feature_loss is not None:
+            # An average already; it counts once a step as the others do.
+            loss = loss + feature_loss * len(batch.clip_index) / num_objects
+        return ClipOutput(
+            loss=loss,
+            object_losses=ObjectLosses(*(value.detach() for value in vars(total).values())),
+            iou=self._iou(kept, batch),
+            pred_masks=torch.stack([self._shown(kept, frame, batch) for frame in range(num_frames)]),
+            feature_loss=None if feature_loss is None else feature_loss.detach(),
+        )
+
+    # ------------------------------------------------------------------------------------------------ the clip's walk
+
+    def _predictions(
+        self, features: Tensor, batch: ClipBatch, plan: PromptPlan
+    ) -> Iterator[tuple[int, EfficientTamTrackingOutput]]:
+        """Every prediction that is to be judged, with its frame; the last one of a frame is what is remembered."""
+        user = SimulatedUser(self.user_options, batch.seeds.tolist())
+        memory = ObjectMemory()
+        tracked = [frame for frame in range(len(features)) if frame not in plan.conditioning]
+        order = [*plan.conditioning, *tracked]
+        for frame in order:
+            is_last = frame == order[-1]
+            frame_features = features[frame, batch.clip_index]
+            kind = plan.conditioning.get(frame)
+            if kind == "mask":
+                # The mask is the result: there is nothing to judge, only a memory to make.
+                masks = batch.masks[frame].unsqueeze(1).float()
+                output = self._step(frame_features, input_masks=masks, encode_memory=not is_last)
+            else:
+                for output in self._prompt_and_correct(frame_features, batch, plan, user, memory, frame, is_last):
+                    yield frame, output
+            conditions = kind is not None or (frame in plan.corrected and self.user_options.corrected_is_conditioning)
+            entries = memory.conditioning if conditions else memory.tracked
+            entries[frame] = FrameMemory(
+                output.pred_masks, output.object_score_logits, output.iou_scores, output.object_pointer, output.memory
+            )
+
+    def _prompt_and_correct(
+        self,
+        features: Tensor,
+        batch: ClipBatch,
+        plan: PromptPlan,
+        user: SimulatedUser,
+        memory: ObjectMemory,
+        frame: int,
+        is_last: bool,
+    ) -> Iterator[EfficientTamTrackingOutput]:
+        """A frame's first prediction, from a prompt or from memory, and those after each correction of it."""
+        masks, config = batch.masks[frame], self.model.config
+        bank, conditioned, points, labels = None, None, None, None
+        kind = plan.conditioning.get(frame)
+        if kind == "point":
+            points, labels = user.first_click(masks, frame)
+        elif kind == "box":
+            points, labels = user.box(masks, frame)
+        else:
+            bank = self._bank(memory, frame, features)
+            conditioned = self.model.condition_on_memory(features, bank)
+
+        clicks = self.user_options.correction_clicks if frame in plan.corrected else 0
+        previous = None
+        for click in range(clicks + 1):
+            remember = click == clicks and not is_last
+            output = self._step(
+                features,
+                bank,
+                points,
+                labels,
+                previous_masks=previous,
+                encode_memory=remember,
+                conditioned_features=conditioned,
+            )
+            yield output
+            if click < clicks:
+                new_points, new_labels = user.correction(masks, output.high_res_masks[:, 0] > 0, frame, click)
+                points = new_points if points is None else torch.cat([points, new_points], dim=1)
+                labels = new_labels if labels is None else torch.cat([labels, new_labels], dim=1)
+                previous = output.pred_masks.clamp(-config.previous_mask_clamp, config.previous_mask_clamp)
+
+    def _bank(self, memory: ObjectMemory, frame: int, features: Tensor) -> MemoryBank:
+        config = self.model.config
+        selection = memory.select(
+            frame, False, config.num_maskmem, config.max_object_pointers_in_encoder, config.max_cond_frame_num
+        )
+        return selection.to_bank(features.device, features.dtype)
+
+    def _step(self, features: Tensor, *args, **kwargs) -> EfficientTamTrackingOutput:
+        if self.checkpoint_steps and torch.is_grad_enabled():
+            return torch.utils.checkpoint.checkpoint(
+                self.model.track_step, features, *args, use_reentrant=False, **kwargs
+            )
+        return self.model.track_step(features, *args, **kwargs)
+
+    # ----------------------------------------------------------------------------------------------------- reporting
+
+    @staticmethod
+    def _shown(kept: dict[int, Tensor], frame: int, batch: ClipBatch) -> Tensor:
+        """bool (O, h, w): the mask kept of a frame, at the decoder's resolution."""
+        if frame in kept:
+            return kept[frame] > 0
+        size = next(iter(kept.values())).shape[-2:]
+        return nn.functional.adaptive_avg_pool2d(batch.masks[frame].float(), size) >= 0.5
+
+    def _iou(self, kept: dict[int, Tensor], batch: ClipBatch) -> Tensor:
+        masks = batch.masks
+        iou = torch.full(masks.shape[:2], torch.nan, device=masks.device)
+        for frame, logits in kept.items():
+            full_size = nn.functional.interpolate(
+                logits.float().unsqueeze(1), size=masks.shape[-2:], mode="bilinear", align_corners=False
+            ).squeeze(1)
+            judged = torch.ones_like(masks[frame])
+            if batch.void is not None:
+                judged = ~batch.void[frame, batch.clip_index]
+            iou[frame] = mask_iou(full_size > 0, masks[frame], judged)
+        return iou
+
+
+__all__ = ["ClipOutput", "ClipTracker"]

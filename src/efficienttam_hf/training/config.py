@@ -1,0 +1,339 @@
+"""A training run as data: every number of it is a field here, read from a YAML or JSON file and the command line.
+
+`TrainingConfig` is nested dataclasses of plain values. `load_config` reads a file and then `key.path=value` overrides,
+and refuses what it does not know, by name, before anything starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .losses import LossOptions
+from .simulated_user import UserOptions
+
+
+class ConfigError(ValueError):
+    """A run's configuration cannot be used; the message names the field and what it accepts."""
+
+
+@dataclass
+class StageOptions:
+    """One stage of the curriculum. A run goes through its stages in order; each has its own size, clips and schedule.
+
+    Attributes:
+        name: for logs.
+        steps: optimisation steps.
+        image_size: input size in pixels, a multiple of the patch size; `None` for the model's own. The model that a run
+            ends with has the last stage's size.
+        num_frames: frames of a clip; 1 trains on images.
+        batch_size: clips a step, over all processes and accumulated micro-batches.
+        micro_batch_size: clips that run at once on one process; `None` for all of its share. What does not fit is
+            accumulated.
+        max_objects: objects of a clip, at most.
+        learning_rate: highest rate; of the image encoder's parts it is further scaled, see `OptimizerOptions`.
+        vision_learning_rate: the image encoder's highest rate, if it is another.
+        warmup_steps: steps in which the rate rises from 0.
+        final_rate: the share of the highest rate that the cosine ends with.
+        user: fields of `UserOptions` that differ in this stage, as a mapping.
+    """
+
+    name: str = "clips"
+    steps: int = 1000
+    image_size: int | None = None
+    num_frames: int = 8
+    batch_size: int = 4
+    micro_batch_size: int | None = None
+    max_objects: int = 3
+    learning_rate: float = 5e-5
+    vision_learning_rate: float | None = None
+    warmup_steps: int = 50
+    final_rate: float = 0.1
+    user: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SourceOptions:
+    """Where clips come from: one of these or several, mixed by weight.
+
+    Attributes:
+        kind: `"synthetic"`, or a dataset that `data.loading` knows (`"davis2017"`, `"folder"`, ...).
+        root: the dataset's folder, or for synthetic videos the folder of ingredients (none: all is drawn).
+        split: of the dataset, where it has some.
+        sequences: names of the videos to take, `None` for all.
+        weight: how often this source is chosen, relative to the others.
+        options: further arguments of the source: `SyntheticOptions` for synthetic videos, of the dataset loader and of
+            `RecordClips` (under `"sampling"`) for others.
+    """
+
+    kind: str = "synthetic"
+    root: str | None = None
+    split: str | None = None
+    sequences: list[str] | None = None
+    weight: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerOptions:
+    """AdamW, as SAM 2 is trained.
+
+    Attributes:
+        betas, eps, weight_decay: of AdamW. Biases, norms and embeddings do not decay.
+        vision_layer_decay: each block of the image encoder learns at this share of the rate of the block after it.
+        max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    vision_layer_decay: float = 1.0
+    max_grad_norm: float = 0.1
+
+
+@dataclass
+class LoraOptions:
+    """Low-rank adapters in place of full weights (`peft`).
+
+    Attributes:
+        rank: of the adapters; 0 for none.
+        alpha: their scale is `alpha / rank`.
+        dropout: on their input.
+        target_modules: names of linear layers, as in `peft.LoraConfig`.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=lambda: ["qkv", "proj", "q_proj", "k_proj", "v_proj", "o_proj"])
+
+
+@dataclass
+class DistillationOptions:
+    """Pull the image features towards those of a larger model.
+
+    Attributes:
+        teacher: a folder or Hub name with an image encoder in Transformers (`Sam2Model`, `EfficientTamModel`, ...).
+        weight: of the feature loss.
+    """
+
+    teacher: str | None = None
+    weight: float = 1.0
+
+
+@dataclass
+class EvaluationOptions:
+    """Track annotated videos from their first frame every so often, and score J&F.
+
+    Attributes:
+        kind, root, split, sequences: which videos, as in `SourceOptions`; no `kind` for no evaluation.
+        options: of the dataset loader.
+        prompt: `"mask"`, `"box"` or `"click"`.
+        every: steps between evaluations; the end of a run is always evaluated.
+        max_frames: only so many frames of each video.
+    """
+
+    kind: str | None = None
+    root: str | None = None
+    split: str | None = None
+    sequences: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    prompt: str = "mask"
+    every: int = 1000
+    max_frames: int | None = None
+
+
+@dataclass
+class TrainingConfig:
+    """A whole run.
+
+    Attributes:
+        output: the run's folder.
+        model: a preset's name for a model from scratch, or a folder or Hub name to start from.
+        model_overrides: fields of the preset's configuration to set otherwise.
+        data: where clips come from.
+        stages: the curriculum.
+        user, losses, optimizer, lora, distillation, evaluation: see there.
+        freeze: parts that do not learn: `vision_encoder`, `prompt_encoder`, `mask_decoder`, `memory_attention`,
+            `memory_encoder`, or any name of a module.
+        seed: of weights, data and everything drawn.
+        precision: `"no"`, `"bf16"` or `"fp16"` (autocast).
+        ema_decay: decay of the running average of the weights that is evaluated and saved; 0 for none.
+        gradient_checkpointing: recompute activations in the backward pass.
+        workers: processes that prepare data, for each process that trains; 0 for none.
+        log_every, overlay_every, checkpoint_every: steps between log lines, sample pictures, checkpoints; 0 for never.
+        keep_checkpoints: how many of the newest are kept; the best one stays as well.
+        trackers: where Accelerate logs to, besides `metrics.jsonl`.
+    """
+
+    output: str = "runs/efficienttam"
+    model: str = "efficienttam_ti_512x512"
+    model_overrides: dict[str, Any] = field(default_factory=dict)
+    data: list[SourceOptions] = field(default_factory=lambda: [SourceOptions()])
+    stages: list[StageOptions] = field(default_factory=lambda: [StageOptions()])
+    user: UserOptions = field(default_factory=UserOptions)
+    losses: LossOptions = field(default_factory=LossOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    distillation: DistillationOptions = field(default_factory=DistillationOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    freeze: list[str] = field(default_factory=list)
+    seed: int = 0
+    precision: str = "no"
+    ema_decay: float = 0.0
+    gradient_checkpointing: bool = False
+    workers: int = 0
+    log_every: int = 10
+    overlay_every: int = 500
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ConfigError("`stages` is empty: a run needs at least one stage.")
+        if not self.data:
+            raise ConfigError("`data` is empty: a run needs at least one source of clips.")
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise ConfigError(f"`precision` must be no, bf16 or fp16, got {self.precision!r}.")
+        for i, stage in enumerate(self.stages):
+            for name in ("steps", "num_frames", "batch_size", "max_objects"):
+                if getattr(stage, name) < 1:
+                    raise ConfigError(f"`stages[{i}].{name}` must be at least 1, got {getattr(stage, name)}.")
+            self.user_of(stage)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimisation steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def user_of(self, stage: StageOptions) -> UserOptions:
+        """How the simulated user behaves in a stage."""
+        return _build(UserOptions, {**dataclasses.asdict(self.user), **stage.user}, "stages.user")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `load_config` reads them."""
+        return dataclasses.asdict(self)
+
+
+def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> TrainingConfig:
+    """A run's configuration from a file and `key.path=value` overrides (values as YAML; list items by number).
+
+    Raises:
+        ConfigError: unreadable file, unknown field, or a value of the wrong type.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            # JSON is YAML; one parser reads both.
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is neither YAML nor JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} must hold a mapping of fields, got {type(values).__name__}.")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"An override is written key.path=value, got {override!r}.")
+        _assign(values, key, yaml.safe_load(text))
+    return config_from_dict(values)
+
+
+def config_from_dict(values: dict[str, Any]) -> TrainingConfig:
+    """A run's configuration from plain values; raises `ConfigError` as `load_config` does."""
+    return _build(TrainingConfig, values, "")
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b.0.c` in nested mappings and lists."""
+    *parents, last = key.split(".")
+    target: Any = values
+    for part in parents:
+        target = target[_item(target, part, key)] if isinstance(target, list) else target.setdefault(part, {})
+        if not isinstance(target, dict | list):
+            raise ConfigError(f"Cannot set {key!r}: {part!r} is a plain value.")
+    if isinstance(target, list):
+        target[_item(target, last, key)] = value
+    else:
+        target[last] = value
+
+
+def _item(items: list, part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"Cannot set {key!r}: {part!r} is not one of the {len(items)} items, counted from 0.")
+    return int(part)
+
+
+def _build(kind: type, values: Any, where: str) -> Any:
+    """A dataclass from a mapping, checking names and types all the way down."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"`{where}` must be a mapping of fields, got {values!r}.")
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for name in values:
+        if name not in known:
+            raise ConfigError(
+                f"There is no field {(where + '.' if where else '') + str(name)!r}. "
+                f"{'`' + where + '` has' if where else 'The fields are'} {', '.join(known)}."
+            )
+    try:
+        return kind(**{n: _convert(hints[n], v, f"{where}.{n}" if where else n) for n, v in values.items()})
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"`{where}`: {error}" if where else str(error)) from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """A value as the type a field is declared with."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else _build(hint, value, where)
+    if origin is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"`{where}` must be a list, got {value!r}.")
+        return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or len(value) != len(arguments):
+            raise ConfigError(f"`{where}` must be {len(arguments)} values, got {value!r}.")
+        return tuple(_convert(a, v, where) for a, v in zip(arguments, value, strict=True))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"`{where}` must be a mapping, got {value!r}.")
+        return dict(value)
+    if hint is float and isinstance(value, str):
+        try:  # YAML reads 1e-4 as text
+            return float(value)
+        except ValueError:
+            pass
+    accepted = (int, float) if hint is float else (hint,)
+    if hint is Any or (isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))):
+        return float(value) if hint is float else value
+    raise ConfigError(f"`{where}` must be {hint.__name__}, got {value!r}.")
+
+
+__all__ = [
+    "ConfigError",
+    "DistillationOptions",
+    "EvaluationOptions",
+    "LoraOptions",
+    "OptimizerOptions",
+    "SourceOptions",
+    "StageOptions",
+    "TrainingConfig",
+    "config_from_dict",
+    "load_config",
+]

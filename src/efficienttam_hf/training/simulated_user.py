@@ -1,0 +1,206 @@
+"""The simulated user: who prompts in training, on which frames, and where the corrections go.
+
+As SAM 2 is trained (arXiv 2408.00714, section D.2.2, and its published training settings), a clip begins with a mask, a
+box or a click on its first frame, maybe on a second one, and some frames are corrected with clicks in what is wrong.
+Which frames and what kind of prompt is one choice for a whole batch (`plan`), so that its objects run together; where a
+click lands is drawn for every object from its own seed, so that it does not depend on what else is in the batch or on
+how many processes share the work.
+
+Shapes: O objects, K points; points are (x, y) in pixels of the model's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.seeding import generator_of
+
+
+NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, NOT_A_POINT = 0, 1, 2, 3, -1
+
+
+@dataclass
+class UserOptions:
+    """How the simulated user behaves.
+
+    Attributes:
+        point_probability: of a clip being prompted by points or a box, and corrected; else by masks, uncorrected.
+            A single image is always prompted by points or a box.
+        box_probability: of those, the share that begins with a box.
+        max_conditioning_frames: frames that are prompted from the start, at most; the first always is one.
+        max_corrected_frames: frames that get corrections, at most. The prompted ones come first.
+        random_frame_counts: whether these two numbers are drawn (conditioning frames from 1, corrected frames from the
+            number of those, to the maximum), or always the maximum.
+        corrected_is_conditioning: whether a tracked frame that was corrected counts as a conditioning frame after that.
+        correction_clicks: clicks a corrected frame gets after its first prompt, one after the other.
+        click_on_object_probability: of a correction that ignores the prediction and clicks anywhere on the object.
+        box_noise: a box's sides move by up to this share of its size,
+        max_box_noise: and by no more than this many pixels.
+    """
+
+    point_probability: float = 0.5
+    box_probability: float = 0.5
+    max_conditioning_frames: int = 2
+    max_corrected_frames: int = 2
+    random_frame_counts: bool = True
+    corrected_is_conditioning: bool = True
+    correction_clicks: int = 7
+    click_on_object_probability: float = 0.1
+    box_noise: float = 0.1
+    max_box_noise: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("point_probability", "box_probability", "click_on_object_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
+        for name, least in (("max_conditioning_frames", 1), ("max_corrected_frames", 0), ("correction_clicks", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+
+@dataclass
+class PromptPlan:
+    """What the user does in a batch of clips.
+
+    Attributes:
+        conditioning: frame -> `"mask"`, `"point"` or `"box"`: what is prompted from the start. Frame 0 is in it.
+        corrected: frames that get correction clicks.
+    """
+
+    conditioning: dict[int, str]
+    corrected: list[int]
+
+
+def plan_prompts(num_frames: int, options: UserOptions, rng: np.random.Generator) -> PromptPlan:
+    """Draw what the user does in clips of `num_frames` frames."""
+    by_points = num_frames == 1 or rng.random() < options.point_probability
+    # At least one frame of a clip is left to be tracked.
+    most_conditioning = min(options.max_conditioning_frames, max(1, num_frames - 1))
+    most_corrected = min(options.max_corrected_frames, num_frames)
+    num_conditioning, num_corrected = most_conditioning, most_corrected
+    if options.random_frame_counts:
+        num_conditioning = int(rng.integers(1, most_conditioning + 1))
+        num_corrected = int(rng.integers(min(num_conditioning, most_corrected), most_corrected + 1))
+
+    others = rng.permutation(np.arange(1, num_frames)).tolist()
+    frames = sorted([0, *others[: num_conditioning - 1]])
+    if not by_points:
+        return PromptPlan(dict.fromkeys(frames, "mask"), [])
+    kinds = ["box" if rng.random() < options.box_probability else "point" for _ in frames]
+    # Whoever prompts a frame also looks whether it came out right; what is left goes to frames that were tracked.
+    corrected = (frames + [t for t in others if t not in frames])[:num_corrected]
+    return PromptPlan(dict(zip(frames, kinds, strict=True)), sorted(corrected))
+
+
+def uniform(seeds: Sequence[int], *key: int) -> np.ndarray:
+    """Numbers in [0, 1), one for each seed: a function of the seed and the key alone, float64 (O,)."""
+    return np.array([generator_of(seed, *key).random() for seed in seeds])
+
+
+def sample_pixels(regions: Tensor, where: Tensor) -> Tensor:
+    """One pixel of each region, all equally likely.
+
+    Args:
+        regions: bool (O, height, width). An empty one stands for the whole frame.
+        where: (O,) in [0, 1): which of its pixels.
+
+    Returns:
+        float32 (O, 2) points (x, y).
+    """
+    width = regions.shape[-1]
+    regions = regions.flatten(1)
+    regions = regions | ~regions.any(1, keepdim=True)
+    order = regions.cumsum(1)
+    count = order[:, -1:]
+    rank = (where.to(order.device).unsqueeze(1) * count).long().clamp(max=count - 1) + 1
+    index = torch.searchsorted(order, rank).squeeze(1)
+    return torch.stack([index % width, index // width], dim=-1).float()
+
+
+class SimulatedUser:
+    """Prompts for the objects of a batch, drawn from their seeds.
+
+    Args:
+        options: how the user behaves.
+        seeds: one non-negative number for each of the O objects.
+    """
+
+    def __init__(self, options: UserOptions, seeds: Sequence[int]):
+        self.options = options
+        self.seeds = [int(seed) for seed in seeds]
+
+    def first_click(self, masks: Tensor, frame: int) -> tuple[Tensor, Tensor]:
+        """A click on each object, or beside it (negative) where it is absent: points (O, 1, 2), labels (O, 1).
+
+        Args:
+            masks: bool (O, height, width), the true masks of that frame.
+            frame: its number in the clip.
+        """
+        return self._click(masks, ~masks, frame, 0)
+
+    def correction(self, masks: Tensor, predicted: Tensor, frame: int, click: int) -> tuple[Tensor, Tensor]:
+        """A click in what is wrong: points (O, 1, 2), labels (O, 1), positive on what was missed.
+
+        Args:
+            masks, predicted: bool (O, height, width): true and predicted masks of that frame.
+            frame: its number in the clip.
+            click: the how manieth correction there, from 0.
+        """
+        missed, wrong = masks & ~predicted, predicted & ~masks
+        # Some clicks ignore the prediction. So does a click where nothing is wrong: there is no error to point at.
+        blind = torch.from_numpy(uniform(self.seeds, frame, click, 1) < self.options.click_on_object_probability).to(
+            masks.device
+        )
+        blind = (blind | ~(missed | wrong).flatten(1).any(1))[:, None, None]
+        absent = ~masks.flatten(1).any(1)[:, None, None]
+        missed = torch.where(blind, masks, missed)
+        wrong = torch.where(blind, absent.expand_as(wrong), wrong)
+        return self._click(missed, wrong, frame, click + 1)
+
+    def _click(self, positive: Tensor, negative: Tensor, frame: int, draw: int) -> tuple[Tensor, Tensor]:
+        """A click in the positive or the negative region: the first click in a region, else in either by area."""
+        if draw == 0:
+            negative = negative & ~positive.flatten(1).any(1)[:, None, None]
+        where = torch.from_numpy(uniform(self.seeds, frame, draw, 0))
+        points = sample_pixels(positive | negative, where)
+        x, y = points.long().unbind(1)
+        labels = positive[torch.arange(len(positive), device=positive.device), y, x]
+        return points.unsqueeze(1), labels.long().unsqueeze(1)
+
+    def box(self, masks: Tensor, frame: int) -> tuple[Tensor, Tensor]:
+        """A loose box around each object: points (O, 2, 2), its corners, and labels (O, 2).
+
+        An absent object has no box; it gets a negative click.
+
+        Args:
+            masks: bool (O, height, width), the true masks of that frame.
+            frame: its number in the clip.
+        """
+        height, width = masks.shape[-2:]
+        columns, rows = masks.any(1), masks.any(2)
+        left, top = columns.byte().argmax(1), rows.byte().argmax(1)
+        right = width - 1 - columns.flip(1).byte().argmax(1)
+        bottom = height - 1 - rows.flip(1).byte().argmax(1)
+        corners = torch.stack([left, top, right, bottom], dim=1).float()
+        size = torch.stack([right - left, bottom - top], dim=1).float().repeat(1, 2)
+        reach = (size * self.options.box_noise).clamp(max=self.options.max_box_noise)
+        shift = np.stack([uniform(self.seeds, frame, side, 2) for side in range(4)], axis=1)
+        corners = corners + reach * torch.from_numpy(2 * shift - 1).to(reach)
+        corners = corners.clamp(min=0).minimum(corners.new_tensor([width - 1, height - 1, width - 1, height - 1]))
+
+        points = corners.view(-1, 2, 2)
+        labels = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], device=masks.device).expand(len(masks), 2)
+        beside, negative = self.first_click(masks, frame)
+        absent = ~masks.flatten(1).any(1)
+        instead_points = torch.cat([beside, torch.zeros_like(beside)], dim=1)
+        instead_labels = torch.cat([negative, torch.full_like(negative, NOT_A_POINT)], dim=1)
+        points = torch.where(absent[:, None, None], instead_points, points)
+        return points, torch.where(absent[:, None], instead_labels, labels)
+
+
+__all__ = ["PromptPlan", "SimulatedUser", "UserOptions", "plan_prompts", "sample_pixels", "uniform"]
