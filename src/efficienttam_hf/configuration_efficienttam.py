@@ -105,7 +105,7 @@ class EfficientTamVisionConfig(RemoteConfig, PreTrainedConfig):
             token. It is not used; the published checkpoints carry it.
         fpn_hidden_size (`int`, defaults to 256): Channels of the image features that the neck returns.
         position_temperature (`float`, defaults to 10000.0): Temperature of the sine encoding of the feature map.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of fresh weights.
+        initializer_range (`float`, defaults to 0.02): Scale of fresh weights; 0.02 stands for SAM's.
     """
 
     base_config_key = "vision_config"
@@ -419,7 +419,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         no_object_score (`float`, defaults to -1024.0): Mask logit where the object is judged absent.
         previous_mask_clamp (`float`, defaults to 32.0): Bound on the logits of a previous mask that is fed back.
         memory_dtype (`str`, defaults to `"bfloat16"`): Dtype in which a session stores spatial memories.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of fresh weights.
+        initializer_range (`float`, defaults to 0.02): Scale of fresh weights; 0.02 stands for SAM's.
 
     Example:
 

@@ -19,7 +19,7 @@ from .atomic_file import atomic_path
 from .image_io import open_image
 
 
-__all__ = ["davis_palette", "decode_rle", "encode_rle", "read_indexed_png", "write_indexed_png"]
+__all__ = ["davis_palette", "decode_rle", "decompress_counts", "encode_rle", "read_indexed_png", "write_indexed_png"]
 
 
 def davis_palette() -> np.ndarray:
@@ -147,11 +147,38 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     try:
         (height, width), counts = rle["size"], rle["counts"]
         if isinstance(counts, (list, tuple)):
+            runs = np.array(counts, dtype=np.int64)
             rle = coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
-        elif isinstance(counts, str):
-            rle = {"size": [height, width], "counts": counts.encode("ascii")}
+        else:
+            runs = decompress_counts(counts)
+            rle = {"size": [height, width], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
+        # For runs that are too short pycocotools would return whatever was in memory.
+        if (runs < 0).any() or runs.sum() != height * width:
+            raise ValueError(f"its runs add up to {runs.sum()} pixels, not to {width}x{height}")
         return coco.decode(rle).astype(bool)
     except (KeyError, TypeError, ValueError) as error:
         raise VideoError(
             f'Not a COCO run-length mask ({error}); {{"size": [height, width], "counts": str or list}} is accepted.'
         ) from error
+
+
+def decompress_counts(counts: str | bytes) -> np.ndarray:
+    """Lengths of the runs of 0 and 1 in turn, int64, from COCO's compressed counts.
+
+    Raises:
+        ValueError: the counts are damaged.
+    """
+    characters = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, dtype=np.uint8)
+    values = characters.astype(np.int64) - 48
+    if not len(values) or (values < 0).any() or (values > 63).any() or values[-1] & 32:
+        raise ValueError("its counts are empty, cut short or hold characters of no meaning")
+    last = (values & 32) == 0  # bit 5 says that more of this number follows, lowest bits first
+    number = np.cumsum(last) - last
+    place = np.arange(len(values)) - np.append(0, np.flatnonzero(last)[:-1] + 1)[number]
+    if place.max() > 6:
+        raise ValueError("its counts hold a number beyond 32 bits")
+    runs = np.bincount(number, weights=(values & 31) << (5 * place)).astype(np.int64)
+    runs -= np.where(values[last] & 16, 1 << (5 * (place[last] + 1)), 0)  # bit 4 of the highest is the sign
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs

@@ -261,8 +261,21 @@ class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights, at the scales SAM's parts are trained from.
+
+        Linear and convolution weights have PyTorch's own deviation, `1 / sqrt(3 * fan_in)`, and embeddings (tokens of the
+        mask decoder, kinds of prompts) a deviation of 1. With Transformers' one deviation for all, 0.02, the product of
+        mask decoder and image features that is a mask begins at almost zero, and training from scratch does not take
+        off. `initializer_range` scales all of it; 0.02 stands for these scales.
+        """
         super()._init_weights(module)
-        if isinstance(module, EfficientTamPatchEmbeddings):
+        scale = self.config.initializer_range / 0.02
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            fan_in, _ = nn.init._calculate_fan_in_and_fan_out(module.weight)
+            init.normal_(module.weight, std=scale / math.sqrt(3 * fan_in))
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=scale)
+        elif isinstance(module, EfficientTamPatchEmbeddings):
             init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
         elif isinstance(module, EfficientTamPositionalEmbedding):
             init.normal_(module.positional_embedding, std=module.scale)

@@ -1,0 +1,180 @@
+"""The frames of one video, wherever they are: image files, a video file, or either of them inside a table.
+
+An encoded file is a *reference* here, ``{"path": str | None, "bytes": bytes | None}``, which is how `datasets` stores
+images and videos. Making these objects reads nothing; a frame is decoded when it is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .._media import VideoError
+from ..image_io import open_image, read_image
+from ..video_io import FrameSource, open_video
+from .schema import DatasetError
+
+
+Reference = dict[str, Any]
+
+
+class Frames(Protocol):
+    """What a record needs of its frames. ``size`` is (height, width) in pixels, from a header if possible."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def read(self, index: int) -> np.ndarray: ...
+
+    def name(self, index: int) -> str: ...
+
+
+def reference(path: str | os.PathLike) -> Reference:
+    """A file on disk; absolute, as tables are read from other working directories too."""
+    return {"path": os.path.abspath(path), "bytes": None}
+
+
+class ImageFrames:
+    """Frames as images, one file each."""
+
+    def __init__(self, references: list[Reference]) -> None:
+        self.references = references
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return header_size(self.references[0], self.name(0))
+
+    def checked_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of a frame from its header, and DatasetError if its file is not whole."""
+        return checked_size(self.references[index], self.name(index))
+
+    def read(self, index: int) -> np.ndarray:
+        given = self.references[index]
+        try:
+            if given["bytes"] is None:
+                return read_image(given["path"])
+            with Image.open(io.BytesIO(given["bytes"])) as image:
+                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        except (VideoError, OSError, SyntaxError) as error:
+            raise DatasetError(f"{self.name(index)} cannot be read: {error}") from error
+
+    def name(self, index: int) -> str:
+        return f"frame {index}, '{self.references[index]['path']}',"
+
+
+class VideoFrames:
+    """Frames of a video file, by random access.
+
+    Args:
+        reference: the file.
+        count: frames, where that is known; else the file is asked.
+        size: (height, width), likewise.
+    """
+
+    def __init__(self, reference: Reference, count: int | None = None, size: tuple[int, int] | None = None) -> None:
+        self.reference = reference
+        self._count, self._size = count, size
+        self._spooled: Any = None
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = len(self._open())
+        return self._count
+
+    @property
+    def size(self) -> tuple[int, int]:
+        if self._size is None:
+            source = self._open()
+            self._size = source.height, source.width
+        return self._size
+
+    def read(self, index: int) -> np.ndarray:
+        try:
+            return self._open()[index]
+        except (VideoError, IndexError) as error:
+            raise DatasetError(f"{self.name(index)} cannot be read: {error}") from error
+
+    def name(self, index: int) -> str:
+        return f"frame {index} of '{self.reference['path']}'"
+
+    def _open(self) -> FrameSource:
+        try:
+            return _decoder(self._path())
+        except (VideoError, OSError) as error:
+            raise DatasetError(f"The video '{self.reference['path']}' cannot be read: {error}") from error
+
+    def _path(self) -> str:
+        if self.reference["bytes"] is None:
+            return self.reference["path"]
+        if self._spooled is None:  # decoders read files; this one goes when the record does
+            suffix = Path(self.reference["path"] or "video.mp4").suffix
+            self._spooled = tempfile.NamedTemporaryFile(suffix=suffix)  # noqa: SIM115
+            self._spooled.write(self.reference["bytes"])
+            self._spooled.flush()
+        return self._spooled.name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_spooled": None}
+
+
+_opened = threading.local()
+
+
+def _decoder(path: str) -> FrameSource:
+    """The one decoder that a thread keeps open: successive frames mostly come from the same video."""
+    # A forked process shares the position in the file with its parent, so it opens its own.
+    key = (os.getpid(), path, os.stat(path).st_mtime_ns)
+    if getattr(_opened, "key", None) != key:
+        if (previous := getattr(_opened, "source", None)) is not None and _opened.key[0] == key[0]:
+            previous.close()
+        _opened.key = _opened.source = None
+        _opened.source = open_video(path, prefetch=0, threads=1)
+        _opened.key = key
+    return _opened.source
+
+
+def header_size(given: Reference, name: str) -> tuple[int, int]:
+    """(height, width) of an image as displayed, from its header."""
+    try:
+        with _open_image(given) as image:
+            width, height = image.size
+            # Looking for EXIF in a PNG would decode all of it.
+            if image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5:
+                return width, height
+            return height, width
+    except (VideoError, OSError) as error:
+        raise DatasetError(f"{name} cannot be read: {error}") from error
+
+
+def checked_size(given: Reference, name: str) -> tuple[int, int]:
+    """As :func:`header_size`, and sees that the file is whole: one whose end is missing is decoded to find out."""
+    size = header_size(given, name)
+    if given["bytes"] is None:
+        with open(given["path"], "rb") as file:
+            file.seek(-min(12, os.path.getsize(given["path"])), os.SEEK_END)
+            end = file.read()
+    else:
+        end = given["bytes"][-12:]
+    if b"\xff\xd9" not in end and b"IEND" not in end:  # the ends of JPEG and PNG
+        try:
+            with _open_image(given) as image:
+                image.load()
+        except (OSError, SyntaxError) as error:
+            raise DatasetError(f"{name} is damaged or cut short: {error}") from error
+    return size
+
+
+def _open_image(given: Reference) -> Image.Image:
+    return open_image(Path(given["path"])) if given["bytes"] is None else Image.open(io.BytesIO(given["bytes"]))

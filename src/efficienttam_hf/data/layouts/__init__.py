@@ -1,0 +1,32 @@
+"""The layouts in which datasets are published, one module a family: where their frames and masks are.
+
+A layout knows files and nothing else. What it gives is a :class:`~efficienttam_hf.data.records.VideoRecord` a video;
+:mod:`efficienttam_hf.data.loading` makes tables and sequences of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from .common import Layout
+from .davis import Davis
+from .folder import Folder
+from .instances import Coco, Sa1b
+from .sav import SavImages, SavTrain
+from .youtube_vos import ABOUT, YouTubeVos
+
+
+LAYOUTS: dict[str, Callable[..., Layout]] = {
+    "davis2016": partial(Davis, year=2016),
+    "davis2017": partial(Davis, year=2017),
+    **{source: partial(YouTubeVos, source=source) for source in ABOUT},
+    "sav_train": SavTrain,
+    "sav_val": partial(SavImages, name="sav_val"),
+    "sav_test": partial(SavImages, name="sav_test"),
+    "sa1b": Sa1b,
+    "coco": Coco,
+    "folder": Folder,
+}
+
+__all__ = ["LAYOUTS", "Layout"]

@@ -1,0 +1,162 @@
+"""What the layouts share: the shape of one, lists of files by number, and errors that say where a folder is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..._media import VideoError
+from ...image_io import IMAGE_SUFFIXES, list_frames
+from ..frames import ImageFrames, reference
+from ..masks import LabelImages
+from ..records import VideoRecord
+from ..schema import DatasetError
+
+
+class Layout(ABC):
+    """A dataset as its authors publish it. Making one lists the names of its videos and reads no image.
+
+    Attributes:
+        names: of its videos, in the dataset's order.
+    """
+
+    names: list[str]
+
+    @abstractmethod
+    def record(self, name: str) -> VideoRecord:
+        """The video of that name. Lists its files and, where masks are in JSON, reads that; decodes nothing."""
+
+    @abstractmethod
+    def files(self, name: str) -> Iterable[Path]:
+        """Files and folders whose change (size or time) changes the record."""
+
+
+def existing_root(root: str | Path) -> Path:
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise DatasetError(f"The dataset folder '{root}' {what}; give the folder that holds the unpacked dataset.")
+    return root.absolute()
+
+
+def find_folder(root: Path, *choices: str, dataset: str) -> Path:
+    """The first of the folders ``choices`` below ``root`` that is there.
+
+    Raises:
+        DatasetError: none is. Says what ``root`` holds instead and, if it is a level off, what the right one is.
+    """
+    for choice in choices:
+        if (root / choice).is_dir():
+            return root / choice
+    expected = "' or '".join(choices)
+    message = f"'{root}' is not laid out as {dataset}: it has no folder '{expected}'. {contents(root)}"
+    below = sorted(p for p in root.iterdir() if p.is_dir())
+    for other in (*below, *list(root.parents)[:3]):
+        if any((other / choice).is_dir() for choice in choices):
+            side = "one level down" if other.parent == root else "further up"
+            raise DatasetError(f"{message} The folder that does is {side}: give '{other}'.")
+    raise DatasetError(message)
+
+
+def contents(folder: Path) -> str:
+    found = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if not p.name.startswith("."))
+    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    return f"It holds {', '.join(found[:8])}{more}." if found else "It is empty."
+
+
+def folder_names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def check_names(names: Iterable[str], folder: Path, listed_in: Path) -> None:
+    """Raise DatasetError if a list names videos that have no folder."""
+    present = set(folder_names(folder))
+    if missing := [name for name in names if name not in present]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise DatasetError(
+            f"'{listed_in}' names {', '.join(missing[:5])}{more}, which '{folder}' does not have. "
+            "The dataset is unpacked in part; unpack all of it, or choose from it with `videos`."
+        )
+
+
+def read_names(path: Path) -> list[str]:
+    """The names in a split file, one a line, without repeats."""
+    try:
+        lines = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"The split file '{path}' cannot be read: {error}") from error
+    names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not names:
+        raise DatasetError(f"The split file '{path}' names no video.")
+    return names
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DatasetError(f"There is no annotation file '{path}'.") from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"The annotation file '{path}' is not JSON that can be read: {error}") from error
+
+
+def numbered_images(folder: Path, what: str, *, gaps: bool) -> dict[int, Path]:
+    """The images of a folder by the number in their names, ascending.
+
+    Raises:
+        DatasetError: there is no such folder, no image in it, a name without a number or a number twice; or, unless
+            ``gaps``, numbers that are not evenly spaced.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"There is no folder of {what} '{folder}'.")
+    if not gaps:
+        try:
+            return {number_in(file, i): file for i, file in enumerate(list_frames(folder))}
+        except VideoError as error:
+            raise DatasetError(str(error)) from error
+    files: dict[int, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
+            other = files.setdefault(number_in(file), file)
+            if other is not file:
+                raise DatasetError(f"'{other}' and '{file.name}' beside it both have the number {number_in(file)}.")
+    if not files:
+        raise DatasetError(f"The folder of {what} '{folder}' has no images. {contents(folder)}")
+    return dict(sorted(files.items()))
+
+
+def number_in(file: Path, default: int | None = None) -> int:
+    digits = re.findall(r"\d+", file.stem)
+    if digits:
+        return int(digits[-1])
+    if default is None:
+        raise DatasetError(f"'{file}' has no frame number in its name, such as 00000.png.")
+    return default
+
+
+def by_frame(masks: dict[int, Path], frames: dict[int, Path]) -> dict[int, Path]:
+    """Masks by the position of their frame, which has the same number in its name."""
+    position = {number: index for index, number in enumerate(frames)}
+    for number, mask in masks.items():
+        if number not in position:
+            example = next(iter(frames.values()))
+            raise DatasetError(
+                f"The mask '{mask}' has no frame: '{example.parent}' holds no image numbered {number} "
+                f"(its first is '{example.name}', and it has {len(frames)})."
+            )
+    return {position[number]: mask for number, mask in masks.items()}
+
+
+def label_video(
+    frames: Path, masks: Path, *, gaps: bool = False, binary: bool = False, categories: dict[int, str] | None = None
+) -> tuple[ImageFrames, LabelImages]:
+    """A folder of frames and a folder of label images."""
+    images = numbered_images(frames, "frames", gaps=gaps)
+    labels = by_frame(numbered_images(masks, "masks", gaps=True), images)
+    return ImageFrames([reference(p) for p in images.values()]), LabelImages(
+        labels, binary=binary, categories=categories
+    )

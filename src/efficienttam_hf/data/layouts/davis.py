@@ -1,0 +1,60 @@
+"""DAVIS 2016 and 2017, which share one folder.
+
+    root/JPEGImages/480p/<video>/00000.jpg
+    root/Annotations/480p/<video>/00000.png
+    root/ImageSets/2016|2017/<split>.txt          names of videos, one a line
+    root/ImageSets/480p/<split>.txt               in the archive of 2016: paths of frames and masks, one pair a line
+
+Masks of 2016 are 0 and 255, one object; those of 2017 are palette images of object indices, in which 255 is void. The
+2016 benchmark over the masks of 2017 takes all objects as one, as its authors do. https://davischallenge.org
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..records import VideoRecord
+from ..schema import DatasetError
+from .common import Layout, check_names, existing_root, find_folder, folder_names, label_video, read_names
+
+
+class Davis(Layout):
+    """DAVIS of one year.
+
+    Args:
+        root: holds ``JPEGImages``, ``Annotations`` and ``ImageSets``.
+        split: a file in ``ImageSets``: ``train``, ``val``, of 2017 also ``test-dev``. All videos if None.
+        year: 2016 or 2017.
+        resolution: ``480p``, or the name of the folder of another size, such as ``Full-Resolution``.
+    """
+
+    def __init__(self, root: str | Path, split: str | None = None, *, year: int, resolution: str = "480p") -> None:
+        self.root, self.split, self.year = existing_root(root), split, year
+        dataset = f"DAVIS {year} (JPEGImages/{resolution}, Annotations/{resolution}, ImageSets/{year})"
+        self._frames = find_folder(self.root, f"JPEGImages/{resolution}", dataset=dataset)
+        self._masks = find_folder(self.root, f"Annotations/{resolution}", dataset=dataset)
+        if split is None:
+            self.names = folder_names(self._frames)
+            return
+        choices = [f"ImageSets/{year}", *(["ImageSets/480p"] if year == 2016 else [])]
+        lists = find_folder(self.root, *choices, dataset=dataset)
+        if not (lists / f"{split}.txt").is_file():
+            known = ", ".join(sorted(p.stem for p in lists.glob("*.txt"))) or "none"
+            raise DatasetError(f"DAVIS {year} has no split '{split}' in '{lists}'; there are: {known}.")
+        lines = read_names(lists / f"{split}.txt")
+        self.names = list(dict.fromkeys(Path(line.split()[0]).parent.name or line for line in lines))
+        check_names(self.names, self._frames, lists / f"{split}.txt")
+
+    def record(self, name: str) -> VideoRecord:
+        return VideoRecord(
+            name,
+            *label_video(self._frames / name, self._masks / name, binary=self.year == 2016),
+            source=f"davis{self.year}",
+            split=self.split or "",
+            licence="CC BY 4.0",
+            fps=24.0,
+        )
+
+    def files(self, name: str) -> Iterable[Path]:
+        return [self._frames / name, *sorted((self._masks / name).glob("*"))]

@@ -1,0 +1,97 @@
+"""Your own videos: folders of frames, or video files, with indexed PNGs.
+
+    root/frames/<video>/00000.jpg                 or JPEGImages; or <video>.mp4 in place of the folder
+    root/masks/<video>/00000.png                  or Annotations
+
+or, for one video, the images themselves in ``frames`` and ``masks``. Not every frame needs a mask. A mask has the
+number of its frame in its name; of a video file that is counted from 0, as `efficienttam track` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...image_io import IMAGE_SUFFIXES
+from ..frames import VideoFrames, reference
+from ..masks import LabelImages
+from ..records import VideoRecord
+from ..schema import DatasetError
+from .common import (
+    Layout,
+    contents,
+    existing_root,
+    find_folder,
+    folder_names,
+    label_video,
+    numbered_images,
+    read_names,
+)
+
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".avi", ".mkv", ".gif")
+
+
+class Folder(Layout):
+    """Any folder of videos and masks.
+
+    Args:
+        root: holds ``frames`` and ``masks``, or ``JPEGImages`` and ``Annotations``.
+        split: a folder ``root/<split>`` laid out like that, or a file ``root/<split>.txt`` with the names of videos.
+            All videos if None.
+        binary: whatever is neither 0 nor 255 in a mask is one object. Masks that hold nothing but 0 and 255 are binary
+            in any case.
+        fps: frames per second, if you know it.
+        licence: of the videos, to be kept with them.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        *,
+        binary: bool = False,
+        fps: float | None = None,
+        licence: str = "",
+    ) -> None:
+        self.root, self.split = existing_root(root), split
+        self._binary, self._fps, self._licence = binary, fps, licence
+        listed = self.root / f"{split}.txt"
+        base = self.root / split if split and (self.root / split).is_dir() else self.root
+        if split and base == self.root and not listed.is_file():
+            raise DatasetError(
+                f"There is neither a folder '{base / split}' nor a list '{listed}' for the split '{split}'."
+            )
+        dataset = "a folder of videos (frames/<video>/*.jpg, masks/<video>/*.png)"
+        self._frames = find_folder(base, "frames", "JPEGImages", dataset=dataset)
+        self._masks = find_folder(base, "masks", "Annotations", dataset=dataset)
+        self._single = any(p.suffix.lower() in IMAGE_SUFFIXES for p in self._frames.iterdir())
+        self._files = {
+            p.stem: p for p in sorted(self._frames.iterdir()) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()
+        }
+        self.names = [base.name] if self._single else sorted({*folder_names(self._frames), *self._files})
+        if not self.names:
+            raise DatasetError(f"'{self._frames}' holds neither folders of frames nor videos. {contents(self._frames)}")
+        if split and base == self.root:
+            known, self.names = set(self.names), read_names(listed)
+            if missing := [name for name in self.names if name not in known]:
+                raise DatasetError(f"'{listed}' names {', '.join(missing[:5])}, which '{self._frames}' does not have.")
+
+    def record(self, name: str) -> VideoRecord:
+        frames, masks = self._places(name)
+        if frames.is_file():
+            labels = LabelImages(numbered_images(masks, "masks", gaps=True), binary=self._binary)
+            stored = VideoFrames(reference(frames)), labels
+        else:
+            stored = label_video(frames, masks, binary=self._binary)
+        described = {"split": self.split or "", "licence": self._licence, "fps": self._fps}
+        return VideoRecord(name, *stored, source="folder", **described)
+
+    def _places(self, name: str) -> tuple[Path, Path]:
+        if self._single:
+            return self._frames, self._masks
+        return self._files.get(name, self._frames / name), self._masks / name
+
+    def files(self, name: str) -> Iterable[Path]:
+        frames, masks = self._places(name)
+        return [frames, *sorted(masks.glob("*"))]

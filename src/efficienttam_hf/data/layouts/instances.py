@@ -1,0 +1,134 @@
+"""Images with instance masks, as videos of one frame: SA-1B and COCO.
+
+    root/**/sa_1.jpg, sa_1.json                   SA-1B: run lengths, no categories
+    root/<split>/000000000139.jpg                 COCO: polygons and run lengths
+    root/annotations/instances_<split>.json
+
+https://ai.meta.com/datasets/segment-anything, https://cocodataset.org
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..frames import ImageFrames, reference
+from ..masks import Segmentations
+from ..records import VideoRecord
+from ..schema import DatasetError
+from .common import Layout, contents, existing_root, find_folder, read_json
+
+
+class Sa1b(Layout):
+    """SA-1B. Objects are numbered from 1 in the order of the file, as its own ids do not begin anew with each image.
+
+    Args:
+        root: any folder above the images.
+        max_area: masks that cover more than this share of the image are left out; they are mostly backgrounds. SAM 2
+            trains with 0.9 (appendix D.2).
+        min_stability: masks of a lower ``stability_score`` are left out.
+    """
+
+    def __init__(
+        self, root: str | Path, split: str | None = None, *, max_area: float = 0.9, min_stability: float = 0.0
+    ) -> None:
+        if split is not None:
+            raise DatasetError(f"SA-1B has no splits, got split='{split}'; leave it out.")
+        self.root, self._max_area, self._min_stability = existing_root(root), max_area, min_stability
+        self._json = {file.stem: file for file in sorted(self.root.rglob("sa_*.json"))}
+        self.names = sorted(self._json)
+        if not self.names:
+            raise DatasetError(
+                f"'{self.root}' is not laid out as SA-1B: there is no 'sa_*.json' in it or below. {contents(self.root)}"
+            )
+
+    def record(self, name: str) -> VideoRecord:
+        image, file = self.files(name)
+        content = read_json(file)
+        try:
+            pixels = content["image"]["height"] * content["image"]["width"]
+            wanted = [
+                entry["segmentation"]
+                for entry in content["annotations"]
+                if 0 < entry["area"] <= self._max_area * pixels
+                and entry.get("stability_score", 1.0) >= self._min_stability
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"'{file}' is not an annotation of SA-1B ({type(error).__name__}: {error}).") from error
+        masks = Segmentations({0: dict(enumerate(wanted, start=1))}, str(file))
+        return VideoRecord(
+            name, ImageFrames([reference(image)]), masks, source="sa1b", licence="SA-1B research licence"
+        )
+
+    def files(self, name: str) -> list[Path]:
+        return [self._json[name].with_suffix(".jpg"), self._json[name]]
+
+
+class Coco(Layout):
+    """COCO instance masks, or any dataset in its format. Images without an object are left out.
+
+    Regions marked ``iscrowd`` are void: neither object nor background.
+
+    Args:
+        root: holds ``annotations`` and a folder of images named like the split.
+        split: such as ``train2017``.
+        annotations: the JSON file, if it is not ``root/annotations/instances_<split>.json``.
+        images: the folder of images, if it is not ``root/<split>``.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        *,
+        annotations: str | Path | None = None,
+        images: str | Path | None = None,
+    ) -> None:
+        self.root, self.split = existing_root(root), split
+        if split is None and not (annotations and images):
+            folder = find_folder(self.root, "annotations", dataset="COCO (annotations/instances_<split>.json, <split>)")
+            known = ", ".join(sorted(p.stem.removeprefix("instances_") for p in folder.glob("instances_*.json")))
+            raise DatasetError(f"COCO needs a split; '{folder}' has instances of: {known or 'none'}.")
+        self._file = Path(annotations or self.root / "annotations" / f"instances_{split}.json")
+        self._images = (
+            Path(images) if images else find_folder(self.root, str(split), dataset="COCO (annotations, <split>)")
+        )
+        content = read_json(self._file)
+        try:
+            self._categories = {entry["id"]: entry["name"] for entry in content.get("categories", [])}
+            self._file_names = {str(Path(e["file_name"]).with_suffix("")): e["file_name"] for e in content["images"]}
+            name_of = dict(zip((entry["id"] for entry in content["images"]), self._file_names, strict=True))
+            grouped: dict[str, list] = {}
+            for entry in content["annotations"]:
+                kept = (entry["segmentation"], entry.get("category_id"), entry.get("iscrowd", 0))
+                grouped.setdefault(name_of[entry["image_id"]], []).append(kept)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DatasetError(
+                f"'{self._file}' is not a file of COCO instances ({type(error).__name__}: {error})."
+            ) from error
+        # Kept as text: as Python lists, the polygons of train2017 take several gigabytes in every data loading process.
+        self._annotations = {name: json.dumps(kept).encode() for name, kept in grouped.items()}
+        self.names = [n for n in self._file_names if not all(crowd for *_, crowd in grouped.get(n, []))]
+
+    def record(self, name: str) -> VideoRecord:
+        objects, void, categories = {}, [], {}
+        for segmentation, category, crowd in json.loads(self._annotations[name]):
+            if crowd:
+                void.append(segmentation)
+            elif segmentation:
+                objects[len(objects) + 1] = segmentation
+                if category in self._categories:
+                    categories[len(objects)] = self._categories[category]
+        masks = Segmentations({0: objects}, f"{self._file}, image {name}", void={0: void}, categories=categories)
+        return VideoRecord(
+            name,
+            ImageFrames([reference(self._images / self._file_names[name])]),
+            masks,
+            source="coco",
+            split=self.split or "",
+            licence="annotations CC BY 4.0, images under Flickr's terms",
+        )
+
+    def files(self, name: str) -> Iterable[Path]:
+        return [self._images / self._file_names[name], self._file]

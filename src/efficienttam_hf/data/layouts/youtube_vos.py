@@ -1,0 +1,88 @@
+"""YouTube-VOS 2018 and 2019, MOSE and LVOS, which share a layout.
+
+    root/<split>/JPEGImages/<video>/00000.jpg     every fifth frame of YouTube-VOS, so 00000, 00005, ...
+    root/<split>/Annotations/<video>/00000.png    palette images of object indices
+    root/<split>/meta.json                        names and, in YouTube-VOS, categories; <split>_meta.json in LVOS
+
+Objects appear late. In the sets that are not for training, a mask is given where an object appears first and nowhere
+else; LVOS gives all masks of its validation set. https://youtube-vos.org, https://mose.video,
+https://lingyihongfd.github.io/lvos.github.io
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..records import VideoRecord
+from ..schema import DatasetError
+from .common import Layout, check_names, existing_root, find_folder, folder_names, label_video, read_json
+
+
+@dataclass(frozen=True)
+class _About:
+    title: str
+    licence: str
+    fps: float | None
+    complete_splits: tuple[str, ...] = ("train",)
+
+
+ABOUT = {
+    "youtube_vos2018": _About("YouTube-VOS 2018", "non-commercial research, see youtube-vos.org", 6.0),
+    "youtube_vos2019": _About("YouTube-VOS 2019", "non-commercial research, see youtube-vos.org", 6.0),
+    "mose": _About("MOSE", "CC BY-NC-SA 4.0", None),
+    "lvos": _About("LVOS", "annotations CC BY 4.0, videos for non-commercial research", 6.0, ("train", "val", "valid")),
+}
+
+
+class YouTubeVos(Layout):
+    """One of the datasets of ``ABOUT``.
+
+    Args:
+        root: holds a folder for each split; or ``JPEGImages`` and ``Annotations`` themselves, with no split given.
+        split: the folder: ``train``, ``valid`` (of LVOS ``val``), ``test``, or ``train_all_frames`` and the like.
+        source: a key of ``ABOUT``.
+    """
+
+    def __init__(self, root: str | Path, split: str | None = None, *, source: str) -> None:
+        self.root, self.split, self._source, self._about = existing_root(root), split, source, ABOUT[source]
+        title = f"{self._about.title} (<split>/JPEGImages, <split>/Annotations)"
+        splits = [name for name in folder_names(self.root) if (self.root / name / "JPEGImages").is_dir()]
+        if splits and split not in splits:
+            given = "No split was given" if split is None else f"{self._about.title} has no split '{split}' here"
+            raise DatasetError(f"{given}; '{self.root}' holds: {', '.join(splits)}.")
+        base = f"{split}/" if split else ""
+        self._frames = find_folder(self.root, f"{base}JPEGImages", dataset=title)
+        self._masks = find_folder(self.root, f"{base}Annotations", dataset=title)
+        self.names = folder_names(self._frames)
+        self._objects: dict[str, dict[str, Any]] = {}
+        for meta in (self._frames.parent / "meta.json", self._frames.parent / f"{split}_meta.json"):
+            if meta.is_file():
+                self._read_meta(meta)
+
+    def _read_meta(self, file: Path) -> None:
+        try:
+            self._objects = {name: video.get("objects", {}) for name, video in read_json(file)["videos"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(f"'{file}' has no table of videos ({error}); 'videos' by name is expected.") from error
+        self.names = sorted(self._objects)
+        check_names(self.names, self._frames, file)
+
+    def record(self, name: str) -> VideoRecord:
+        objects = self._objects.get(name, {})
+        categories = {int(i): about["category"] for i, about in objects.items() if "category" in about}
+        every_frame = (self.split or "").endswith("_all_frames")
+        return VideoRecord(
+            name,
+            *label_video(self._frames / name, self._masks / name, gaps=True, categories=categories),
+            source=self._source,
+            split=self.split or "",
+            licence=self._about.licence,
+            fps=30.0 if every_frame and self._about.fps else self._about.fps,
+            complete=self.split is None or self.split.removesuffix("_all_frames") in self._about.complete_splits,
+        )
+
+    def files(self, name: str) -> Iterable[Path]:
+        return [self._frames / name, *sorted((self._masks / name).glob("*"))]

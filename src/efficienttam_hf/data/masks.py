@@ -1,0 +1,186 @@
+"""The masks of one video, in the three ways in which datasets store them.
+
+Label images (DAVIS, YouTube-VOS, MOSE, LVOS, your own), a binary image for each object (SA-V's validation sets), and
+run lengths or polygons (SA-V, SA-1B, COCO, and tables). Making these objects reads no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .._media import VideoError
+from ..mask_io import decode_rle, read_indexed_png
+from .frames import checked_size, reference
+from .run_lengths import RunLengths, run_lengths_of
+from .schema import DatasetError
+
+
+VOID_LABEL = 255  # of DAVIS, and by its example of most: nobody judged this pixel
+
+Mask = np.ndarray | RunLengths
+
+
+@dataclass
+class Annotation:
+    """What is known of one frame.
+
+    Attributes:
+        masks: of every visible object by its id, bool ``(height, width)`` or run lengths, whichever the file holds.
+        void: pixels that nobody judged, likewise; None if there are none.
+    """
+
+    masks: dict[int, Mask] = field(default_factory=dict)
+    void: Mask | None = None
+
+
+class Masks(Protocol):
+    """What a record needs of its masks.
+
+    Attributes:
+        frames: the annotated ones, ascending.
+        categories: of objects, by id, where the dataset names them.
+    """
+
+    frames: list[int]
+    categories: dict[int, str]
+
+    def read(self, frame: int, size: tuple[int, int]) -> Annotation:
+        """The masks of a frame of this (height, width); DatasetError if one is damaged or of another size."""
+        ...
+
+    def check(self, frame: int, size: tuple[int, int]) -> None:
+        """Raise what `read` would raise, as far as headers tell."""
+        ...
+
+    def name(self, frame: int) -> str:
+        """Of what holds the masks of a frame, for messages."""
+        ...
+
+
+class LabelImages:
+    """One image a frame whose values are object ids.
+
+    Args:
+        files: by frame.
+        binary: whatever is neither 0 nor void is object 1, as in DAVIS-2016.
+        categories: by object id.
+    """
+
+    def __init__(
+        self, files: Mapping[int, Path], *, binary: bool = False, categories: dict[int, str] | None = None
+    ) -> None:
+        self.frames = sorted(files)
+        self.categories = categories or {}
+        self._files, self._binary = files, binary
+
+    def read(self, frame: int, size: tuple[int, int]) -> Annotation:
+        labels = _read_labels(self._files[frame], size)
+        ids, void = np.unique(labels), None
+        if ids[-1] == VOID_LABEL:
+            void = labels == VOID_LABEL
+            ids = ids[:-1]
+            if self._binary and not ids.any():  # 0 and 255 in a palette image: a binary mask after all
+                return Annotation({1: void})
+        if self._binary:
+            mask = (labels > 0) & (labels != VOID_LABEL)
+            return Annotation({1: mask} if mask.any() else {}, void)
+        return Annotation({int(i): labels == i for i in ids if i}, void)
+
+    def check(self, frame: int, size: tuple[int, int]) -> None:
+        _check_file(self._files[frame], size)
+
+    def name(self, frame: int) -> str:
+        return f"'{self._files[frame]}'"
+
+
+class ObjectImages:
+    """One binary image for each object and frame; they may overlap.
+
+    Args:
+        files: by frame, then by object id. An object that has none on an annotated frame is absent from it.
+    """
+
+    def __init__(self, files: Mapping[int, Mapping[int, Path]]) -> None:
+        self.frames = sorted(files)
+        self.categories: dict[int, str] = {}
+        self._files = files
+
+    def read(self, frame: int, size: tuple[int, int]) -> Annotation:
+        masks = {object_id: _read_labels(file, size) > 0 for object_id, file in self._files[frame].items()}
+        return Annotation({object_id: mask for object_id, mask in masks.items() if mask.any()})
+
+    def check(self, frame: int, size: tuple[int, int]) -> None:
+        for file in self._files[frame].values():
+            _check_file(file, size)
+
+    def name(self, frame: int) -> str:
+        return " and ".join(f"'{file}'" for file in self._files[frame].values())
+
+
+class Segmentations:
+    """Run lengths or polygons, as they stand in a JSON file or a table.
+
+    Args:
+        segmentations: by frame, then by object id.
+        file: where they come from, for errors.
+        void: by frame, the regions that nobody judged.
+        categories: by object id.
+    """
+
+    def __init__(
+        self,
+        segmentations: Mapping[int, Mapping[int, Any]],
+        file: str,
+        *,
+        void: Mapping[int, list[Any]] | None = None,
+        categories: dict[int, str] | None = None,
+    ) -> None:
+        self.frames = sorted(segmentations)
+        self.categories = categories or {}
+        self._segmentations, self._file, self._void = segmentations, file, void or {}
+
+    def read(self, frame: int, size: tuple[int, int]) -> Annotation:
+        annotation = Annotation()
+        for object_id, segmentation in self._segmentations[frame].items():
+            rle, area = run_lengths_of(segmentation, size, self._name(frame, object_id))
+            if area:
+                annotation.masks[object_id] = rle
+        regions = [run_lengths_of(s, size, f"A void region in {self.name(frame)}") for s in self._void.get(frame, [])]
+        if len(regions) == 1:
+            annotation.void = regions[0][0]
+        elif regions:
+            annotation.void = np.any([decode_rle(rle) for rle, _ in regions], axis=0)
+        return annotation
+
+    def check(self, frame: int, size: tuple[int, int]) -> None:
+        self.read(frame, size)
+
+    def name(self, frame: int) -> str:
+        return f"'{self._file}', frame {frame}"
+
+    def _name(self, frame: int, object_id: int) -> str:
+        return f"The mask of object {object_id} in {self.name(frame)},"
+
+
+def _read_labels(file: Path, size: tuple[int, int]) -> np.ndarray:
+    """Object ids uint8 ``(height, width)`` of an annotation image."""
+    try:
+        labels = read_indexed_png(file)
+    except (VideoError, OSError) as error:
+        raise DatasetError(f"The mask '{file}' cannot be read: {error}") from error
+    _check_size(file, labels.shape, size)
+    return labels
+
+
+def _check_file(file: Path, size: tuple[int, int]) -> None:
+    _check_size(file, checked_size(reference(file), f"The mask '{file}'"), size)
+
+
+def _check_size(file: Path, found: tuple[int, ...], size: tuple[int, int]) -> None:
+    if found != size:
+        raise DatasetError(f"The mask '{file}' is {found[1]}x{found[0]} pixels, but its frame is {size[1]}x{size[0]}.")
