@@ -14,12 +14,21 @@ from .config import ConfigError, LoraOptions, OptimizerOptions, StageOptions
 
 
 def parameter_groups(model: nn.Module, stage: StageOptions, options: OptimizerOptions) -> list[dict[str, Any]]:
-    """AdamW's groups of what learns, by name: rate and decay.
+    """AdamW's groups of what learns: parameters that share a rate and a decay.
 
-    Vectors (biases, norms) and embeddings do not decay. The image encoder has its own rate, and each of its blocks
-    `vision_layer_decay` times that of the block after it (Bao et al., arXiv 2106.08254); its patch and position
-    embeddings count as a block before the first, its neck as the last.
+    Only the weights of linear layers and convolutions decay; biases, norms, embeddings and tokens do not. The image
+    encoder has its own rate, and each of its blocks `vision_layer_decay` times that of the block after it (Bao et al.,
+    arXiv 2106.08254); its patch and position embeddings count as a block before the first, its neck as the last.
+
+    Args:
+        model: an `EfficientTamVideoModel`, or a module that has one.
+        stage: gives the highest rates.
+        options: gives the decays.
+
+    Raises:
+        ConfigError: nothing is left to learn.
     """
+    decaying = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)}
     depth = 1 + max((int(n) for name, _ in model.named_parameters() for n in _BLOCK.findall(name)), default=-1)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -33,23 +42,22 @@ def parameter_groups(model: nn.Module, stage: StageOptions, options: OptimizerOp
                 rate *= options.vision_layer_decay ** (depth - 1 - int(block[1]))
             elif "patch_embed" in name:
                 rate *= options.vision_layer_decay**depth
-        decays = parameter.ndim > 1 and not _EMBEDDING.search(name)
-        key = (rate, options.weight_decay if decays else 0.0)
-        group = groups.setdefault(key, {"params": [], "lr": key[0], "weight_decay": key[1]})
+        weight_decay = options.weight_decay if id(parameter) in decaying else 0.0
+        group = groups.setdefault((rate, weight_decay), {"params": [], "lr": rate, "weight_decay": weight_decay})
         group["params"].append(parameter)
     if not groups:
-        raise ConfigError("Nothing is left to learn: `freeze` names every part of the model.")
+        raise ConfigError("Nothing is left to learn: `freeze` names every part that could. Freeze less.")
     return list(groups.values())
 
 
 _BLOCK = re.compile(r"vision_encoder\.layers\.(\d+)\.")
-_EMBEDDING = re.compile(
-    r"position_embeddings|positional_encoding|no_memory_embedding|no_object_pointer|_embed\.weight$|_token(s)?\.weight$"
-)
 
 
 def rate_at(step: int, stage: StageOptions) -> float:
-    """The share of the highest learning rate at a step of a stage: linear warm-up from 0, then a cosine."""
+    """The share of the highest learning rate at a step of a stage: a linear warm-up, then a cosine.
+
+    Step 0 has `1 / warmup_steps`, the last of the warm-up 1; after it the cosine falls from 1 towards `final_rate`.
+    """
     if step < stage.warmup_steps:
         return (step + 1) / stage.warmup_steps
     progress = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
@@ -57,17 +65,21 @@ def rate_at(step: int, stage: StageOptions) -> float:
 
 
 def freeze(model: nn.Module, parts: Iterable[str]) -> None:
-    """Let parts of a model keep their weights.
+    """Let parts of a model keep their weights; a frozen part's adapters do not learn either.
+
+    Args:
+        model: what has the parts.
+        parts: names of modules (`"vision_encoder"`, `"vision_encoder.layers.0"`) or of single parameters.
 
     Raises:
-        ConfigError: for a name that is no module of the model.
+        ConfigError: for a name that the model has not.
     """
-    modules = dict(model.named_modules())
+    known = {**dict(model.named_parameters()), **dict(model.named_modules())}
     for part in parts:
-        if part not in modules:
-            names = [name for name, _ in model.named_children()]
+        if part not in known:
+            names = ", ".join(name for name, _ in model.named_children())
             raise ConfigError(f"`freeze` names {part!r}, which is no part of the model. Its parts are {names}.")
-        modules[part].requires_grad_(False)
+        known[part].requires_grad_(False)
 
 
 class RunningAverage:
@@ -86,8 +98,9 @@ class RunningAverage:
         """Move towards the model's weights."""
         self.updates += 1
         weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        current = {n: p.detach() for n, p in model.named_parameters() if n in self.shadow}
-        torch._foreach_lerp_(list(self.shadow.values()), [current[n].float() for n in self.shadow], weight)
+        current = dict(model.named_parameters())
+        # The one form of it that weights in shards (FSDP) have too.
+        torch._foreach_lerp_(list(self.shadow.values()), [current[name].float() for name in self.shadow], weight)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` takes."""
@@ -106,21 +119,31 @@ class RunningAverage:
 def add_adapters(model: nn.Module, options: LoraOptions) -> None:
     """Freeze a model and give its linear layers low-rank adapters that learn (Hu et al., arXiv 2106.09685).
 
+    Nothing else learns: neither biases and norms nor the learned tokens of prompts and masks. Fresh adapters change no
+    output.
+
     Raises:
         ImportError: `peft` is not installed.
-        ConfigError: the model has none of the target modules.
+        ConfigError: a name in `target_modules` is no linear layer of the model.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ImportError("LoRA needs `peft`: pip install 'efficienttam-hf[lora]'.") from error
+        raise ImportError("LoRA needs `peft`: pip install efficienttam-hf[lora].") from error
+    modules = dict(model.named_modules())
+    for target in options.target_modules:
+        found = [module for name, module in modules.items() if f".{name}".endswith(f".{target}")]
+        if not found or not all(isinstance(module, nn.Linear) for module in found):
+            ends = {name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear)}
+            raise ConfigError(
+                f"`lora.target_modules` names {target!r}, and no linear layers of the model are called so. Some are "
+                f"called {', '.join(sorted(end for end in ends if not end.isdigit()))}; those in perceptrons end in "
+                "mlp.layers.0 and mlp.layers.1."
+            )
     config = LoraConfig(
         r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=options.target_modules
     )
-    try:
-        inject_adapter_in_model(config, model)
-    except ValueError as error:
-        raise ConfigError(f"`lora.target_modules` {options.target_modules}: {error}") from error
+    inject_adapter_in_model(config, model)
 
 
 def merged_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,113 @@
+"""Distillation: pull the image features of the model that learns towards those of a larger one.
+
+The teacher is the image encoder of any model of the SAM 2 family in Transformers. It sees the same frames at its own
+input size and normalisation, and learns nothing: it is hidden from PyTorch's bookkeeping, so that no optimizer, no
+checkpoint and no process group ever sees it. Where its features have another width, a 1x1 convolution translates; that
+one learns.
+
+The loss is one minus the cosine of the two feature vectors of each cell. It asks for the direction, which is what the
+following attention layers compare by, and not for the scale: SAM 2's neck ends in a convolution, EfficientTAM's in a
+normalisation, so that their scales have nothing to do with each other.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoModel
+
+from ..configuration_efficienttam import EfficientTamConfig
+from ..processing_efficienttam import EfficientTamVideoProcessor
+from .config import ConfigError, DistillationOptions
+
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureDistillation(nn.Module):
+    """A frozen teacher and the loss on image features; its only parameters are those of `projection`.
+
+    Args:
+        options: which teacher, and the loss's weight. The teacher is loaded here, in float32.
+        student_config: of the model that learns.
+
+    Attributes:
+        teacher: the teacher's image encoder, in evaluation mode.
+        projection: from the student's channels to the teacher's; the identity where they are as many.
+
+    Raises:
+        ConfigError: the teacher cannot be loaded, or has no image encoder of this family.
+    """
+
+    def __init__(self, options: DistillationOptions, student_config: EfficientTamConfig):
+        super().__init__()
+        self.weight = options.weight
+        # An attribute like any other, not a registered module.
+        self.__dict__["teacher"] = _load_image_encoder(options.teacher)
+
+        own = EfficientTamVideoProcessor.from_config(student_config).image_processor
+        mean, std = torch.tensor(own.image_mean), torch.tensor(own.image_std)
+        teacher_mean, teacher_std, self.teacher_size = mean, std, None
+        try:
+            theirs = AutoImageProcessor.from_pretrained(options.teacher)
+        except (OSError, ValueError):
+            logger.warning(
+                "The teacher %s comes without an image processor: it sees the student's pixels.", options.teacher
+            )
+        else:
+            teacher_mean, teacher_std = torch.tensor(theirs.image_mean), torch.tensor(theirs.image_std)
+            self.teacher_size = (theirs.size["height"], theirs.size["width"])
+        # One normalisation to the other: (pixels * std + mean - teacher_mean) / teacher_std.
+        self.register_buffer("scale", (std / teacher_std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", ((mean - teacher_mean) / teacher_std).view(1, 3, 1, 1), persistent=False)
+
+        width, teacher_width = student_config.vision_config.fpn_hidden_size, self.teacher.config.fpn_hidden_size
+        self.projection = (
+            nn.Identity() if width == teacher_width else nn.Conv2d(width, teacher_width, kernel_size=1, bias=False)
+        )
+
+    def forward(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """The weighted loss, a scalar: `weight` times 0 to 2, averaged over frames and cells.
+
+        Args:
+            pixels: (B, 3, height, width) frames, normalised as the student's.
+            features: (B, C, H, W), the student's features of them.
+        """
+        target = F.interpolate(
+            self._teacher_features(pixels).float(), features.shape[-2:], mode="bilinear", antialias=True
+        )
+        cosine = F.cosine_similarity(self.projection(features).float(), target, dim=1)
+        return self.weight * (1 - cosine.mean())
+
+    @torch.no_grad()
+    def _teacher_features(self, pixels: Tensor) -> Tensor:
+        """(B, C', H', W'): the teacher's coarsest map of the frames."""
+        if self.teacher.device != pixels.device:  # whoever moves this module does not see the teacher
+            self.teacher.to(pixels.device)
+        pixels = pixels * self.scale + self.shift
+        if self.teacher_size is not None:
+            pixels = F.interpolate(pixels, self.teacher_size, mode="bilinear", antialias=True)
+        return self.teacher(pixels).fpn_hidden_states[-1]
+
+
+def _load_image_encoder(name: str) -> nn.Module:
+    """The frozen image encoder of a model by its folder or Hub name."""
+    try:
+        model = AutoModel.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"`distillation.teacher` {name!r} is neither a folder nor a Hub name of a model: {error}"
+        ) from error
+    encoder = getattr(model, "vision_encoder", model)
+    if not hasattr(encoder.config, "fpn_hidden_size"):
+        raise ConfigError(
+            f"`distillation.teacher` {name!r} is a {type(model).__name__}, which gives no feature maps. Models of the "
+            "SAM 2 family do: Sam2Model, Sam2VideoModel, EdgeTamModel, EfficientTamModel, and their vision models."
+        )
+    return encoder.requires_grad_(False).eval()
+
+
+__all__ = ["FeatureDistillation"]
