@@ -1,0 +1,166 @@
+"""Every number a synthetic scene is drawn with, in one place, so that a training config can set any of them.
+
+Lengths are fractions of the frame's side (the square root of its area), times are frames, angles degrees. A pair is a
+range to draw from. Probabilities that belong together ("one of") are weights and need not sum to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """How scenes are drawn. See the module's first lines for the units.
+
+    Attributes:
+        min_visible: part of the image that every tracked object shows in the first frame at least.
+        min_shown_part: part of an object that nothing may hide in the first frame, of what is within the frame.
+        object_side: longest side of an object; drawn log-normally, then limited to this range.
+        object_side_median, object_side_spread: median of that side, and standard deviation of its logarithm.
+        max_untracked: at most so many moving things that are not tracked (distractors and occluders together).
+        aspect_ratios: width to height of the scene before it is squeezed into the image, as videos are squeezed into
+            the square input of a tracker; one is drawn. Empty: the image's own.
+
+        figure: how often an object has several parts with joints: people, animals, vehicles, clusters of things.
+        cutout: how often an object of one part has the outline of a cut-out, where there are any, not a drawn one.
+        own_colours, photo_surface, procedural_surface: weights of what covers an object: the cut-out's own colours,
+            a crop of a photograph, a procedural texture. What cannot be had is left out.
+        camouflage: how often an object is covered with the background's own texture.
+        regions: how often one outline is covered by two or three surfaces, as clothes do.
+        turning: how often an object that has another surface than its own looks like a solid that turns: the surface
+            rolls past and the outline changes.
+        shading: how often an object is lit from a side and darkens towards its rim.
+        soft_edge: how often an outline is softened.
+
+        still, wander, dart: weights of how an object moves: hardly, on a smooth path, suddenly from standing still.
+        speed: distance travelled in one frame, drawn log-uniformly.
+        fast, fast_speed: how often an object is fast, and then how fast.
+        leave: how often an object is fast and its path long enough to leave the frame and return.
+        walk: how often an object bobs and rocks as if walking.
+        turn: how often an object turns in the plane for good, rather than rocking a little.
+        turn_speed: degrees a frame of such a turn.
+        tilt: largest angle of turning in depth.
+        tilted: how often an object turns in depth.
+        scale_change: largest factor by which an object grows or shrinks in a clip.
+        deform: how often an object deforms; a figure of parts always moves its joints.
+        deformation: how far its points move, of the object's own side.
+
+        distractor: how often one of the tracked objects has a double, and again another one.
+        double_tracked: how often such a double is tracked itself, if there is room.
+        occluder: how often something untracked is in front.
+        crossing: how often an occluder or another object passes right over a tracked object.
+        orbit: how often two tracked objects pass each other in turns in front and behind.
+        clutter: how often things lie about on the background.
+
+        photo_background: how often the background is a photograph, where there are any.
+        background_side: how much larger than the view the background is.
+        midground: how often a second surface with its own parallax covers part of the background.
+        camera_still, camera_shake, camera_pan, camera_follow: weights of what the camera does.
+        camera_speed: distance it travels in a frame, drawn log-uniformly.
+        camera_zoom: largest factor of zoom in a clip.
+        camera_roll: largest angle of its roll.
+        parallax: the background's movement with the camera relative to the objects'.
+        defocus: how often the background is out of focus.
+        sway: how often the background deforms, as water and leaves do.
+
+        shutter: part of a frame's time during which motion blurs.
+        shadow: how often objects cast a shadow.
+        light: how often brightness, contrast and colour drift over the clip.
+        lamp: how often an uneven light moves over the scene.
+        noise: how often there is sensor noise.
+        noise_level: its standard deviation, of 255.
+        compression: how often frames are compressed as JPEG.
+        compression_quality: as JPEG encoders count it.
+        low_resolution: how often frames are enlarged from half their size.
+    """
+
+    min_visible: float = 0.004
+    min_shown_part: float = 0.35
+    object_side: Range = (0.1, 0.95)
+    object_side_median: float = 0.45
+    object_side_spread: float = 0.45
+    max_untracked: int = 3
+    aspect_ratios: tuple[float, ...] = (1.0, 4 / 3, 16 / 9, 16 / 9, 9 / 16)
+
+    figure: float = 0.25
+    cutout: float = 0.75
+    own_colours: float = 0.33
+    photo_surface: float = 0.5
+    procedural_surface: float = 0.17
+    camouflage: float = 0.07
+    regions: float = 0.25
+    turning: float = 0.25
+    shading: float = 0.8
+    soft_edge: float = 0.3
+
+    still: float = 0.15
+    wander: float = 0.7
+    dart: float = 0.15
+    speed: Range = (0.002, 0.05)
+    fast: float = 0.1
+    fast_speed: Range = (0.05, 0.15)
+    leave: float = 0.18
+    walk: float = 0.25
+    turn: float = 0.2
+    turn_speed: Range = (1.0, 15.0)
+    tilt: float = 55.0
+    tilted: float = 0.5
+    scale_change: float = 1.6
+    deform: float = 0.65
+    deformation: Range = (0.01, 0.08)
+
+    distractor: float = 0.3
+    double_tracked: float = 0.4
+    occluder: float = 0.35
+    crossing: float = 0.45
+    orbit: float = 0.2
+    clutter: float = 0.35
+
+    photo_background: float = 0.85
+    background_side: float = 1.6
+    midground: float = 0.25
+    camera_still: float = 0.2
+    camera_shake: float = 0.25
+    camera_pan: float = 0.3
+    camera_follow: float = 0.25
+    camera_speed: Range = (0.003, 0.06)
+    camera_zoom: float = 1.3
+    camera_roll: float = 8.0
+    parallax: Range = (0.4, 1.0)
+    defocus: float = 0.25
+    sway: float = 0.15
+
+    shutter: Range = (0.0, 0.7)
+    shadow: float = 0.25
+    light: float = 0.4
+    lamp: float = 0.2
+    noise: float = 0.5
+    noise_level: Range = (1.0, 8.0)
+    compression: float = 0.3
+    compression_quality: Range = (25, 90)
+    low_resolution: float = 0.15
+
+    @classmethod
+    def of(cls, given: SyntheticOptions | Mapping | None, **more) -> SyntheticOptions:
+        """Options from what a config has: options, a mapping of some of their fields, or nothing.
+
+        Raises:
+            ValueError: for a field there is none of.
+        """
+        values = {} if given is None else dict(vars(given) if isinstance(given, cls) else given)
+        values |= more
+        known = {field.name: field.default for field in fields(cls)}
+        if unknown := sorted(values.keys() - known.keys()):
+            raise ValueError(
+                f"There is no synthetic option {', '.join(map(repr, unknown))}. There are: {', '.join(known)}."
+            )
+        # YAML and JSON have lists where these options have tuples.
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+__all__ = ["SyntheticOptions"]
