@@ -5,6 +5,11 @@ the very code that tracks a video. What is new here is only who prompts, and tha
 All objects of a batch run in step with each other (their prompts fall on the same frames), so one `ObjectMemory` whose
 entries have O rows stands for all of them.
 
+Two things differ from SAM 2's published training. It shows a tracked frame also the pointers of conditioning frames
+ahead, which it does not when it tracks; here both are the same. And it feeds masks that are corrected back as they are;
+here their logits are clamped, as they are in a session. A frame whose mask was given is not judged in either: there is
+nothing that its losses could teach.
+
 `ClipTracker` is a module of its own so that DDP and FSDP can wrap it: its `forward` is where gradients begin.
 
 Shapes: T frames, B clips, O objects in all.
@@ -12,11 +17,13 @@ Shapes: T frames, B clips, O objects in all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..data.batch import ClipBatch
 from ..memory import FrameMemory, MemoryBank, ObjectMemory
@@ -92,19 +99,26 @@ class ClipTracker(nn.Module):
             feature_loss = self.distillation(pixels, features)
         features = features.unflatten(0, (num_frames, num_clips))
 
-        total, kept = None, {}
-        for frame, output in self._predictions(features, batch, plan):
-            void = None if batch.void is None else batch.void[frame, batch.clip_index]
+        total: ObjectLosses | None = None
+        iou = torch.full(batch.masks.shape[:2], torch.nan, device=pixels.device)
+        shown: dict[int, Tensor] = {}
+        # Of the several predictions of a corrected frame all count, and the last is kept.
+        for frame, output in self._walk(features, batch, plan):
+            shown[frame] = output.pred_masks.squeeze(1) > 0
+            if plan.conditioning.get(frame) == "mask":
+                continue
+            masks, void = batch.masks[frame], _void(batch, frame)
             losses = tracking_losses(
                 output.multimask_logits,
                 output.multimask_iou_scores,
                 output.object_score_logits,
-                batch.masks[frame],
+                masks,
                 void,
                 self.loss_options,
             )
             total = losses if total is None else total + losses
-            kept[frame] = output.pred_masks.detach().squeeze(1)
+            judged = torch.ones_like(masks) if void is None else ~void
+            iou[frame] = mask_iou(output.high_res_masks.squeeze(1) > 0, masks, judged)
         loss = total.total(self.loss_options).sum() / num_objects
         if feature_loss is not None:
             # An average already; it counts once a step as the others do.
@@ -112,17 +126,17 @@ class ClipTracker(nn.Module):
         return ClipOutput(
             loss=loss,
             object_losses=ObjectLosses(*(value.detach() for value in vars(total).values())),
-            iou=self._iou(kept, batch),
-            pred_masks=torch.stack([self._shown(kept, frame, batch) for frame in range(num_frames)]),
+            iou=iou,
+            pred_masks=torch.stack([shown[frame] for frame in range(num_frames)]),
             feature_loss=None if feature_loss is None else feature_loss.detach(),
         )
 
     # ------------------------------------------------------------------------------------------------ the clip's walk
 
-    def _predictions(
+    def _walk(
         self, features: Tensor, batch: ClipBatch, plan: PromptPlan
     ) -> Iterator[tuple[int, EfficientTamTrackingOutput]]:
-        """Every prediction that is to be judged, with its frame; the last one of a frame is what is remembered."""
+        """Every result, with its frame. Of a frame that is corrected there are several; the last is remembered."""
         user = SimulatedUser(self.user_options, batch.seeds.tolist())
         memory = ObjectMemory()
         tracked = [frame for frame in range(len(features)) if frame not in plan.conditioning]
@@ -132,9 +146,15 @@ class ClipTracker(nn.Module):
             frame_features = features[frame, batch.clip_index]
             kind = plan.conditioning.get(frame)
             if kind == "mask":
-                # The mask is the result: there is nothing to judge, only a memory to make.
                 masks = batch.masks[frame].unsqueeze(1).float()
-                output = self._step(frame_features, input_masks=masks, encode_memory=not is_last)
+                output = self._run(
+                    self.model.track_step,
+                    frame_features,
+                    input_masks=masks,
+                    mask_from_prompts=True,
+                    encode_memory=not is_last,
+                )
+                yield frame, output
             else:
                 for output in self._prompt_and_correct(frame_features, batch, plan, user, memory, frame, is_last):
                     yield frame, output
@@ -155,7 +175,7 @@ class ClipTracker(nn.Module):
         is_last: bool,
     ) -> Iterator[EfficientTamTrackingOutput]:
         """A frame's first prediction, from a prompt or from memory, and those after each correction of it."""
-        masks, config = batch.masks[frame], self.model.config
+        masks, void, config = batch.masks[frame], _void(batch, frame), self.model.config
         bank, conditioned, points, labels = None, None, None, None
         kind = plan.conditioning.get(frame)
         if kind == "point":
@@ -164,24 +184,29 @@ class ClipTracker(nn.Module):
             points, labels = user.box(masks, frame)
         else:
             bank = self._bank(memory, frame, features)
-            conditioned = self.model.condition_on_memory(features, bank)
+            conditioned = self._run(self.model.condition_on_memory, features, bank)
 
         clicks = self.user_options.correction_clicks if frame in plan.corrected else 0
         previous = None
         for click in range(clicks + 1):
             remember = click == clicks and not is_last
-            output = self._step(
+            output = self._run(
+                self.model.track_step,
                 features,
                 bank,
                 points,
                 labels,
                 previous_masks=previous,
+                mask_from_prompts=points is not None,
                 encode_memory=remember,
                 conditioned_features=conditioned,
             )
             yield output
             if click < clicks:
-                new_points, new_labels = user.correction(masks, output.high_res_masks[:, 0] > 0, frame, click)
+                predicted = output.high_res_masks.squeeze(1) > 0
+                if void is not None:  # nobody calls a pixel wrong that nobody judged
+                    predicted = torch.where(void, masks, predicted)
+                new_points, new_labels = user.correction(masks, predicted, frame, click)
                 points = new_points if points is None else torch.cat([points, new_points], dim=1)
                 labels = new_labels if labels is None else torch.cat([labels, new_labels], dim=1)
                 previous = output.pred_masks.clamp(-config.previous_mask_clamp, config.previous_mask_clamp)
@@ -193,35 +218,16 @@ class ClipTracker(nn.Module):
         )
         return selection.to_bank(features.device, features.dtype)
 
-    def _step(self, features: Tensor, *args, **kwargs) -> EfficientTamTrackingOutput:
+    def _run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Call a part of the model, with its activations kept or recomputed as `checkpoint_steps` says."""
         if self.checkpoint_steps and torch.is_grad_enabled():
-            return torch.utils.checkpoint.checkpoint(
-                self.model.track_step, features, *args, use_reentrant=False, **kwargs
-            )
-        return self.model.track_step(features, *args, **kwargs)
+            return checkpoint(function, *args, use_reentrant=False, **kwargs)
+        return function(*args, **kwargs)
 
-    # ----------------------------------------------------------------------------------------------------- reporting
 
-    @staticmethod
-    def _shown(kept: dict[int, Tensor], frame: int, batch: ClipBatch) -> Tensor:
-        """bool (O, h, w): the mask kept of a frame, at the decoder's resolution."""
-        if frame in kept:
-            return kept[frame] > 0
-        size = next(iter(kept.values())).shape[-2:]
-        return nn.functional.adaptive_avg_pool2d(batch.masks[frame].float(), size) >= 0.5
-
-    def _iou(self, kept: dict[int, Tensor], batch: ClipBatch) -> Tensor:
-        masks = batch.masks
-        iou = torch.full(masks.shape[:2], torch.nan, device=masks.device)
-        for frame, logits in kept.items():
-            full_size = nn.functional.interpolate(
-                logits.float().unsqueeze(1), size=masks.shape[-2:], mode="bilinear", align_corners=False
-            ).squeeze(1)
-            judged = torch.ones_like(masks[frame])
-            if batch.void is not None:
-                judged = ~batch.void[frame, batch.clip_index]
-            iou[frame] = mask_iou(full_size > 0, masks[frame], judged)
-        return iou
+def _void(batch: ClipBatch, frame: int) -> Tensor | None:
+    """bool (O, height, width): the pixels of a frame that nobody judged, for each object."""
+    return None if batch.void is None else batch.void[frame, batch.clip_index]
 
 
 __all__ = ["ClipOutput", "ClipTracker"]

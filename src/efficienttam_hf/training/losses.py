@@ -6,6 +6,10 @@ present. Of several proposed masks only the one that fits best is pulled towards
 may keep its several answers; the predicted IoU of all is supervised. An object that is not on the frame has no mask to
 learn from: only its presence counts.
 
+Three things differ from SAM 2's published losses. Proposals are compared as they are, not after an object that is
+judged absent is blanked, so that the mask of an object that is missed still learns. Pixels may be void: nobody judged
+them, and they count nowhere. Presence is plain cross-entropy, which is what the settings there make of a focal loss.
+
 Shapes: O objects, K proposed masks, (h, w) the size the masks are compared at.
 """
 
@@ -30,7 +34,7 @@ class LossOptions:
         supervise_all_iou: whether the predicted IoU of all proposals is supervised, or only that of the best.
         full_resolution: whether masks are compared at the model's input size, as published, or at that of the
             predicted masks, a quarter of it, against the share of each cell that the object covers. The latter costs a
-            sixteenth, which counts on a CPU.
+            sixteenth, in time and in memory.
     """
 
     focal_weight: float = 20.0
@@ -42,6 +46,13 @@ class LossOptions:
     iou_l1: bool = True
     supervise_all_iou: bool = True
     full_resolution: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("focal_weight", "dice_weight", "iou_weight", "presence_weight", "focal_gamma"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        if not self.focal_alpha <= 1:
+            raise ValueError(f"focal_alpha must be at most 1, or below 0 for none, got {self.focal_alpha}.")
 
 
 @dataclass
@@ -69,38 +80,53 @@ class ObjectLosses:
 def focal_loss(logits: Tensor, targets: Tensor, judged: Tensor, alpha: float, gamma: float) -> Tensor:
     """Sigmoid focal loss (Lin et al., arXiv 1708.02002), averaged over judged pixels.
 
+    For targets between 0 and 1 it is the quality focal loss (Li et al., arXiv 2006.04388), least where the prediction
+    is the target.
+
     Args:
         logits: (..., h, w).
         targets: (..., h, w) between 0 and 1.
-        judged: (..., h, w) of 0 and 1: which pixels count.
+        judged: how much each pixel counts, 0 to 1; of a shape that broadcasts to the logits'.
         alpha, gamma: see `LossOptions`.
 
     Returns:
         (...): one number a mask; 0 where no pixel is judged.
     """
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    probabilities = logits.sigmoid()
-    loss = loss * (probabilities - targets).abs() ** gamma  # 1 - p_t, for targets of 0 and 1
+    loss = loss * (logits.sigmoid() - targets).abs() ** gamma  # 1 - p_t, for targets of 0 and 1
     if alpha >= 0:
         loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
-    judged = judged.expand_as(loss)
-    return (loss * judged).sum((-2, -1)) / judged.sum((-2, -1)).clamp(min=1)
+    return (loss * judged).sum((-2, -1)) / judged.expand_as(loss).sum((-2, -1)).clamp(min=1)
 
 
 def dice_loss(logits: Tensor, targets: Tensor, judged: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient, with one pixel added to both sides; shapes as in `focal_loss`."""
-    probabilities = logits.sigmoid() * judged
-    targets = targets * judged
-    overlap = 2 * (probabilities * targets).sum((-2, -1))
-    return 1 - (overlap + 1) / (probabilities.sum((-2, -1)) + targets.sum((-2, -1)) + 1)
+    """One minus the soft Dice coefficient, with one pixel added to both sides; shapes as in `focal_loss`.
+
+    Where a target is between 0 and 1, what it shares with a prediction is the smaller of the two, not their product:
+    so the target itself is the best prediction (Wang et al., arXiv 2303.16296).
+    """
+    probabilities = logits.sigmoid()
+    shared = (torch.minimum(probabilities, targets) * judged).sum((-2, -1))
+    areas = ((probabilities + targets) * judged).sum((-2, -1))
+    return 1 - (2 * shared + 1) / (areas + 1)
 
 
 def mask_iou(predicted: Tensor, targets: Tensor, judged: Tensor) -> Tensor:
-    """IoU of boolean masks (..., h, w) over judged pixels; two empty masks agree entirely."""
-    judged = judged.bool()
-    intersection = (predicted & targets & judged).sum((-2, -1))
-    union = ((predicted | targets) & judged).sum((-2, -1))
-    return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
+    """IoU of masks over judged pixels; two empty masks agree entirely.
+
+    Args:
+        predicted: bool (..., h, w).
+        targets: (..., h, w), bool, or from 0 to 1 where a pixel stands for several of which the object covers a share.
+        judged: how much each pixel counts, 0 to 1; of a shape that broadcasts to the masks'.
+
+    Returns:
+        float32 (...).
+    """
+    predicted, targets = predicted.float(), targets.float()
+    both = predicted * targets
+    intersection = (both * judged).sum((-2, -1))
+    union = ((predicted + targets - both) * judged).sum((-2, -1))
+    return torch.where(union > 0, intersection / union, 1.0)
 
 
 def tracking_losses(
@@ -123,20 +149,22 @@ def tracking_losses(
     """
     mask_logits, iou_scores = mask_logits.float(), iou_scores.float()
     present = targets.flatten(1).any(1)
-    true_masks = targets[:, None].float()
-    judged = torch.ones_like(true_masks) if void is None else (~void)[:, None].float()
+    true_masks = targets.unsqueeze(1).float()
+    judged = true_masks.new_ones(1, 1, 1, 1) if void is None else (~void).unsqueeze(1).float()
     if options.full_resolution:
         mask_logits = F.interpolate(mask_logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
     else:
+        # Of each cell the share that is judged, and of that the share that the object covers.
         size = mask_logits.shape[-2:]
-        true_masks = F.adaptive_avg_pool2d(true_masks, size)
-        judged = (F.adaptive_avg_pool2d(judged, size) > 0.5).float()
+        covered = F.adaptive_avg_pool2d(true_masks * judged, size)
+        judged = F.adaptive_avg_pool2d(judged, size)
+        true_masks = torch.where(judged > 0, covered / judged, 0.0)
 
     expanded = true_masks.expand_as(mask_logits)
     focal = focal_loss(mask_logits, expanded, judged, options.focal_alpha, options.focal_gamma)
     dice = dice_loss(mask_logits, expanded, judged)
     with torch.no_grad():
-        true_iou = mask_iou(mask_logits > 0, expanded >= 0.5, judged)
+        true_iou = mask_iou(mask_logits > 0, expanded, judged)
     iou = (iou_scores - true_iou).abs() if options.iou_l1 else (iou_scores - true_iou) ** 2
 
     best = (options.focal_weight * focal + options.dice_weight * dice).argmin(1, keepdim=True)

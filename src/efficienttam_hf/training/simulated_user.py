@@ -2,9 +2,13 @@
 
 As SAM 2 is trained (arXiv 2408.00714, section D.2.2, and its published training settings), a clip begins with a mask, a
 box or a click on its first frame, maybe on a second one, and some frames are corrected with clicks in what is wrong.
-Which frames and what kind of prompt is one choice for a whole batch (`plan`), so that its objects run together; where a
-click lands is drawn for every object from its own seed, so that it does not depend on what else is in the batch or on
-how many processes share the work.
+Which frames and what kind of prompt is one choice for a whole batch (`plan_prompts`), so that its objects run together;
+where a click lands is drawn for every object from its own seed, so that it does not depend on what else is in the batch
+or on how many processes share the work.
+
+Four things differ from the published code. Which corrections ignore the prediction is drawn for each object, not for
+the batch. Where a prediction has no error, the click goes on the object, not beside it. An object that is absent from a
+frame with boxes is clicked beside, not given a box of no size. One frame of a clip at least is left to be tracked.
 
 Shapes: O objects, K points; points are (x, y) in pixels of the model's input.
 """
@@ -37,9 +41,10 @@ class UserOptions:
         random_frame_counts: whether these two numbers are drawn (conditioning frames from 1, corrected frames from the
             number of those, to the maximum), or always the maximum.
         corrected_is_conditioning: whether a tracked frame that was corrected counts as a conditioning frame after that.
-        correction_clicks: clicks a corrected frame gets after its first prompt, one after the other.
+        correction_clicks: clicks a corrected frame gets after its first prompt, one after the other; 0 for no
+            corrections.
         click_on_object_probability: of a correction that ignores the prediction and clicks anywhere on the object.
-        box_noise: a box's sides move by up to this share of its size,
+        box_noise: a box's sides move by up to this share of its size, at most a half,
         max_box_noise: and by no more than this many pixels.
     """
 
@@ -58,7 +63,10 @@ class UserOptions:
         for name in ("point_probability", "box_probability", "click_on_object_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
-        for name, least in (("max_conditioning_frames", 1), ("max_corrected_frames", 0), ("correction_clicks", 0)):
+        if not 0 <= self.box_noise <= 0.5:
+            raise ValueError(f"box_noise must be between 0 and 0.5, got {self.box_noise}.")
+        smallest = {"max_conditioning_frames": 1, "max_corrected_frames": 0, "correction_clicks": 0, "max_box_noise": 0}
+        for name, least in smallest.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
 
@@ -81,7 +89,7 @@ def plan_prompts(num_frames: int, options: UserOptions, rng: np.random.Generator
     by_points = num_frames == 1 or rng.random() < options.point_probability
     # At least one frame of a clip is left to be tracked.
     most_conditioning = min(options.max_conditioning_frames, max(1, num_frames - 1))
-    most_corrected = min(options.max_corrected_frames, num_frames)
+    most_corrected = min(options.max_corrected_frames, num_frames) if options.correction_clicks else 0
     num_conditioning, num_corrected = most_conditioning, most_corrected
     if options.random_frame_counts:
         num_conditioning = int(rng.integers(1, most_conditioning + 1))
@@ -97,9 +105,9 @@ def plan_prompts(num_frames: int, options: UserOptions, rng: np.random.Generator
     return PromptPlan(dict(zip(frames, kinds, strict=True)), sorted(corrected))
 
 
-def uniform(seeds: Sequence[int], *key: int) -> np.ndarray:
-    """Numbers in [0, 1), one for each seed: a function of the seed and the key alone, float64 (O,)."""
-    return np.array([generator_of(seed, *key).random() for seed in seeds])
+def uniform(seeds: Sequence[int], *key: int) -> Tensor:
+    """Numbers in [0, 1), one for each seed: a function of the seed and the key alone, float32 (O,) on the CPU."""
+    return torch.from_numpy(np.array([generator_of(seed, *key).random(dtype=np.float32) for seed in seeds]))
 
 
 def sample_pixels(regions: Tensor, where: Tensor) -> Tensor:
@@ -115,9 +123,9 @@ def sample_pixels(regions: Tensor, where: Tensor) -> Tensor:
     width = regions.shape[-1]
     regions = regions.flatten(1)
     regions = regions | ~regions.any(1, keepdim=True)
-    order = regions.cumsum(1)
+    order = regions.cumsum(1, dtype=torch.int32)  # of the region's pixels, the how manieth is this one
     count = order[:, -1:]
-    rank = (where.to(order.device).unsqueeze(1) * count).long().clamp(max=count - 1) + 1
+    rank = (where.to(order.device).unsqueeze(1) * count).int().minimum(count - 1) + 1
     index = torch.searchsorted(order, rank).squeeze(1)
     return torch.stack([index % width, index // width], dim=-1).float()
 
@@ -141,7 +149,7 @@ class SimulatedUser:
             masks: bool (O, height, width), the true masks of that frame.
             frame: its number in the clip.
         """
-        return self._click(masks, ~masks, frame, 0)
+        return self._click(masks, masks, frame, 0)
 
     def correction(self, masks: Tensor, predicted: Tensor, frame: int, click: int) -> tuple[Tensor, Tensor]:
         """A click in what is wrong: points (O, 1, 2), labels (O, 1), positive on what was missed.
@@ -151,25 +159,17 @@ class SimulatedUser:
             frame: its number in the clip.
             click: the how manieth correction there, from 0.
         """
-        missed, wrong = masks & ~predicted, predicted & ~masks
+        errors = masks ^ predicted
         # Some clicks ignore the prediction. So does a click where nothing is wrong: there is no error to point at.
-        blind = torch.from_numpy(uniform(self.seeds, frame, click, 1) < self.options.click_on_object_probability).to(
-            masks.device
-        )
-        blind = (blind | ~(missed | wrong).flatten(1).any(1))[:, None, None]
-        absent = ~masks.flatten(1).any(1)[:, None, None]
-        missed = torch.where(blind, masks, missed)
-        wrong = torch.where(blind, absent.expand_as(wrong), wrong)
-        return self._click(missed, wrong, frame, click + 1)
+        blind = (uniform(self.seeds, frame, click, 1) < self.options.click_on_object_probability).to(masks.device)
+        blind = blind | ~errors.flatten(1).any(1)
+        return self._click(torch.where(blind[:, None, None], masks, errors), masks, frame, click + 1)
 
-    def _click(self, positive: Tensor, negative: Tensor, frame: int, draw: int) -> tuple[Tensor, Tensor]:
-        """A click in the positive or the negative region: the first click in a region, else in either by area."""
-        if draw == 0:
-            negative = negative & ~positive.flatten(1).any(1)[:, None, None]
-        where = torch.from_numpy(uniform(self.seeds, frame, draw, 0))
-        points = sample_pixels(positive | negative, where)
+    def _click(self, regions: Tensor, masks: Tensor, frame: int, draw: int) -> tuple[Tensor, Tensor]:
+        """A click in each region, or anywhere if that is empty; positive if it is on the object."""
+        points = sample_pixels(regions, uniform(self.seeds, frame, draw, 0))
         x, y = points.long().unbind(1)
-        labels = positive[torch.arange(len(positive), device=positive.device), y, x]
+        labels = masks[torch.arange(len(masks), device=masks.device), y, x]
         return points.unsqueeze(1), labels.long().unsqueeze(1)
 
     def box(self, masks: Tensor, frame: int) -> tuple[Tensor, Tensor]:
@@ -189,8 +189,8 @@ class SimulatedUser:
         corners = torch.stack([left, top, right, bottom], dim=1).float()
         size = torch.stack([right - left, bottom - top], dim=1).float().repeat(1, 2)
         reach = (size * self.options.box_noise).clamp(max=self.options.max_box_noise)
-        shift = np.stack([uniform(self.seeds, frame, side, 2) for side in range(4)], axis=1)
-        corners = corners + reach * torch.from_numpy(2 * shift - 1).to(reach)
+        shift = torch.stack([uniform(self.seeds, frame, side, 2) for side in range(4)], dim=1)
+        corners = corners + reach * (2 * shift - 1).to(reach.device)
         corners = corners.clamp(min=0).minimum(corners.new_tensor([width - 1, height - 1, width - 1, height - 1]))
 
         points = corners.view(-1, 2, 2)
