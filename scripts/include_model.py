@@ -30,7 +30,9 @@ def main() -> None:
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     size = sum(value.nbytes for value in weights.values())
     if size > LARGEST:
-        parser.error(f"{args.checkpoint} is {size / 2**20:.1f} MiB in half precision; {LARGEST / 2**20:.0f} is the most")
+        parser.error(
+            f"{args.checkpoint} is {size / 2**20:.1f} MiB in half precision; {LARGEST / 2**20:.0f} is the most"
+        )
     if any(not value.isfinite().all() for value in weights.values()):
         parser.error(f"{args.checkpoint} has weights beyond the range of half precision")
 

@@ -45,8 +45,23 @@ def copy_remote_code(folder: str | Path) -> None:
             shutil.copyfile(source, target)
 
 
+def included_checkpoint(name: str | Path) -> str | Path:
+    """The folder of a model that comes with this package, for its name (`"efficienttam-nano"`).
+
+    Anything else, and a folder of that name where you are, is returned as it is.
+    """
+    folder = Path(__file__).resolve().parent / "pretrained" / str(name)
+    is_name = Path(name).name == str(name)
+    return folder if is_name and not Path(name).is_dir() and (folder / "config.json").is_file() else name
+
+
 class RemoteCode:
-    """Mixin of what can be saved: the folder also gets the code that `trust_remote_code=True` needs."""
+    """Mixin of what is loaded and saved: by the names of included models too, and with the code for remote use."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in Transformers; `"efficienttam-nano"` is the model that comes with this package."""
+        return super().from_pretrained(included_checkpoint(pretrained_model_name_or_path), *args, **kwargs)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
@@ -557,7 +572,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 # Not published: small models of ours, for CPUs, trained with this package.
 SMALL_PRESETS: dict[str, dict[str, Any]] = {
     "efficienttam_nano": {
-        "image_size": 256,
+        "image_size": 320,
         "vision_config": {
             "hidden_size": 192,
             "num_hidden_layers": 8,

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..video_session import EndOfVideoError
-from . import convert, segment, track, train
+from . import convert, finetune, segment, track, train
 
 
 # What the package raises for bad input: the message is for the user. Anything else is a failure of ours.
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (track, segment, train, convert):
+    for command in (track, segment, finetune, train, convert):
         command.add_parser(commands, parents=[common])
     return parser
 

@@ -12,21 +12,18 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-HOW_TO_GET_A_MODEL = """\
-No trained model comes with this package yet. To get one, convert a checkpoint that EfficientTAM's authors published:
-
-    python scripts/convert_published.py efficienttam_s
-        (in a clone of this package's repository) downloads it from the Hugging Face Hub and converts it, or
-    efficienttam convert efficienttam_s.pt checkpoints/efficienttam_s --variant efficienttam_s
-        converts a file that you have;
-
-then give the folder: --model checkpoints/efficienttam_s"""
+DEFAULT_MODEL = "efficienttam-nano"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--device` and `--dtype`."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="FOLDER|HUB_ID", help="a converted checkpoint: a folder, or an id on the Hub")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        default=DEFAULT_MODEL,
+        help=f"a folder, an id on the Hub, or {DEFAULT_MODEL} (default), the small model that comes with this package",
+    )
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): the best there is")
     group.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the network")
 
@@ -75,7 +72,7 @@ def load_model(model_class: type, source: str, device: torch.device, dtype: str)
 
     Args:
         model_class: `EfficientTamModel` or `EfficientTamVideoModel`.
-        source: a folder or an id on the Hub.
+        source: a folder, an id on the Hub, or the name of a model that comes with this package.
 
     Raises:
         ValueError, OSError: if there is no EfficientTAM model at `source`.
@@ -83,16 +80,19 @@ def load_model(model_class: type, source: str, device: torch.device, dtype: str)
     import torch
     from transformers import PreTrainedConfig
 
+    from ..configuration_efficienttam import included_checkpoint
     from ..processing_efficienttam import EfficientTamVideoProcessor
 
     quiet_transformers()
-    path = Path(source)
+    path = Path(included_checkpoint(source))
     if path.is_file():
         raise ValueError(
             f"--model takes a folder; '{source}' is a file. If it is a published checkpoint, convert it first: "
             f"efficienttam convert {source} FOLDER --variant NAME"
         )
-    if not path.is_dir() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
+    if path.is_dir():
+        source = str(path)
+    elif source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise FileNotFoundError(f"There is no folder '{source}' with a model in it.")
     if path.is_dir() and not (path / "config.json").is_file():
         raise FileNotFoundError(f"The folder '{source}' holds no model: there is no config.json in it.")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .common import (
-    HOW_TO_GET_A_MODEL,
     add_model_arguments,
     add_size_argument,
     choose_device,
@@ -64,8 +63,6 @@ def run(args: argparse.Namespace) -> int:
     from ..modeling_efficienttam import EfficientTamModel
 
     check_order(args)
-    if args.model is None:
-        raise ValueError(f"--model is needed.\n{HOW_TO_GET_A_MODEL}")
     if args.everything == bool(args.prompts):
         raise ValueError(
             "What is to be segmented? Give prompts, such as --point X,Y or --box X0,Y0,X1,Y1, or --everything"

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import (
-    HOW_TO_GET_A_MODEL,
     ResizedFrames,
     add_model_arguments,
     add_size_argument,
@@ -34,6 +33,22 @@ if TYPE_CHECKING:
     from .outputs import TrackFolder
 
 DEFAULT_OUT = Path("efficienttam-out")
+
+# Without a video: an animal that walks, and another that passes in front of it.
+DEMO_SIZE, DEMO_FRAMES, DEMO_SEED, DEMO_CLIP = (360, 640), 33, 3, 2
+DEMO_SCENE = {
+    "aspect_ratios": (),
+    "figure": 0.9,
+    "still": 0.0,
+    "leave": 0.0,
+    "occluder": 0.3,
+    "max_untracked": 2,
+    "noise": 0.0,
+    "compression": 0.0,
+    "low_resolution": 0.0,
+    "camouflage": 0.0,
+    "fast": 0.0,
+}
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -74,8 +89,6 @@ def run(args: argparse.Namespace) -> int:
 
     check_order(args)
     given, out, overwrite = args.prompts, args.out, args.overwrite
-    if args.model is None and (args.video is not None or given):
-        raise ValueError(f"--model is needed.\n{HOW_TO_GET_A_MODEL}")
     if args.video is None:
         # Our own folder of a clip that is always the same: a second run may replace the first.
         overwrite = overwrite or out is None
@@ -83,9 +96,6 @@ def run(args: argparse.Namespace) -> int:
         video, click = _make_clip(out / "synthetic-clip.mp4")
         given = given or (GivenPrompt("point", click, 1, None),)
         print(f"No VIDEO was given, so here is a synthetic clip: {video}")
-        if args.model is None:
-            print(f"It was not tracked. {HOW_TO_GET_A_MODEL}")
-            return 0
     else:
         video = args.video
     if not given:
@@ -105,15 +115,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_clip(path: Path) -> tuple[Path, tuple[float, float]]:
     """Write the synthetic clip as a video file; the file, and a click on its object."""
-    from ..synthetic_clip import make_clip
+    from ..data.synthetic import SyntheticClips
+    from ..evaluation.semi_supervised import center_click
     from ..video_writer import VideoWriter
 
-    clip = make_clip()
-    height, width = clip.masks.shape[1:]
+    (height, width), num_frames = DEMO_SIZE, DEMO_FRAMES
+    clip = SyntheticClips((height, width), num_frames, max_objects=1, seed=DEMO_SEED, options=DEMO_SCENE)[DEMO_CLIP]
     with VideoWriter(path, 24, width, height, crf=12) as writer:
-        for frame in clip.frames:
+        for frame in clip.frames.permute(0, 2, 3, 1).numpy():
             writer.write(frame)
-    return path, clip.click
+    return path, center_click(clip.masks[0, 0].numpy())
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import sys
 from pathlib import Path
 
 
@@ -12,7 +14,8 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model, from scratch or from a checkpoint",
-        description="Train EfficientTAM. With several processes: accelerate launch -m efficienttam_hf.cli train ...",
+        description="Train EfficientTAM. In several processes: accelerate launch -m efficienttam_hf.cli train ..., or "
+        "on a CPU torchrun --nproc-per-node 2 -m efficienttam_hf.cli train ...",
         epilog="All fields are documented in efficienttam_hf/training/config.py and docs/training.md.",
         **options,
     )
@@ -29,21 +32,35 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..training.config import ConfigError, load_config
+    from ..training.config import ConfigError, load_config, read_values
     from ..training.loop import TrainingError, train
 
-    logging.basicConfig(level=logging.WARNING)
-    flags = {name: getattr(args, name) for name in ("model", "output", "seed") if getattr(args, name) is not None}
-    overrides = [f"{name}={value}" for name, value in flags.items()] + args.overrides
-    if args.config is None and not overrides:
+    quiet_libraries()
+    values = {} if args.config is None else read_values(args.config)
+    given = {name: getattr(args, name) for name in ("model", "output", "seed") if getattr(args, name) is not None}
+    if not (values or given or args.overrides):
         raise ConfigError("Which run? Give --config FILE, or at least --model and --output.")
+    is_main = os.environ.get("RANK", "0") == "0"
     try:
-        result = train(load_config(args.config, overrides), resume=args.resume)
-    except TrainingError as error:
-        raise SystemExit(f"efficienttam: error: {error}") from error
+        result = train(load_config({**values, **given}, args.overrides), resume=args.resume)
+    except (ConfigError, TrainingError) as error:
+        if is_main:  # all processes find these
+            print(f"efficienttam: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    if not is_main:
+        return 130 if result.stopped else 0
     score = "" if result.score is None else f", J&F {result.score:.1f} (best {result.best_score:.1f})"
     if result.stopped:
         print(f"Stopped after step {result.steps}{score}. {result.checkpoint} is saved; --resume goes on from it.")
         return 130
-    print(f"Done: {result.steps} steps{score}. The model is in {Path(result.checkpoint).parents[1] / 'last'}.")
+    print(f"Done: {result.steps} steps{score}. The model is in {result.checkpoint.parents[1] / 'last'}.")
     return 0
+
+
+def quiet_libraries() -> None:
+    """Keep what other libraries say, and their progress bars, from between our lines."""
+    from .common import quiet_transformers
+
+    logging.basicConfig(level=logging.WARNING, format="efficienttam: %(message)s")
+    logging.getLogger("efficienttam_hf").setLevel(logging.INFO)
+    quiet_transformers()

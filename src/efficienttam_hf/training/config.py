@@ -6,6 +6,7 @@ and refuses what it does not know, by name, before anything starts.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 import typing
@@ -14,8 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.semi_supervised import Prompt
 from .losses import LossOptions
 from .simulated_user import UserOptions
+
+
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 class ConfigError(ValueError):
@@ -33,8 +38,8 @@ class StageOptions:
             ends with has the last stage's size.
         num_frames: frames of a clip; 1 trains on images.
         batch_size: clips a step, over all processes and accumulated micro-batches.
-        micro_batch_size: clips that run at once on one process; `None` for all of its share. What does not fit is
-            accumulated.
+        micro_batch_size: clips that run at once on one process; `None` for all of its share. Their gradients are
+            accumulated to those of the batch.
         max_objects: objects of a clip, at most.
         learning_rate: highest rate; of the image encoder's parts it is further scaled, see `OptimizerOptions`.
         vision_learning_rate: the image encoder's highest rate, if it is another.
@@ -55,6 +60,10 @@ class StageOptions:
     warmup_steps: int = 50
     final_rate: float = 0.1
     user: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "steps", "image_size", "num_frames", "batch_size", "micro_batch_size", "max_objects")
+        _at_least(0, self, "learning_rate", "vision_learning_rate", "warmup_steps", "final_rate")
 
 
 @dataclass
@@ -78,6 +87,10 @@ class SourceOptions:
     weight: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"`weight` must be above 0, got {self.weight}. Leave a source out rather than weigh it 0.")
+
 
 @dataclass
 class OptimizerOptions:
@@ -95,6 +108,11 @@ class OptimizerOptions:
     vision_layer_decay: float = 1.0
     max_grad_norm: float = 0.1
 
+    def __post_init__(self) -> None:
+        _at_least(0, self, "eps", "weight_decay", "vision_layer_decay", "max_grad_norm")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"`betas` must be from 0 to below 1, got {self.betas}.")
+
 
 @dataclass
 class LoraOptions:
@@ -111,6 +129,9 @@ class LoraOptions:
     alpha: float = 16.0
     dropout: float = 0.0
     target_modules: list[str] = field(default_factory=lambda: ["qkv", "proj", "q_proj", "k_proj", "v_proj", "o_proj"])
+
+    def __post_init__(self) -> None:
+        _at_least(0, self, "rank", "dropout")
 
 
 @dataclass
@@ -134,8 +155,8 @@ class EvaluationOptions:
         kind, root, split, sequences: which videos, as in `SourceOptions`; no `kind` for no evaluation.
         options: of the dataset loader.
         prompt: `"mask"`, `"box"` or `"click"`.
-        every: steps between evaluations; the end of a run is always evaluated.
-        max_frames: only so many frames of each video.
+        every: steps between evaluations; 0 for the end of the run only, which is always evaluated.
+        max_frames: only so many frames of each video, at least 3: the first and the last do not count.
     """
 
     kind: str | None = None
@@ -146,6 +167,12 @@ class EvaluationOptions:
     prompt: str = "mask"
     every: int = 1000
     max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(0, self, "every")
+        _at_least(3, self, "max_frames")
+        if self.prompt not in typing.get_args(Prompt):
+            raise ValueError(f"`prompt` must be one of {', '.join(typing.get_args(Prompt))}, got {self.prompt!r}.")
 
 
 @dataclass
@@ -195,67 +222,83 @@ class TrainingConfig:
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise ConfigError("`stages` is empty: a run needs at least one stage.")
-        if not self.data:
-            raise ConfigError("`data` is empty: a run needs at least one source of clips.")
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise ConfigError(f"`precision` must be no, bf16 or fp16, got {self.precision!r}.")
-        for i, stage in enumerate(self.stages):
-            for name in ("steps", "num_frames", "batch_size", "max_objects"):
-                if getattr(stage, name) < 1:
-                    raise ConfigError(f"`stages[{i}].{name}` must be at least 1, got {getattr(stage, name)}.")
-            self.user_of(stage)
+        for name in ("stages", "data"):
+            if not getattr(self, name):
+                raise ValueError(f"`{name}` is empty: a run needs at least one.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"`ema_decay` must be from 0 to below 1, got {self.ema_decay}.")
+        _at_least(0, self, "seed", "workers", "log_every", "overlay_every", "checkpoint_every")
+        _at_least(1, self, "keep_checkpoints")
+        for number in range(len(self.stages)):
+            self.user_of(number)
 
     @property
     def total_steps(self) -> int:
         """Optimisation steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
-    def user_of(self, stage: StageOptions) -> UserOptions:
-        """How the simulated user behaves in a stage."""
-        return _build(UserOptions, {**dataclasses.asdict(self.user), **stage.user}, "stages.user")
+    def user_of(self, number: int) -> UserOptions:
+        """How the simulated user behaves in a stage, by its number from 0."""
+        options = {**dataclasses.asdict(self.user), **self.stages[number].user}
+        return build_options(UserOptions, options, f"stages[{number}].user")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `load_config` reads them."""
         return dataclasses.asdict(self)
 
 
-def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> TrainingConfig:
-    """A run's configuration from a file and `key.path=value` overrides (values as YAML; list items by number).
+def load_config(source: str | Path | dict[str, Any], overrides: Iterable[str] = ()) -> TrainingConfig:
+    """A run's configuration.
+
+    Args:
+        source: a YAML or JSON file, or its content as plain values. What is not there is by default.
+        overrides: `key.path=value`, which go before the source. Values are YAML, items of lists go by their number.
 
     Raises:
         ConfigError: unreadable file, unknown field, or a value of the wrong type.
     """
-    import yaml
-
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            # JSON is YAML; one parser reads both.
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise ConfigError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is neither YAML nor JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} must hold a mapping of fields, got {type(values).__name__}.")
+    values = copy.deepcopy(source) if isinstance(source, dict) else read_values(source)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"An override is written key.path=value, got {override!r}.")
-        _assign(values, key, yaml.safe_load(text))
-    return config_from_dict(values)
+        _assign(values, key, _parse(text, override))
+    return build_options(TrainingConfig, values, "")
 
 
-def config_from_dict(values: dict[str, Any]) -> TrainingConfig:
-    """A run's configuration from plain values; raises `ConfigError` as `load_config` does."""
-    return _build(TrainingConfig, values, "")
+def read_values(path: str | Path) -> dict[str, Any]:
+    """What a YAML or JSON file has, to be given to `load_config`.
+
+    Raises:
+        ConfigError: no such file, or something else in it.
+    """
+    try:
+        values = _parse(Path(path).read_text(encoding="utf-8"), str(path)) or {}
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of fields, got {type(values).__name__}.")
+    return values
+
+
+def _parse(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)  # JSON is YAML: one parser reads both
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is neither YAML nor JSON: {error}") from error
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set `a.b.0.c` in nested mappings and lists."""
+    """Set `a.b.0.c` in nested mappings and lists. Of stages and sources there is one by default."""
     *parents, last = key.split(".")
+    if parents and parents[0] in ("stages", "data"):
+        values.setdefault(parents[0], [{}])
     target: Any = values
     for part in parents:
         target = target[_item(target, part, key)] if isinstance(target, list) else target.setdefault(part, {})
@@ -273,8 +316,12 @@ def _item(items: list, part: str, key: str) -> int:
     return int(part)
 
 
-def _build(kind: type, values: Any, where: str) -> Any:
-    """A dataclass from a mapping, checking names and types all the way down."""
+def build_options(kind: type, values: Any, where: str) -> Any:
+    """A dataclass from a mapping, checking names and types all the way down.
+
+    Raises:
+        ConfigError: an unknown field, or a value of the wrong type or range; the message has its name, after `where`.
+    """
     if not isinstance(values, dict):
         raise ConfigError(f"`{where}` must be a mapping of fields, got {values!r}.")
     known = {f.name: f for f in dataclasses.fields(kind)}
@@ -293,6 +340,13 @@ def _build(kind: type, values: Any, where: str) -> Any:
         raise ConfigError(f"`{where}`: {error}" if where else str(error)) from error
 
 
+def _at_least(least: float, options: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not value >= least:
+            raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """A value as the type a field is declared with."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -301,7 +355,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         return _convert(next(a for a in arguments if a is not type(None)), value, where)
     if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else _build(hint, value, where)
+        return value if isinstance(value, hint) else build_options(hint, value, where)
     if origin is list:
         if not isinstance(value, list):
             raise ConfigError(f"`{where}` must be a list, got {value!r}.")
@@ -319,6 +373,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         except ValueError:
             pass
+    if hint is str and isinstance(value, bool):  # and `no` as a truth value
+        value = "yes" if value else "no"
     accepted = (int, float) if hint is float else (hint,)
     if hint is Any or (isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))):
         return float(value) if hint is float else value
@@ -334,6 +390,7 @@ __all__ = [
     "SourceOptions",
     "StageOptions",
     "TrainingConfig",
-    "config_from_dict",
+    "build_options",
     "load_config",
+    "read_values",
 ]

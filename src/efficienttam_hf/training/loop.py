@@ -1,6 +1,6 @@
 """The training loop, to be read from top to bottom: stages, steps, checkpoints.
 
-    for each stage:  a model at the stage's input size, an optimizer, a loader
+    for each stage:  the model at the stage's input size, an optimizer, clips
         for each step:  micro-batches -> ClipTracker -> backward;  clip, step, average
             every so often:  log, overlay, evaluate, checkpoint
 
@@ -12,35 +12,31 @@ resumed run therefore computes what a run that never stopped computes.
 from __future__ import annotations
 
 import json
-import logging
-import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
-from transformers import AutoConfig
 
-from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..data.batch import ClipBatch
 from ..data.seeding import derive_seed, generator_of
+from ..evaluation.scores import DatasetScores
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .clip_tracker import ClipOutput, ClipTracker
 from .config import ConfigError, StageOptions, TrainingConfig
-from .monitoring import draw_overlays, evaluate_videos
+from .models import load_model, resized_config, with_weights
+from .monitoring import draw_overlays, evaluate_videos, progress_bar, step_numbers
 from .optimization import RunningAverage, add_adapters, freeze, merged_weights, parameter_groups, rate_at
-from .run_folder import PROGRESS_FILE, STATE_FOLDER, RunFolder
+from .processes import make_accelerator, sharded_like, start_logging, whole
+from .run_folder import AVERAGE_FILE, PROGRESS_FILE, STATE_FOLDER, RunFolder
 from .simulated_user import plan_prompts
-from .sources import StepIndices, annotated_videos, batches, stage_source
-
-
-logger = logging.getLogger(__name__)
+from .sources import StepIndices, TrainingData, annotated_videos, batches
+from .stopping import StopSignals
 
 
 class TrainingError(RuntimeError):
@@ -76,6 +72,8 @@ def train(config: TrainingConfig, resume: bool = False) -> TrainingResult:
     Raises:
         ConfigError: what can be known to be wrong before the first step.
         TrainingError: a loss that is not a number; the message names the sample.
+        ValueError: a clip that cannot be made, as its source says it.
+        OSError: what cannot be read or written; a checkpoint is there whole or not at all.
     """
     return Trainer(config, resume).run()
 
@@ -84,45 +82,39 @@ class Trainer:
     """A run. `train` makes one and runs it."""
 
     def __init__(self, config: TrainingConfig, resume: bool = False):
-        from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
-
         self.config = config
-        # Which prompts a batch has decides which weights it uses.
-        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(
-            mixed_precision=config.precision,
-            log_with=list(config.trackers) or None,
-            project_dir=config.output,
-            kwargs_handlers=[ddp],
-        )
+        self.accelerator = make_accelerator(config)
         self.is_main = self.accelerator.is_main_process
         self.folder = RunFolder(config.output)
-        self.stage_number = 0
-        self.stage_step = 0
+        self.stage_number = self.stage_step = 0
         self.score: float | None = None
         self.best_score: float | None = None
-        self.resumed_from = self._find_checkpoint(resume)
+        self.tracker: torch.nn.Module | None = None
+        self.average: RunningAverage | None = None
+        self.resume_from = self._find_checkpoint(resume)
 
         torch.manual_seed(derive_seed(config.seed))
-        self.base_model = load_model(config)
-        self.processor = EfficientTamVideoProcessor.from_config(self.base_model.config)
-        self.videos = annotated_videos(config.evaluation) if config.evaluation.kind else []
-        self._check_all_stages()
+        self.first_model = load_model(config.model, config.model_overrides)
         if self.is_main:
-            self.folder.check_writable(self._checkpoint_bytes() * (config.keep_checkpoints + 2))
-            self.folder.remove_unfinished()
+            self.folder.claim(self._checkpoint_bytes() * (config.keep_checkpoints + 2))
+        self.data = TrainingData(config)
+        self.videos = annotated_videos(config.evaluation, "evaluation") if config.evaluation.kind else []
+        self._check_stages()
+        if self.is_main:
             self.folder.save_config(config)
+            self.folder.forget_after(self.global_step)
         self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------------------------------------------ the walk
 
     def run(self) -> TrainingResult:
         """All stages, or what is left of them."""
-        self.accelerator.init_trackers("tensorboard" if "tensorboard" in self.config.trackers else "run")
-        self._progress = tqdm(total=self.config.total_steps, initial=self.global_step, disable=not self.is_main)
+        start_logging(self.accelerator, self.config, self.global_step)
         stopped = False
-        with self._stop_signals(), self._progress:
+        with (
+            StopSignals() as self.signals,
+            progress_bar(self.config.total_steps, self.global_step, disable=not self.is_main) as self.progress,
+        ):
             while self.stage_number < len(self.config.stages) and not stopped:
                 stopped = self._run_stage(self.config.stages[self.stage_number])
                 if not stopped:
@@ -133,84 +125,72 @@ class Trainer:
 
     def _run_stage(self, stage: StageOptions) -> bool:
         """One stage, from `self.stage_step` on. Returns whether the run was stopped."""
-        self._set_up(stage)
-        if self.resumed_from is not None:
-            self._restore(self.resumed_from)
-            self.resumed_from = None
-        source = stage_source(self.config, self.stage_number, self.base_model.config.image_size)
-        indices = StepIndices(
-            stage, self.accelerator.process_index, self.accelerator.num_processes, start=self.stage_step
-        )
-        loader = batches(source, indices, self.config.workers, self.accelerator.device.type == "cuda")
-        iterator = iter(loader)
-        stop = False
-        while self.stage_step < stage.steps and not stop:
-            micro_batches = [next(iterator) for _ in range(indices.micro_batches)]
+        self._begin(stage)
+        config, accelerator = self.config, self.accelerator
+        source = self.data.of_stage(self.stage_number, self._model().config.image_size)
+        indices = StepIndices(stage, accelerator.process_index, accelerator.num_processes, self.stage_step)
+        loader = batches(source, indices, config.workers, pin_memory=accelerator.device.type == "cuda")
+        stopped = False
+        while self.stage_step < stage.steps and not stopped:
+            micro_batches = [next(loader) for _ in range(indices.micro_batches)]
             output, numbers = self.step(stage, micro_batches)
             self.stage_step += 1
-            self._progress.update()
-            is_end = self.stage_step == stage.steps
-            stop = self._asked_to_stop()
+            is_last = self.global_step == config.total_steps
+            stopped = self._asked_to_stop() and not is_last
+
             self._log(stage, numbers)
-            if _due(self.global_step, self.config.overlay_every) and self.is_main:
+            if _due(self.global_step, config.overlay_every) and self.is_main:
                 draw_overlays(self.folder.path / "overlays" / f"{self.global_step:08d}.png", micro_batches[-1], output)
-            is_last = is_end and self.stage_number == len(self.config.stages) - 1
-            scored = self.videos and (is_last or _due(self.global_step, self.config.evaluation.every)) and not stop
-            if scored:
+            evaluates = (
+                bool(self.videos) and not stopped and (is_last or _due(self.global_step, config.evaluation.every))
+            )
+            if evaluates:
                 self._evaluate()
-            if stop or is_end or scored or _due(self.global_step, self.config.checkpoint_every):
-                self._save(scored)
-        self._carry_over()
-        return stop
+            ends = stopped or self.stage_step == stage.steps
+            if ends or evaluates or _due(self.global_step, config.checkpoint_every):
+                self._save(evaluates)
+        return stopped
 
     def step(self, stage: StageOptions, micro_batches: list[ClipBatch]) -> tuple[ClipOutput, dict[str, float]]:
         """One optimisation step on this process's share of a batch.
 
         Returns:
-            The last micro-batch's output, and numbers for the log (of this process).
+            The last micro-batch's output, and the numbers of the whole batch for the log.
         """
         accelerator, config = self.accelerator, self.config
         key = (config.seed, self.stage_number, self.stage_step)
         torch.manual_seed(derive_seed(*key, accelerator.process_index))  # dropout
-        self.tracker.train()
+        plan = plan_prompts(stage.num_frames, config.user_of(self.stage_number), generator_of(*key))
         for group, highest in zip(self.optimizer.param_groups, self.highest_rates, strict=True):
             group["lr"] = highest * rate_at(self.stage_step, stage)
 
-        # Every object counts alike, on whatever process and in whatever micro-batch it is.
-        count = torch.tensor(float(sum(len(b.clip_index) for b in micro_batches)), device=accelerator.device)
-        num_objects = accelerator.reduce(count, "sum").item() / accelerator.num_processes
+        # Every object counts alike, in whatever process and micro-batch it is.
+        count = torch.tensor(float(sum(len(batch.clip_index) for batch in micro_batches)), device=accelerator.device)
+        num_objects = accelerator.reduce(count, "mean").item()
 
-        user = config.user_of(stage)
-        total = 0.0
-        for i, batch in enumerate(micro_batches):
-            plan = plan_prompts(stage.num_frames, user, generator_of(*key, i))
-            batch = batch.to(accelerator.device, non_blocking=True)
-            is_last = i == len(micro_batches) - 1
-            with _synchronised(accelerator, self.tracker, is_last):
-                output = self.tracker(batch, plan, num_objects)
-                self._check_finite(output, batch)
-                accelerator.backward(output.loss)
-            total += output.loss.item()
+        self.tracker.train()
+        outputs = []
+        for batch in micro_batches:
+            # Processes exchange gradients once a step, with the last micro-batch.
+            is_last = batch is micro_batches[-1]
+            with nullcontext() if is_last else accelerator.no_sync(self.tracker):
+                outputs.append(self.tracker(batch.to(accelerator.device, non_blocking=True), plan, num_objects))
+                accelerator.backward(outputs[-1].loss)
 
-        norm = torch.tensor(0.0)
-        if config.optimizer.max_grad_norm > 0:
-            norm = accelerator.clip_grad_norm_(self.tracker.parameters(), config.optimizer.max_grad_norm)
+        limit = config.optimizer.max_grad_norm or math.inf
+        norm = float(accelerator.clip_grad_norm_(self.tracker.parameters(), limit))
+        numbers = {**step_numbers(outputs, num_objects, accelerator), "grad_norm": norm}
+        self._check_finite(numbers, outputs, micro_batches)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self._model())
-        numbers = {
-            "loss": total,
-            "grad_norm": float(norm),
-            **_terms(output),
-            "rate": self.optimizer.param_groups[0]["lr"],
-        }
-        return output, numbers
+        return outputs[-1], {**numbers, "rate": self.optimizer.param_groups[0]["lr"]}
 
     # ------------------------------------------------------------------------------------------------ setting up
 
     def _find_checkpoint(self, resume: bool) -> Path | None:
-        """The checkpoint to go on from, with `stage_number` and `stage_step` set to its."""
+        """The checkpoint to go on from, if any. Where it stopped is where this run is then."""
         steps = self.folder.steps()
         if not steps:
             return None
@@ -224,150 +204,141 @@ class Trainer:
         progress = json.loads((checkpoint / STATE_FOLDER / PROGRESS_FILE).read_text(encoding="utf-8"))
         self.stage_number, self.stage_step = progress["stage"], progress["stage_step"]
         self.score, self.best_score = progress["score"], progress["best_score"]
-        self.accelerator.wait_for_everyone()
-        if self.is_main:
-            self.folder.forget_after(steps[-1])
-        if self.stage_step == self.config.stages[self.stage_number].steps:
-            # At the end of a stage the weights are all that the next one takes over.
-            logger.info("The checkpoint is at the end of stage %d.", self.stage_number)
         return checkpoint
 
-    def _check_all_stages(self) -> None:
+    def _check_stages(self) -> None:
         """Find out what is wrong with any stage before the first begins."""
         for number, stage in enumerate(self.config.stages):
-            StepIndices(stage, 0, self.accelerator.num_processes, 0)
-            size = stage.image_size or self.base_model.config.image_size
+            StepIndices(stage, self.accelerator.process_index, self.accelerator.num_processes)
             try:
-                resized_config(self.base_model.config, size)
+                size = resized_config(self.first_model.config, stage.image_size).image_size
             except ValueError as error:
                 raise ConfigError(f"`stages[{number}].image_size`: {error}") from error
-            stage_source(self.config, number, size)[0]
+            self.data.of_stage(number, size)[0]
 
-    def _set_up(self, stage: StageOptions) -> None:
-        """The model at the stage's input size, what learns of it, and its optimizer."""
+    def _begin(self, stage: StageOptions) -> None:
+        """A stage's model, at its input size and with the weights so far, and a new optimizer."""
         config = self.config
-        if stage.image_size is not None:
-            self.base_model = with_image_size(self.base_model, stage.image_size)
-            self.processor = EfficientTamVideoProcessor.from_config(self.base_model.config)
-        model = self.base_model
-        if config.lora.rank and not _has_adapters(model):
+        torch.manual_seed(derive_seed(config.seed, self.stage_number))  # adapters, projections
+        model = with_weights(resized_config(self.first_model.config, stage.image_size), self.first_model.state_dict())
+        self.processor = EfficientTamVideoProcessor.from_config(model.config)
+        if config.lora.rank:
             add_adapters(model, config.lora)
         freeze(model, config.freeze)
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            # Renamed in Transformers 5.2x.
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         distillation = None
         if config.distillation.teacher:
             from .distillation import FeatureDistillation
 
             distillation = FeatureDistillation(config.distillation, model.config)
-        image_processor = self.processor.image_processor
         tracker = ClipTracker(
             model,
-            config.user_of(stage),
+            config.user_of(self.stage_number),
             config.losses,
-            image_processor.image_mean,
-            image_processor.image_std,
+            self.processor.image_processor.image_mean,
+            self.processor.image_processor.image_std,
             distillation,
             checkpoint_steps=config.gradient_checkpointing,
         )
-        options = config.optimizer
-        groups = parameter_groups(tracker, stage, options)
-        optimizer = torch.optim.AdamW(groups, betas=options.betas, eps=options.eps)
+        average = self._average_state()
+        if self.tracker is not None:  # what the stage before has learnt
+            tracker.load_state_dict(whole(self.accelerator.unwrap_model(self.tracker).state_dict()))
+            self.accelerator.free_memory()
+        groups = parameter_groups(tracker, stage, config.optimizer)
         self.highest_rates = [group["lr"] for group in groups]
+        optimizer = torch.optim.AdamW(groups, betas=config.optimizer.betas, eps=config.optimizer.eps)
         self.tracker, self.optimizer = self.accelerator.prepare(tracker, optimizer)
-        average = RunningAverage(self._model(), config.ema_decay) if config.ema_decay else None
-        carried = getattr(self, "average", None)
-        if average is not None and carried is not None:
-            average.load_state_dict(carried.state_dict())
-        self.average = average
-
-    def _carry_over(self) -> None:
-        """Let go of a stage's optimizer and wrappers, and keep its weights."""
-        weights = self.accelerator.get_state_dict(self.tracker)
-        prefix = "model."
-        weights = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-        self.base_model = self.accelerator.unwrap_model(self.tracker).model
-        self.accelerator.free_memory()
-        if weights:
-            self.base_model.load_state_dict(weights)
+        if config.ema_decay:
+            self.average = RunningAverage(self._model(), config.ema_decay)
+        if self.resume_from is not None:
+            self.accelerator.load_state(str(self.resume_from / STATE_FOLDER))
+            if self.average is not None:
+                average = torch.load(self.resume_from / STATE_FOLDER / AVERAGE_FILE, weights_only=True)
+            self.resume_from = None
+        if average is not None:
+            average["shadow"] = sharded_like(average["shadow"], self.average.shadow)
+            self.average.load_state_dict(average)
 
     def _model(self) -> EfficientTamVideoModel:
         return self.accelerator.unwrap_model(self.tracker).model
 
     # ------------------------------------------------------------------------------------------ what happens at times
 
-    def _check_finite(self, output: ClipOutput, batch: ClipBatch) -> None:
-        if torch.isfinite(output.loss):
+    def _check_finite(
+        self, numbers: dict[str, float], outputs: list[ClipOutput], micro_batches: list[ClipBatch]
+    ) -> None:
+        """Stop before a loss or a gradient that is not a number reaches the weights. All processes stop alike."""
+        # In fp16 some gradients overflow; Accelerate's scaler leaves such a step out.
+        is_sound = math.isfinite(numbers["grad_norm"]) or self.config.precision == "fp16"
+        if is_sound and math.isfinite(numbers["loss"]):
             return
-        bad = ~torch.isfinite(output.object_losses.total(self.config.losses))
-        names = sorted({batch.names[i] for i in batch.clip_index[bad].tolist()}) or batch.names
+        from accelerate.utils import gather_object
+
+        names = []
+        for output, batch in zip(outputs, micro_batches, strict=True):
+            is_bad = ~torch.isfinite(output.object_losses.total(self.config.losses))
+            names += [batch.names[clip] for clip in batch.clip_index[is_bad.cpu()].unique().tolist()]
+        names = gather_object(names) or gather_object([name for batch in micro_batches for name in batch.names])
         raise TrainingError(
-            f"The loss of step {self.global_step + 1} (stage {self.config.stages[self.stage_number].name!r}, step "
-            f"{self.stage_step + 1}) is {output.loss.item()} for: {'; '.join(names)}. Look at that sample; if it is "
-            "sound, lower the learning rate, or use bf16 in place of fp16."
+            f"In step {self.global_step + 1} (stage {self.config.stages[self.stage_number].name!r}) the loss is "
+            f"{numbers['loss']} and the norm of its gradient {numbers['grad_norm']}, with: {'; '.join(names)}. Look at "
+            "that sample; if it is sound, lower the learning rate, or use bf16 in place of fp16. Checkpoints are as "
+            "they were."
         )
 
     def _log(self, stage: StageOptions, numbers: dict[str, float]) -> None:
-        self._progress.set_postfix_str(
-            f"{stage.name} loss {numbers['loss']:.3f} iou {numbers.get('mask_iou', 0):.3f}", False
-        )
-        if not _due(self.global_step, self.config.log_every) or not self.is_main:
-            return
-        self.folder.log({"step": self.global_step, "stage": stage.name, **numbers})
-        self.accelerator.log(numbers, step=self.global_step)
+        self.progress.set_postfix_str(f"{stage.name} loss {numbers['loss']:.3f} iou {numbers['mask_iou']:.3f}", False)
+        self.progress.update()
+        if _due(self.global_step, self.config.log_every) and self.is_main:
+            self.folder.log({"step": self.global_step, "stage": stage.name, **numbers})
+            self.accelerator.log(numbers, step=self.global_step)
 
     def _evaluate(self) -> None:
-        """J&F on the evaluation videos, shared out over the processes."""
-        weights = self.full_weights()
-        model = EfficientTamVideoModel(self._model().config)
-        model.load_state_dict(weights)
-        model.to(self.accelerator.device).eval()
-        share = self.videos[self.accelerator.process_index :: self.accelerator.num_processes]
-        options = self.config.evaluation
-        scores = evaluate_videos(model, self.processor, share, options.prompt, options.max_frames)
+        """J&F on the evaluation videos, which the processes share out."""
         from accelerate.utils import gather_object
 
-        scores = {name: score for part in gather_object([scores]) for name, score in part.items()}
-        self.score = 100 * sum(scores.values()) / len(scores)
+        model = with_weights(self._model().config, self._learnt_weights()).to(self.accelerator.device).eval()
+        share = self.videos[self.accelerator.process_index :: self.accelerator.num_processes]
+        options = self.config.evaluation
+        scores = gather_object(evaluate_videos(model, self.processor, share, options.prompt, options.max_frames))
+        self.score = 100 * DatasetScores(scores).j_and_f
         if self.is_main:
-            self.folder.log({"step": self.global_step, "j_and_f": self.score, "videos": scores})
+            videos = {sequence.name: 100 * sequence.j_and_f for sequence in scores}
+            self.folder.log({"step": self.global_step, "j_and_f": self.score, "videos": videos})
             self.accelerator.log({"j_and_f": self.score}, step=self.global_step)
-            self._progress.write(f"step {self.global_step}: J&F {self.score:.1f}")
+            self.progress.write(f"step {self.global_step}: J&F {self.score:.1f}", file=sys.stderr)
 
-    def full_weights(self) -> dict[str, Tensor]:
-        """The weights that are evaluated and saved (the running average, where there is one), whole, on the CPU."""
-        weights = self.accelerator.get_state_dict(self.tracker)
-        weights = {n.removeprefix("model."): w for n, w in weights.items() if n.startswith("model.")}
-        if self.average is not None:
-            for name, value in self.average.shadow.items():
-                value = value.full_tensor() if hasattr(value, "full_tensor") else value
-                weights[name] = value.to(weights[name].dtype)
-        return {n: w.cpu() for n, w in merged_weights(self._model(), weights).items()}
+    def _learnt_weights(self) -> dict[str, Tensor]:
+        """The weights that are evaluated and saved: the running average where there is one, without adapters."""
+        model = self._model()
+        average = self._average_state() or {"shadow": {}}
+        return merged_weights(model, {**whole(model.state_dict()), **average["shadow"]})
 
-    def _save(self, scored: bool) -> None:
+    def _average_state(self) -> dict[str, Any] | None:
+        if self.average is None:
+            return None
+        state = self.average.state_dict()
+        return {**state, "shadow": whole(state["shadow"])}
+
+    def _save(self, is_scored: bool) -> None:
         """A checkpoint of this step: the model in `from_pretrained` form, and what resuming needs."""
-        is_best = bool(scored and (self.best_score is None or self.score > self.best_score))
+        is_best = is_scored and (self.best_score is None or self.score > self.best_score)
         if is_best:
             self.best_score = self.score
         unfinished = self.folder.unfinished(self.global_step)
-        with self.folder.writing("a checkpoint"):
-            if self.is_main:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                unfinished.mkdir(parents=True)
-            self.accelerator.wait_for_everyone()
+        with self.folder.writing(unfinished):
             self.accelerator.save_state(str(unfinished / STATE_FOLDER))
-            weights = self.full_weights()
+            weights, average = self._learnt_weights(), self._average_state()
             if self.is_main:
-                if self.average is not None:
-                    torch.save(self.average.state_dict(), unfinished / STATE_FOLDER / "average.pt")
-                model = EfficientTamVideoModel(self._model().config)
-                model.load_state_dict(weights)
-                model.save_pretrained(unfinished)
+                with_weights(self._model().config, weights).save_pretrained(unfinished)
                 self.processor.save_pretrained(unfinished)
+                if average is not None:
+                    torch.save(average, unfinished / STATE_FOLDER / AVERAGE_FILE)
                 progress = {
                     "stage": self.stage_number,
                     "stage_step": self.stage_step,
-                    "step": self.global_step,
                     "score": self.score,
                     "best_score": self.best_score,
                 }
@@ -376,35 +347,11 @@ class Trainer:
             if self.is_main:
                 self.folder.finish(self.global_step, is_best, self.config.keep_checkpoints)
 
-    def _restore(self, checkpoint: Path) -> None:
-        """Weights, optimizer and average as they were when the checkpoint was written."""
-        state = checkpoint / STATE_FOLDER
-        self.accelerator.load_state(str(state))
-        if self.average is not None:
-            self.average.load_state_dict(torch.load(state / "average.pt", map_location=self.accelerator.device))
-
-    # ----------------------------------------------------------------------------------------------------- stopping
-
-    @contextmanager
-    def _stop_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM let the step end and save; a second Ctrl-C ends at once."""
-        self._stop = False
-
-        def ask(number: int, frame: Any) -> None:
-            if self._stop and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    # ------------------------------------------------------------------------------------------------- small things
 
     def _asked_to_stop(self) -> bool:
         """Whether any process was asked to stop: all of them stop after the same step."""
-        if self._stop:
+        if self.signals.asked is not None:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
@@ -415,82 +362,11 @@ class Trainer:
 
     def _checkpoint_bytes(self) -> int:
         """Roughly: the weights twice, AdamW's two moments, the running average, all float32."""
-        return 20 * sum(p.numel() for p in self.base_model.parameters())
-
-
-# ---------------------------------------------------------------------------------------------------------- models
-
-
-def load_model(config: TrainingConfig) -> EfficientTamVideoModel:
-    """A preset's model with fresh weights, or a checkpoint's.
-
-    Raises:
-        ConfigError: neither a preset nor a checkpoint, or overrides that do not fit.
-    """
-    try:
-        if config.model in (*PRESETS, *SMALL_PRESETS):
-            return EfficientTamVideoModel(EfficientTamConfig.from_preset(config.model, **config.model_overrides))
-        if config.model_overrides:
-            raise ConfigError(f"`model_overrides` are for presets; {config.model} has its own configuration.")
-        model_config = AutoConfig.from_pretrained(config.model)
-        return EfficientTamVideoModel.from_pretrained(config.model, config=model_config, dtype=torch.float32)
-    except ConfigError:
-        raise
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"`model` {config.model!r} is neither a preset ({', '.join([*SMALL_PRESETS, *PRESETS])}) nor a checkpoint "
-            f"that loads: {error}"
-        ) from error
-
-
-def resized_config(config: EfficientTamConfig, image_size: int | tuple[int, int]) -> EfficientTamConfig:
-    """A model's configuration at another input size.
-
-    Raises:
-        ValueError: the size does not fit the model.
-    """
-    return EfficientTamConfig.from_dict({**config.to_dict(), "image_size": image_size})
-
-
-def with_image_size(model: EfficientTamVideoModel, image_size: int | tuple[int, int]) -> EfficientTamVideoModel:
-    """The model with the same weights at another input size: none of its weights depends on the size."""
-    if model.config.image_size == image_size:
-        return model
-    resized = EfficientTamVideoModel(resized_config(model.config, image_size))
-    resized.load_state_dict(merged_weights(model, model.state_dict()))
-    return resized
-
-
-# -------------------------------------------------------------------------------------------------------- small things
-
-
-def _has_adapters(model: torch.nn.Module) -> bool:
-    return any(".lora_" in name for name, _ in model.named_parameters())
+        return 20 * sum(p.numel() for p in self.first_model.parameters())
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-@contextmanager
-def _synchronised(accelerator: Any, tracker: torch.nn.Module, is_last: bool) -> Iterator[None]:
-    """Gradients are averaged over processes once a step, with the last micro-batch."""
-    if is_last:
-        yield
-    else:
-        with accelerator.no_sync(tracker):
-            yield
-
-
-def _terms(output: ClipOutput) -> dict[str, float]:
-    """The terms of the loss per object, and the mean IoU of the frames that were predicted."""
-    numbers = {name: value.mean().item() for name, value in vars(output.object_losses).items()}
-    predicted = output.iou[~output.iou.isnan()]
-    if len(predicted):
-        numbers["mask_iou"] = predicted.mean().item()
-    if output.feature_loss is not None:
-        numbers["feature_loss"] = output.feature_loss.item()
-    return numbers
-
-
-__all__ = ["Trainer", "TrainingError", "TrainingResult", "load_model", "resized_config", "train", "with_image_size"]
+__all__ = ["Trainer", "TrainingError", "TrainingResult", "train"]

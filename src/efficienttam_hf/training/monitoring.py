@@ -1,75 +1,122 @@
-"""Looking on while a model learns: sample pictures, and scores on annotated videos."""
+"""Looking on while a model learns: the numbers of a step, sample pictures, and scores on annotated videos."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from ..atomic_file import atomic_path
 from ..data.batch import ClipBatch
-from ..evaluation.semi_supervised import AnnotatedFrame, track_and_score
+from ..data.records import VideoRecord
+from ..evaluation.scores import SequenceScores
+from ..evaluation.semi_supervised import AnnotatedFrame, Prompt, track_and_score
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from ..visualization import contact_sheet, overlay_masks
 from .clip_tracker import ClipOutput
 
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 CLIPS_ON_SHEET, FRAMES_ON_SHEET = 4, 8
+
+
+def step_numbers(outputs: Sequence[ClipOutput], num_objects: float, accelerator: Accelerator) -> dict[str, float]:
+    """The loss and its terms for a whole step: of all micro-batches in all processes, which all must call this.
+
+    Args:
+        outputs: of this process's micro-batches.
+        num_objects: the mean over processes of the objects in these.
+        accelerator: knows the processes.
+
+    Returns:
+        `loss`, what is minimised. Each of its terms as a mean over objects, unweighted, and `mask_iou`, a mean over the
+        predicted masks. `feature_loss`, where there is a teacher.
+    """
+    iou = torch.cat([output.iou.flatten() for output in outputs])
+    sums = {
+        "loss": sum(output.loss.detach() for output in outputs),
+        "predicted": (~iou.isnan()).sum().float(),
+        "mask_iou": iou.nansum(),
+    }
+    for name in vars(outputs[0].object_losses):
+        sums[name] = sum(getattr(output.object_losses, name).sum() for output in outputs) / num_objects
+    if outputs[0].feature_loss is not None:
+        sums["feature_loss"] = sum(output.feature_loss for output in outputs) / len(outputs)
+    means = accelerator.reduce(torch.stack([value.float() for value in sums.values()]), "mean").tolist()
+    numbers = dict(zip(sums, means, strict=True))
+    numbers["mask_iou"] /= max(numbers.pop("predicted"), 1e-9)
+    return numbers
+
+
+def progress_bar(total: int, done: int, disable: bool) -> tqdm:
+    """A progress bar over the steps of a run. Where nobody looks on, as in a log file, it is a line now and then."""
+    if sys.stderr.isatty():
+        return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=disable)
+    line = "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]\n"
+    return tqdm(total=total, initial=done, unit="step", bar_format=line, mininterval=30, disable=disable)
 
 
 def evaluate_videos(
     model: EfficientTamVideoModel,
     processor: EfficientTamVideoProcessor,
-    videos: Sequence[Any],
-    prompt: str = "mask",
+    videos: Sequence[VideoRecord],
+    prompt: Prompt = "mask",
     max_frames: int | None = None,
-) -> dict[str, float]:
-    """J&F, 0 to 1, of each annotated video (see `evaluation.semi_supervised`), by name.
+) -> list[SequenceScores]:
+    """The J&F of each annotated video (see `evaluation.semi_supervised`).
 
     Args:
         model: in evaluation mode.
         processor: that of the model.
         videos: of `data.loading.load_records`.
         prompt: what is shown of an object on its first frame.
-        max_frames: only so many frames of each.
+        max_frames: only so many annotated frames of each.
     """
-    scores = {}
+    scores = []
     with torch.inference_mode():
         for video in videos:
             frames = islice(_annotated_frames(video), max_frames)
-            scored = track_and_score(model, processor, frames, prompt=prompt, name=video.video_id)
-            scores[video.video_id] = scored.j_and_f
+            scores.append(track_and_score(model, processor, frames, prompt=prompt, name=video.video_id))
     return scores
 
 
-def _annotated_frames(video: Any) -> Iterator[AnnotatedFrame]:
+def _annotated_frames(video: VideoRecord) -> Iterator[AnnotatedFrame]:
     for index in video.annotated_frames:
         yield video.frame(index), video.masks(index)
 
 
 def draw_overlays(path: Path, batch: ClipBatch, output: ClipOutput) -> None:
-    """The first clips of a batch as a picture: a row with the true masks, and below it one with the predicted."""
+    """The first clips of a batch as a picture: a row with the true masks, and below it one with the predicted.
+
+    Args:
+        path: of the PNG.
+        batch: clips of T frames with O objects.
+        output: what the model made of them.
+    """
+    frames = batch.frames[:FRAMES_ON_SHEET].permute(0, 1, 3, 4, 2).cpu().numpy()
+    truth = batch.masks.cpu().numpy()
+    predicted = torch.nn.functional.interpolate(output.pred_masks.float(), truth.shape[-2:], mode="bilinear") > 0.5
     images, captions = [], []
-    frames = batch.frames.permute(0, 1, 3, 4, 2).cpu().numpy()
-    size = batch.masks.shape[-2:]
-    predicted = torch.nn.functional.interpolate(output.pred_masks.float(), size=size, mode="bilinear") > 0.5
-    shown = list(range(len(frames)))[:FRAMES_ON_SHEET]
     for clip in range(min(CLIPS_ON_SHEET, frames.shape[1])):
-        rows = (batch.clip_index == clip).nonzero().squeeze(1).cpu()
-        for name, masks in (("true", batch.masks.cpu()), ("predicted", predicted.cpu())):
-            for t in shown:
-                of_frame: dict[int, np.ndarray] = {i + 1: masks[t, row].numpy() for i, row in enumerate(rows.tolist())}
-                images.append(overlay_masks(frames[t, clip], of_frame))
+        objects = (batch.clip_index == clip).nonzero().squeeze(1).tolist()
+        for name, masks in (("true", truth), ("predicted", predicted.cpu().numpy())):
+            for t, frame in enumerate(frames[:, clip]):
+                shown: dict[int, np.ndarray] = {i: masks[t, row] for i, row in enumerate(objects, start=1)}
+                images.append(overlay_masks(frame, shown))
                 captions.append(f"{name} {t}")
-    sheet = contact_sheet(images, columns=len(shown) if len(shown) > 1 else 2, captions=captions)
+    sheet = contact_sheet(images, columns=max(2, len(frames)), captions=captions)
     with atomic_path(path) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
 
 
-__all__ = ["draw_overlays", "evaluate_videos"]
+__all__ = ["draw_overlays", "evaluate_videos", "progress_bar", "step_numbers"]

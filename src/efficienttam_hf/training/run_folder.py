@@ -10,8 +10,9 @@
       last -> checkpoints/step-...    the newest
       best -> checkpoints/step-...    the one that scored best
 
-A checkpoint is written under a hidden name and renamed when all of it is there; the links are renamed into place too. A
-run that is killed at any moment leaves its newest whole checkpoint.
+A checkpoint is written under a hidden name and renamed when all of it is there; the links, which are relative, are
+renamed into place too, and a checkpoint that goes is hidden first. So a run that is killed at any moment leaves its
+newest whole checkpoint, and a run's folder can be moved or copied.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..atomic_file import atomic_path
-from .config import ConfigError, TrainingConfig
+from .config import ConfigError, TrainingConfig, load_config
 
 
 STATE_FOLDER = "training_state"
 PROGRESS_FILE = "progress.json"
+AVERAGE_FILE = "average.pt"
 
 
 class RunFolder:
@@ -47,38 +50,44 @@ class RunFolder:
 
     # --------------------------------------------------------------------------------------------------- beginning
 
-    def check_writable(self, needed_bytes: int) -> None:
-        """Find out before a run starts whether its checkpoints can be written.
+    def claim(self, needed_bytes: int) -> None:
+        """Have the folder for this process alone, until it ends, and remove what a killed run was writing.
+
+        Args:
+            needed_bytes: what the run is going to write, roughly.
 
         Raises:
-            ConfigError: no permission, no folder, or not enough space.
+            ConfigError: no permission, no folder, not enough space, or another process trains in it.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{os.getpid()}"
-            probe.write_bytes(b"x")
-            probe.unlink()
+            self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 -- open as long as the run
         except OSError as error:
             raise ConfigError(
                 f"Cannot write to the run's folder {self.path}: {error.strerror or error}. Set `output` to a folder "
                 "that can be written."
             ) from error
+        if not _lock(self._lock):
+            self._lock.seek(0)
+            raise ConfigError(
+                f"Process {self._lock.read().strip()} is training in {self.path}. Wait for it or stop it, or set "
+                "`output` to another folder."
+            )
+        self._lock.truncate(0)
+        print(os.getpid(), file=self._lock, flush=True)
         free = shutil.disk_usage(self.path).free
         if free < needed_bytes:
             raise ConfigError(
                 f"{self.path} has {free / 2**20:.0f} MiB free; the checkpoints of this run need about "
                 f"{needed_bytes / 2**20:.0f} MiB. Free some space, set `output` elsewhere or lower `keep_checkpoints`."
             )
-
-    def remove_unfinished(self) -> None:
-        """Remove what a killed run was writing."""
         for path in self.checkpoints.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def save_config(self, config: TrainingConfig) -> None:
         """Write `config.json`."""
         with atomic_path(self.path / "config.json") as temporary:
-            temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(_plain(config), indent=2) + "\n", encoding="utf-8")
 
     def check_same_config(self, config: TrainingConfig) -> None:
         """See that a run is resumed as what it was.
@@ -88,18 +97,18 @@ class RunFolder:
         """
         path = self.path / "config.json"
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            # Fields that are younger than the run have their default values in it.
+            saved = load_config(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise ConfigError(f"Cannot resume: {path} cannot be read ({error}).") from error
-        wanted = json.loads(json.dumps(config.to_dict()))
         different = [
-            f"{name}: {was!r} then, {now!r} now"
-            for name, was, now in _differences(saved, wanted)
-            if name.partition(".")[0] not in FREE_TO_CHANGE
+            f"`{name}`: {was!r} then, {now!r} now"
+            for name, was, now in _differences(_plain(saved), _plain(config))
+            if not FREE_TO_CHANGE & set(name.split("."))
         ]
         if different:
             raise ConfigError(
-                f"Cannot resume {self.path} with another configuration. Different are {'; '.join(different)}. Resume "
+                f"Cannot resume {self.path} with another configuration. It differs in {'; '.join(different)}. Resume "
                 "with the configuration it began with, or start a new run from its weights (`model: "
                 f"{self.path / 'last'}`, another `output`)."
             )
@@ -120,36 +129,37 @@ class RunFolder:
         return self.checkpoints / f".step-{step:08d}"
 
     @contextmanager
-    def writing(self, what: str) -> Iterator[None]:
-        """Say which file could not be written, and what is left, when a disk is full.
+    def writing(self, path: Path) -> Iterator[None]:
+        """Write something in this folder. If that fails, what was written is removed, and the error says what is left.
 
         Raises:
-            ConfigError: in place of an `OSError` of the block.
+            OSError: in place of any error that a full disk or the like makes of writing.
         """
         try:
             yield
-        except (OSError, RuntimeError) as error:
-            # torch.save and safetensors report a full disk as errors of their own.
-            if not isinstance(error, OSError) and "write" not in str(error) and "space" not in str(error):
+        except BaseException as error:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            if not isinstance(error, OSError) and not any(word in repr(error) for word in ERRORS_OF_WRITERS):
                 raise
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             newest = f"The newest whole checkpoint is {self.checkpoint(self.steps()[-1])}." if self.steps() else ""
-            raise ConfigError(f"Could not write {what} of {self.path}: {error}. {newest}") from error
+            raise OSError(f"Could not write {path}: {reason}. {newest}") from error
 
-    def finish(self, step: int, is_best: bool, keep: int) -> Path:
+    def finish(self, step: int, is_best: bool, keep: int) -> None:
         """Put a checkpoint that is all written in its place, point `last` (and `best`) at it, and drop old ones."""
         target = self.checkpoint(step)
-        if target.exists():  # a resumed run that passes the same step again
-            shutil.rmtree(target)
-        _to_disk(self.unfinished(step))
+        _finish_files(self.unfinished(step))
         os.rename(self.unfinished(step), target)
         self._point("last", target)
         if is_best:
             self._point("best", target)
-        best = (self.path / "best").resolve() if (self.path / "best").exists() else None
-        for old in self.steps()[: -max(1, keep)]:
-            if self.checkpoint(old).resolve() != best:
-                shutil.rmtree(self.checkpoint(old), ignore_errors=True)
-        return target
+        best = (self.path / "best").resolve()
+        for old in map(self.checkpoint, self.steps()[:-keep]):
+            if old.resolve() != best:
+                hidden = old.with_name(f".{old.name}")
+                os.rename(old, hidden)
+                shutil.rmtree(hidden, ignore_errors=True)
 
     def _point(self, name: str, target: Path) -> None:
         """Make `name` a link to a checkpoint, in one move."""
@@ -162,11 +172,12 @@ class RunFolder:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to `metrics.jsonl`."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        path = self.path / "metrics.jsonl"
+        with self.writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "time": round(time.time(), 2)}) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps after a checkpoint: a resumed run writes them anew."""
+        """Drop the lines of steps after a checkpoint, 0 for all: they are written anew."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return
@@ -179,17 +190,27 @@ class RunFolder:
             temporary.write_text("".join(kept), encoding="utf-8")
 
 
-# What may differ when a run is resumed, as it changes nothing that is computed for the weights.
+# How Safetensors and torch.save report a full disk.
+ERRORS_OF_WRITERS = ("SafetensorError", "PytorchStreamWriter", "inline_container")
+
+# What may differ when a run is resumed, as it changes nothing that is computed, or no more than the rounding.
 FREE_TO_CHANGE = {
     "output",
     "evaluation",
     "workers",
+    "micro_batch_size",
+    "gradient_checkpointing",
     "log_every",
     "overlay_every",
     "checkpoint_every",
     "keep_checkpoints",
     "trackers",
 }
+
+
+def _plain(config: TrainingConfig) -> dict[str, Any]:
+    """A configuration as JSON has it."""
+    return json.loads(json.dumps(config.to_dict()))
 
 
 def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -204,12 +225,27 @@ def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any,
         yield name, was, now
 
 
-def _to_disk(folder: Path) -> None:
-    """Have everything in a folder on the disk before its name says that it is whole."""
+def _finish_files(folder: Path) -> None:
+    """Have all files of a folder on the disk, and let the umask alone decide who may read them, before it is named."""
+    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # safetensors makes files that only their owner reads
     for path in folder.rglob("*"):
         if path.is_file():
+            path.chmod(mode)
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
 
 
-__all__ = ["PROGRESS_FILE", "STATE_FOLDER", "RunFolder"]
+def _lock(file: IO) -> bool:
+    """Lock a file until this process ends, however it does. Returns whether no other process has it."""
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except (ImportError, OSError):  # a system or a file system without locks
+        pass
+    return True
+
+
+__all__ = ["AVERAGE_FILE", "PROGRESS_FILE", "STATE_FOLDER", "RunFolder"]

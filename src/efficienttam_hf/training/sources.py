@@ -7,80 +7,101 @@ run continues, is arithmetic, and no order has to be saved.
 
 from __future__ import annotations
 
-import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from ..data.batch import collate_clips
+from ..data.batch import ClipBatch, collate_clips
+from ..data.checking import check_dataset
 from ..data.clip import ClipSource
+from ..data.loading import load_records
+from ..data.mixing import MixedClips
+from ..data.records import VideoRecord
+from ..data.sampling import RecordClips
 from ..data.seeding import derive_seed
-from .config import ConfigError, SourceOptions, StageOptions, TrainingConfig
+from .config import ConfigError, EvaluationOptions, SourceOptions, StageOptions, TrainingConfig, build_options
 
 
-def stage_source(config: TrainingConfig, number: int, image_size: int | tuple[int, int]) -> ClipSource:
-    """Where the clips of a stage come from.
+class TrainingData:
+    """The sources of a run's clips. Datasets are looked through when this is made, and a stage's clips sampled anew.
 
     Args:
         config: of the run.
-        number: of the stage, from 0.
-        image_size: the stage's input size.
 
     Raises:
-        ConfigError: a source cannot be made of its options.
+        ConfigError: a dataset that is not there or not sound; the message has all that was found.
     """
-    from ..data.mixing import MixedClips
 
-    stage, sources = config.stages[number], []
-    for place, options in enumerate(config.data):
-        seed = derive_seed(config.seed, number, place)
-        try:
-            source = _source(options, stage, image_size, seed)
-        except (TypeError, OSError) as error:
-            raise ConfigError(f"`data[{place}]` ({options.kind}): {error}") from error
-        sources.append((source, options.weight))
-    return sources[0][0] if len(sources) == 1 else MixedClips(sources, seed=derive_seed(config.seed, number))
+    def __init__(self, config: TrainingConfig):
+        self.config = config
+        self.records = [
+            None if options.kind == "synthetic" else annotated_videos(options, f"data[{place}]")
+            for place, options in enumerate(config.data)
+        ]
+
+    def of_stage(self, number: int, image_size: int) -> ClipSource:
+        """Where the clips of a stage come from.
+
+        Args:
+            number: of the stage, from 0.
+            image_size: the stage's input size.
+
+        Raises:
+            ConfigError: a source cannot be made of its options.
+        """
+        stage, sources = self.config.stages[number], []
+        for place, (options, records) in enumerate(zip(self.config.data, self.records, strict=True)):
+            common = {
+                "image_size": image_size,
+                "num_frames": stage.num_frames,
+                "max_objects": stage.max_objects,
+                "seed": derive_seed(self.config.seed, number, place),
+            }
+            try:
+                sources.append((_clips(options, records, common), options.weight))
+            except (TypeError, ValueError, OSError) as error:
+                raise ConfigError(f"`data[{place}]` ({options.kind}): {error}") from error
+        return sources[0][0] if len(sources) == 1 else MixedClips(sources, seed=derive_seed(self.config.seed, number))
 
 
-def _source(options: SourceOptions, stage: StageOptions, image_size: Any, seed: int) -> ClipSource:
-    sizes = {
-        "image_size": image_size,
-        "num_frames": stage.num_frames,
-        "max_objects": stage.max_objects,
-        "seed": seed,
-    }
-    if options.kind == "synthetic":
+def _clips(options: SourceOptions, records: Sequence[VideoRecord] | None, common: dict[str, Any]) -> ClipSource:
+    if records is None:
         from ..data.synthetic import SyntheticClips
 
-        return SyntheticClips(**sizes, ingredients=options.root, **options.options)
-    from ..data.sampling import RecordClips
+        return SyntheticClips(**common, ingredients=options.root, **options.options)
+    from ..data.augmentation import AugmentationOptions
 
-    loading = dict(options.options)
-    sampling = loading.pop("sampling", {})
-    records = annotated_videos(dataclasses.replace(options, options=loading))
-    return RecordClips(records, **sizes, **sampling)
+    sampling = dict(options.options.get("sampling", {}))
+    if isinstance(sampling.get("augmentation"), dict):
+        sampling["augmentation"] = build_options(AugmentationOptions, sampling["augmentation"], "sampling.augmentation")
+    return RecordClips(records, **common, **sampling)
 
 
-def annotated_videos(options: Any) -> list:
-    """The records of a dataset, from the fields `kind`, `root`, `split`, `sequences`, `options` of its options.
+def annotated_videos(options: SourceOptions | EvaluationOptions, where: str = "data") -> Sequence[VideoRecord]:
+    """The videos of a dataset, looked through for what would stop a run on them.
+
+    Args:
+        options: which dataset, which of its videos.
+        where: the field of the configuration that these are, for messages.
 
     Raises:
-        ConfigError: no root, or a sequence that the dataset does not have.
+        ConfigError: no root, a dataset that is not there, or one that is not sound.
     """
-    from ..data.loading import load_records
-
     if options.root is None:
-        raise ConfigError(f"A dataset of kind {options.kind!r} needs `root`, its folder.")
-    records = load_records(options.kind, options.root, options.split, **options.options)
-    if options.sequences is None:
-        return records
-    by_name = {record.video_id: record for record in records}
-    missing = [name for name in options.sequences if name not in by_name]
-    if missing:
-        raise ConfigError(f"{options.root} has no sequence {', '.join(missing)}. It has {', '.join(sorted(by_name))}.")
-    return [by_name[name] for name in options.sequences]
+        raise ConfigError(f"`{where}` is a dataset of kind {options.kind!r}, which needs `root`, its folder.")
+    loading = {name: value for name, value in options.options.items() if name != "sampling"}
+    try:
+        records = load_records(options.kind, options.root, options.split, videos=options.sequences, **loading)
+        problems = check_dataset(records)
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"`{where}`: {error}") from error
+    if isinstance(options, EvaluationOptions) and all(len(record.annotated_frames) < 3 for record in records):
+        problems.append("No video has three annotated frames. The first and the last of a video do not count.")
+    if problems:
+        raise ConfigError("\n  ".join([f"`{where}` ({options.root}) cannot be used:", *problems]))
+    return records
 
 
 class StepIndices:
@@ -95,21 +116,21 @@ class StepIndices:
         ConfigError: the batch cannot be shared out evenly.
     """
 
-    def __init__(self, stage: StageOptions, rank: int, world_size: int, start: int):
+    def __init__(self, stage: StageOptions, rank: int, world_size: int, start: int = 0):
         share, rest = divmod(stage.batch_size, world_size)
         if rest:
             raise ConfigError(
                 f"`batch_size` ({stage.batch_size}) of stage {stage.name!r} must be a multiple of the number of "
                 f"processes ({world_size})."
             )
-        micro = share if stage.micro_batch_size is None else min(stage.micro_batch_size, share)
-        if share % micro:
+        self.micro = min(stage.micro_batch_size or share, share)
+        if share % self.micro:
             raise ConfigError(
-                f"`micro_batch_size` ({micro}) of stage {stage.name!r} must divide a process's share of the batch "
+                f"`micro_batch_size` ({self.micro}) of stage {stage.name!r} must divide a process's share of the batch "
                 f"({share} clips)."
             )
-        self.micro_batches = share // micro
-        self.micro, self.rank, self.world_size, self.stage, self.start = micro, rank, world_size, stage, start
+        self.micro_batches = share // self.micro
+        self.rank, self.world_size, self.stage, self.start = rank, world_size, stage, start
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.start, self.stage.steps):
@@ -121,27 +142,43 @@ class StepIndices:
         return (self.stage.steps - self.start) * self.micro_batches
 
 
-class _Endless(torch.utils.data.Dataset):
-    """A source of clips as PyTorch's loader wants it."""
+def batches(source: ClipSource, indices: StepIndices, workers: int, pin_memory: bool) -> Iterator[ClipBatch]:
+    """The batches of a source, prepared by `workers` processes ahead of their use.
 
-    def __init__(self, source: ClipSource):
-        self.source = source
-
-    def __getitem__(self, index: int):
-        return self.source[index]
-
-
-def batches(source: ClipSource, indices: StepIndices, workers: int, pin_memory: bool) -> torch.utils.data.DataLoader:
-    """A loader of `ClipBatch`es, prepared by `workers` processes ahead of their use."""
-    return torch.utils.data.DataLoader(
-        _Endless(source),
-        batch_sampler=indices,
-        collate_fn=collate_clips,
+    Raises:
+        ValueError, OSError: what a clip could not be made for, as its source said it.
+    """
+    loader = torch.utils.data.DataLoader(
+        _Batches(source),
+        sampler=indices,
+        batch_size=None,
         num_workers=workers,
+        collate_fn=_as_it_is,
         worker_init_fn=_prepare_worker,
         prefetch_factor=4 if workers else None,
         pin_memory=pin_memory,
     )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+class _Batches(torch.utils.data.Dataset):
+    """Batches by their clips' indices. Errors come as values: raised in a worker, they would arrive as tracebacks."""
+
+    def __init__(self, source: ClipSource):
+        self.source = source
+
+    def __getitem__(self, indices: list[int]) -> ClipBatch | Exception:
+        try:
+            return collate_clips([self.source[index] for index in indices])
+        except (ValueError, OSError) as error:
+            return error
+
+
+def _as_it_is(batch: ClipBatch | Exception) -> ClipBatch | Exception:
+    return batch
 
 
 def _prepare_worker(_: int) -> None:
@@ -151,4 +188,4 @@ def _prepare_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-__all__ = ["StepIndices", "annotated_videos", "batches", "stage_source"]
+__all__ = ["StepIndices", "TrainingData", "annotated_videos", "batches"]

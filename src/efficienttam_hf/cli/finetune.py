@@ -1,0 +1,107 @@
+"""`efficienttam finetune`: one's own frames and masks to a model that has learnt from them, with scores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from .common import DEFAULT_MODEL
+
+
+def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "finetune",
+        help="fine-tune a model on a folder of frames and masks",
+        description="Fine-tune a model on annotated videos, and score it on videos held back, before and after. The "
+        "folder holds frames/<video>/00000.jpg and masks/<video>/00000.png (indexed PNGs, or 0 and 255), or is a "
+        "published dataset in its own layout.",
+        epilog="example: efficienttam finetune my_videos --output runs/mine --steps 500",
+        **options,
+    )
+    parser.add_argument("data", metavar="FOLDER", type=Path, help="the annotated videos")
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=Path, default=Path("runs/finetuned"), help="the run's folder"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", default=DEFAULT_MODEL, help=f"to begin with; default {DEFAULT_MODEL}"
+    )
+    parser.add_argument("--kind", help="of dataset, such as davis2017 or sav_train; by default by the folder's layout")
+    parser.add_argument("--split", help="of a dataset that has some")
+    parser.add_argument(
+        "--hold-out", metavar="VIDEO", nargs="+", help="videos to score and not train on; a fifth by default"
+    )
+    parser.add_argument("--steps", metavar="N", type=int, default=300, help="optimisation steps (default: 300)")
+    parser.add_argument("--num-frames", metavar="N", type=int, default=4, help="of a training clip (default: 4)")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=4, help="clips a step (default: 4)")
+    parser.add_argument("--learning-rate", metavar="RATE", type=float, default=1e-4, help="highest (default: 1e-4)")
+    parser.add_argument(
+        "--prompt", choices=("mask", "box", "click"), default="mask", help="what scored videos start from"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that stopped")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        default=[],
+        help="any field of the run's config.json, as in precision=bf16",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..atomic_file import atomic_path
+    from ..training.config import load_config
+    from ..training.finetuning import finetune, finetuning_config
+    from ..training.loop import TrainingError
+    from .train import quiet_libraries
+
+    quiet_libraries()
+    config = finetuning_config(
+        args.data,
+        args.model,
+        args.output,
+        kind=args.kind,
+        split=args.split,
+        held_out=args.hold_out,
+        steps=args.steps,
+        num_frames=args.num_frames,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        prompt=args.prompt,
+    )
+    config = load_config(config.to_dict(), args.set)
+    is_main = os.environ.get("RANK", "0") == "0"
+    training, held_out = config.data[0].sequences, config.evaluation.sequences or []
+    if is_main:
+        print(f"Training on {len(training)} videos, scoring {len(held_out)}: {', '.join(held_out) or 'none to spare'}.")
+    try:
+        result = finetune(config, args.resume)
+    except TrainingError as error:
+        print(f"efficienttam: error: {error}", file=sys.stderr)
+        return 1
+    if result.training.stopped:
+        print(f"Stopped after step {result.training.steps}; --resume goes on from there.")
+        return 130
+    if not is_main:
+        return 0
+    if result.before:
+        print(_table(result.before, result.after))
+        scores = {"before": result.before, "after": result.after}
+        with atomic_path(args.output / "scores.json") as temporary:
+            temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    print(f"The model is in {args.output / 'last'}: efficienttam track VIDEO --model {args.output / 'last'} ...")
+    return 0
+
+
+def _table(before: dict[str, float], after: dict[str, float]) -> str:
+    """J&F in percent of each video, and their mean."""
+    rows = [(name, before[name], after[name]) for name in before]
+    rows.append(("mean", sum(before.values()) / len(before), sum(after.values()) / len(after)))
+    lines = [f"{'J&F':<24} before  after"]
+    lines += [f"{name:<24} {old:6.1f} {new:6.1f}" for name, old, new in rows]
+    return "\n".join(lines)

@@ -1,0 +1,171 @@
+"""Fine-tuning on somebody's own videos: a folder in, a model out, scored before and after on videos held back.
+
+Everything is a `TrainingConfig` with defaults that suit few videos, so what happens is written down in the run's
+`config.json` and can be changed field by field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..evaluation.semi_supervised import Prompt
+from ..processing_efficienttam import EfficientTamVideoProcessor
+from .config import ConfigError, EvaluationOptions, OptimizerOptions, SourceOptions, StageOptions, TrainingConfig
+from .loop import Trainer, TrainingResult
+from .models import load_model
+from .monitoring import evaluate_videos
+from .sources import annotated_videos
+
+
+HELD_OUT_SHARE = 0.2
+
+
+@dataclass
+class FinetuningResult:
+    """What fine-tuning came to.
+
+    Attributes:
+        training: how the run ended.
+        before, after: J&F in percent of each held-out video, with the model that was given and the one that came out.
+    """
+
+    training: TrainingResult
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def kind_of(root: str | Path) -> str:
+    """Which kind of dataset a folder is, by the folders in it: DAVIS in its own layout, or any frames and masks."""
+    root = Path(root)
+    if (root / "JPEGImages" / "480p").is_dir():
+        return "davis2016" if (root / "ImageSets" / "2016").is_dir() else "davis2017"
+    return "folder"
+
+
+def split_videos(names: Sequence[str], held_out: Iterable[str] | int | None) -> tuple[list[str], list[str]]:
+    """Names of the videos to train on, and of those held back for the scores.
+
+    Args:
+        names: of all videos.
+        held_out: names, or how many (spread over the list); by default a fifth of them, at least one.
+
+    Raises:
+        ConfigError: a name that is not there, or nothing would be left to train on.
+    """
+    if held_out is None:
+        held_out = max(1, round(HELD_OUT_SHARE * len(names))) if len(names) > 1 else 0
+    if isinstance(held_out, int):
+        places = {(2 * i + 1) * len(names) // (2 * held_out) for i in range(held_out)} if held_out else set()
+        held_out = [name for i, name in enumerate(names) if i in places]
+    held_out = list(held_out)
+    missing = [name for name in held_out if name not in names]
+    if missing:
+        raise ConfigError(f"There is no video {', '.join(missing)} to hold back; there are {', '.join(names)}.")
+    training = [name for name in names if name not in held_out]
+    if not training:
+        raise ConfigError(f"All {len(names)} videos are held back: none is left to train on.")
+    return training, held_out
+
+
+def finetuning_config(
+    root: str | Path,
+    model: str,
+    output: str | Path,
+    *,
+    kind: str | None = None,
+    split: str | None = None,
+    held_out: Iterable[str] | int | None = None,
+    steps: int = 300,
+    num_frames: int = 4,
+    batch_size: int = 4,
+    learning_rate: float = 1e-4,
+    prompt: Prompt = "mask",
+) -> TrainingConfig:
+    """A run that suits a few videos.
+
+    The image encoder learns at half the rate and its first blocks at less, weights are averaged, clips are augmented,
+    and prompts are drawn as in the published recipe. What is held back is scored at the end only: with so few videos,
+    choosing a checkpoint by its score would be training on them.
+
+    Args:
+        root: the dataset's folder.
+        model: a checkpoint.
+        output: the run's folder.
+        kind: of the dataset, see `docs/data.md`; by default `kind_of(root)`.
+        split: of the dataset, where it has some.
+        held_out: see `split_videos`.
+        steps, num_frames, batch_size, learning_rate: of the one stage.
+        prompt: what held-out videos are tracked from.
+
+    Raises:
+        ConfigError: no such dataset, one that is not sound, or nothing to train on.
+    """
+    kind = kind or kind_of(root)
+    everything = SourceOptions(kind=kind, root=str(root), split=split)
+    training, held_back = split_videos([video.video_id for video in annotated_videos(everything)], held_out)
+    evaluation = EvaluationOptions(every=0, prompt=prompt)
+    if held_back:
+        evaluation = EvaluationOptions(kind, str(root), split, held_back, every=0, prompt=prompt)
+    stage = StageOptions(
+        name="finetune",
+        steps=steps,
+        num_frames=num_frames,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        vision_learning_rate=learning_rate / 2,
+        warmup_steps=max(1, steps // 20),
+        final_rate=0.05,
+    )
+    return TrainingConfig(
+        output=str(output),
+        model=model,
+        data=[SourceOptions(kind=kind, root=str(root), split=split, sequences=training)],
+        stages=[stage],
+        optimizer=OptimizerOptions(vision_layer_decay=0.9, max_grad_norm=1.0, weight_decay=0.05),
+        evaluation=evaluation,
+        ema_decay=0.99,
+        checkpoint_every=100,
+        overlay_every=100,
+    )
+
+
+def finetune(config: TrainingConfig, resume: bool = False) -> FinetuningResult:
+    """Score, train, score again.
+
+    Raises:
+        ConfigError: what can be known to be wrong before the first step.
+        TrainingError: a loss that is not a number.
+    """
+    trainer = Trainer(config, resume)  # finds out what is wrong before anything is scored
+    before = _scores_before(config)
+    result = trainer.run()
+    after = _last_scores(Path(config.output)) if before and not result.stopped else {}
+    return FinetuningResult(result, before, after)
+
+
+def _scores_before(config: TrainingConfig) -> dict[str, float]:
+    """J&F in percent with the weights a run begins with, in the main process; the others wait for it as they train."""
+    if not config.evaluation.kind or os.environ.get("RANK", "0") != "0":
+        return {}
+    options = config.evaluation
+    model = load_model(config.model, config.model_overrides).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    processor = EfficientTamVideoProcessor.from_config(model.config)
+    videos = annotated_videos(options, "evaluation")
+    scores = evaluate_videos(model, processor, videos, options.prompt, options.max_frames)
+    return {sequence.name: 100 * sequence.j_and_f for sequence in scores}
+
+
+def _last_scores(run: Path) -> dict[str, float]:
+    """J&F in percent of a run's last evaluation."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return next((line["videos"] for line in reversed(lines) if "videos" in line), {})
+
+
+__all__ = ["FinetuningResult", "finetune", "finetuning_config", "kind_of", "split_videos"]

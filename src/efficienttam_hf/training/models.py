@@ -1,0 +1,61 @@
+"""The model that a run begins with, and the same weights at another input size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig, included_checkpoint
+from ..modeling_efficienttam_video import EfficientTamVideoModel
+from .config import ConfigError
+
+
+def load_model(name: str, overrides: dict[str, Any]) -> EfficientTamVideoModel:
+    """A preset's model with fresh weights, drawn from PyTorch's generator, or a checkpoint's; float32, on the CPU.
+
+    Args:
+        name: a preset, the name of a model that comes with this package, or a folder or Hub name.
+        overrides: fields of the preset's configuration to set otherwise.
+
+    Raises:
+        ConfigError: neither a preset nor a checkpoint, or overrides that do not fit.
+    """
+    try:
+        if name in (*PRESETS, *SMALL_PRESETS):
+            return EfficientTamVideoModel(EfficientTamConfig.from_preset(name, **overrides))
+        if overrides:
+            raise ConfigError(f"`model_overrides` are for presets; {name} has its own configuration.")
+        folder = included_checkpoint(name)
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config, EfficientTamConfig):
+            raise ValueError(f"it is a model of type {config.model_type!r}, not {EfficientTamConfig.model_type!r}.")
+        return EfficientTamVideoModel.from_pretrained(folder, config=config, dtype=torch.float32)
+    except ConfigError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"`model` {name!r} is neither a preset ({', '.join([*SMALL_PRESETS, *PRESETS])}) nor a checkpoint that "
+            f"loads: {error}"
+        ) from error
+
+
+def resized_config(config: EfficientTamConfig, image_size: int | None) -> EfficientTamConfig:
+    """A model's configuration at another input size, `None` for its own.
+
+    Raises:
+        ValueError: the size does not fit the model.
+    """
+    return EfficientTamConfig.from_dict({**config.to_dict(), "image_size": image_size or config.image_size})
+
+
+def with_weights(config: EfficientTamConfig, weights: dict[str, Tensor]) -> EfficientTamVideoModel:
+    """A new model with these weights. They fit any input size: none of them depends on it."""
+    model = EfficientTamVideoModel(config)
+    model.load_state_dict(weights)
+    return model
+
+
+__all__ = ["load_model", "resized_config", "with_weights"]

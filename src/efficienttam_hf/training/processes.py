@@ -1,0 +1,112 @@
+"""What Accelerate is asked for, and the few places where a sharded model (FSDP) differs from a whole one."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .config import ConfigError, TrainingConfig
+
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+
+
+def make_accelerator(config: TrainingConfig) -> Accelerator:
+    """Accelerate, set up for a run: its precision, its trackers, and the processes it was launched in.
+
+    Raises:
+        ImportError: Accelerate is not installed.
+        ConfigError: a precision or a tracker that is not to be had here, or processes that work together in another
+            way than DDP or FSDP 2.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+    except ImportError as error:
+        raise ImportError("Training needs Accelerate: pip install efficienttam-hf[train].") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`log_with=")  # said below
+            accelerator = Accelerator(
+                # On machines without any other device, several processes find each other only if this is said.
+                cpu=hasattr(torch, "accelerator") and not torch.accelerator.is_available(),
+                mixed_precision=config.precision,
+                log_with=list(config.trackers) or None,
+                project_dir=config.output,
+                # Which prompts a batch has decides which weights it uses.
+                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            )
+    except ValueError as error:  # its messages name what it was given
+        raise ConfigError(f"`precision` {config.precision!r} or `trackers` {config.trackers}: {error}") from error
+    if config.precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would quietly go on without
+        raise ConfigError("`precision` fp16 needs a GPU. On a CPU, use bf16 or no.")
+    missing = {str(name) for name in config.trackers} - {str(getattr(t, "value", t)) for t in accelerator.log_with}
+    if missing and accelerator.is_main_process:
+        logger.warning("Not installed: %s. Numbers go to metrics.jsonl only.", ", ".join(sorted(missing)))
+    kinds = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
+    kind = accelerator.distributed_type
+    if kind not in kinds or (kind == DistributedType.FSDP and not getattr(accelerator, "is_fsdp2", False)):
+        raise ConfigError(
+            f"Accelerate is set up for {kind.value}; training runs in one process, in several (DDP) or sharded by FSDP "
+            "with `fsdp_version: 2`. Run `accelerate config`, or give `accelerate launch` other options."
+        )
+    return accelerator
+
+
+def start_logging(accelerator: Accelerator, config: TrainingConfig, step: int) -> None:
+    """Begin to log to the trackers, with the configuration as hyperparameters.
+
+    Args:
+        accelerator: of `make_accelerator`.
+        config: of the run.
+        step: where the run is. What a killed run has logged beyond is left out.
+    """
+    if accelerator.is_main_process:
+        plural = "" if accelerator.num_processes == 1 else "es"
+        logger.info("Training in %d process%s on %s.", accelerator.num_processes, plural, accelerator.device.type)
+    accelerator.init_trackers(
+        "tensorboard" if "tensorboard" in config.trackers else Path(config.output).name,
+        config=dict(_flat(config.to_dict())),
+        init_kwargs={"tensorboard": {"purge_step": step + 1}} if step else {},
+    )
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
+    """The leaves of nested values by their path, as `stages.0.steps`."""
+    if isinstance(value, Mapping) or (isinstance(value, list | tuple) and value):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _flat(item, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value if isinstance(value, bool | int | float) else str(value)
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by name, put together from their shards, as copies on the CPU. All processes must call this."""
+    return {
+        name: (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().to("cpu", copy=True)
+        for name, tensor in tensors.items()
+    }
+
+
+def sharded_like(tensors: Mapping[str, Tensor], models: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole tensors, each on the device of that of the same name in `models`, and in shards where that is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    return {
+        name: distribute_tensor(tensors[name].to(model.device), model.device_mesh, model.placements)
+        if isinstance(model, DTensor)
+        else tensors[name].to(model.device)
+        for name, model in models.items()
+    }
+
+
+__all__ = ["make_accelerator", "sharded_like", "start_logging", "whole"]
