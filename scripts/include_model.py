@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.atomic_file import atomic_path
+from efficienttam_hf.training.models import resized_config, with_weights
 
 
 LARGEST = 16 * 2**20  # bytes; a package that everybody downloads stays small
@@ -24,9 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="a folder that `from_pretrained` loads")
     parser.add_argument("name", help="by which it is found")
+    parser.add_argument("--image-size", type=int, help="input size it is to run at; by default that it was trained at")
     args = parser.parse_args()
 
     model = EfficientTamVideoModel.from_pretrained(args.checkpoint, dtype=torch.float32)
+    model = with_weights(resized_config(model.config, args.image_size), model.state_dict())
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     size = sum(value.nbytes for value in weights.values())
     if size > LARGEST:
@@ -43,7 +46,7 @@ def main() -> None:
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
         temporary.chmod(0o644)
-    processor = EfficientTamVideoProcessor.from_pretrained(args.checkpoint)
+    processor = EfficientTamVideoProcessor.from_config(model.config)
     with atomic_path(folder / "processor_config.json") as temporary:
         temporary.write_text(processor.to_json_string(), encoding="utf-8")
     print(f"{folder}: {size / 2**20:.1f} MiB, {sum(v.numel() for v in weights.values()):,} parameters and buffers")

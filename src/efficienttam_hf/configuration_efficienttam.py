@@ -572,7 +572,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 # Not published: small models of ours, for CPUs, trained with this package.
 SMALL_PRESETS: dict[str, dict[str, Any]] = {
     "efficienttam_nano": {
-        "image_size": 320,
+        "image_size": 352,
         "vision_config": {
             "hidden_size": 192,
             "num_hidden_layers": 8,

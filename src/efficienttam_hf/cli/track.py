@@ -59,7 +59,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         description="Track objects through a video from clicks, boxes or masks, and write an overlay video, masks as "
         "indexed PNGs in the layout of DAVIS, and masks as COCO run-length JSON. Without VIDEO, a small synthetic clip "
         "is made and its object is tracked.",
-        epilog="example: efficienttam track cups.mp4 --model checkpoints/efficienttam_s --object 1 --point 480,300 "
+        epilog="example: efficienttam track cups.mp4 --object 1 --point 480,300 "
         "--object 2 --box 500,200,640,420 --frame 30 --object 1 --negative 520,310",
         **options,
     )

@@ -32,7 +32,7 @@ from .config import ConfigError, StageOptions, TrainingConfig
 from .models import load_model, resized_config, with_weights
 from .monitoring import draw_overlays, evaluate_videos, progress_bar, step_numbers
 from .optimization import RunningAverage, add_adapters, freeze, merged_weights, parameter_groups, rate_at
-from .processes import make_accelerator, sharded_like, start_logging, whole
+from .processes import fill_state, make_accelerator, sharded_like, start_logging, whole
 from .run_folder import AVERAGE_FILE, PROGRESS_FILE, STATE_FOLDER, RunFolder
 from .simulated_user import plan_prompts
 from .sources import StepIndices, TrainingData, annotated_videos, batches
@@ -250,6 +250,7 @@ class Trainer:
         self.highest_rates = [group["lr"] for group in groups]
         optimizer = torch.optim.AdamW(groups, betas=config.optimizer.betas, eps=config.optimizer.eps)
         self.tracker, self.optimizer = self.accelerator.prepare(tracker, optimizer)
+        fill_state(self.optimizer)
         if config.ema_decay:
             self.average = RunningAverage(self._model(), config.ema_decay)
         if self.resume_from is not None:
@@ -343,9 +344,10 @@ class Trainer:
                     "best_score": self.best_score,
                 }
                 (unfinished / STATE_FOLDER / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
-            self.accelerator.wait_for_everyone()
+            self.accelerator.wait_for_everyone()  # for what the others write
             if self.is_main:
                 self.folder.finish(self.global_step, is_best, self.config.keep_checkpoints)
+            self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------------------------------------- small things
 

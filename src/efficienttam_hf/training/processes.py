@@ -89,6 +89,14 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, bool | int | float 
         yield name, value if isinstance(value, bool | int | float) else str(value)
 
 
+def fill_state(optimizer: torch.optim.AdamW) -> None:
+    """Give every parameter the state that AdamW makes with its first gradient: sharded checkpoints want all of them."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
+
+
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by name, put together from their shards, as copies on the CPU. All processes must call this."""
     return {
@@ -109,4 +117,4 @@ def sharded_like(tensors: Mapping[str, Tensor], models: Mapping[str, Tensor]) ->
     }
 
 
-__all__ = ["make_accelerator", "sharded_like", "start_logging", "whole"]
+__all__ = ["fill_state", "make_accelerator", "sharded_like", "start_logging", "whole"]
