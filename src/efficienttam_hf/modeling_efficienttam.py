@@ -263,10 +263,10 @@ class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Fresh weights, at the scales SAM's parts are trained from.
 
-        Linear and convolution weights have PyTorch's own deviation, `1 / sqrt(3 * fan_in)`, and embeddings (tokens of the
-        mask decoder, kinds of prompts) a deviation of 1. With Transformers' one deviation for all, 0.02, the product of
-        mask decoder and image features that is a mask begins at almost zero, and training from scratch does not take
-        off. `initializer_range` scales all of it; 0.02 stands for these scales.
+        Linear and convolution weights have PyTorch's own deviation, `1 / sqrt(3 * fan_in)`, and embeddings (tokens of
+        the mask decoder, kinds of prompts) a deviation of 1. With Transformers' one deviation for all, 0.02, a mask,
+        which is a product of the mask decoder's and the image's features, begins at almost zero, and training from
+        scratch does not take off. `initializer_range` scales all of it; 0.02 stands for these scales.
         """
         super()._init_weights(module)
         scale = self.config.initializer_range / 0.02
