@@ -45,11 +45,13 @@ def copy_remote_code(folder: str | Path) -> None:
             shutil.copyfile(source, target)
 
 
-def included_checkpoint(name: str | Path) -> str | Path:
+def included_checkpoint(name: str | Path | None) -> str | Path | None:
     """The folder of a model that comes with this package, for its name (`"efficienttam-nano"`).
 
     Anything else, and a folder of that name where you are, is returned as it is.
     """
+    if name is None:  # weights come from elsewhere, as Transformers allows
+        return name
     folder = Path(__file__).resolve().parent / "pretrained" / str(name)
     is_name = Path(name).name == str(name)
     return folder if is_name and not Path(name).is_dir() and (folder / "config.json").is_file() else name
