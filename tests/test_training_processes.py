@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from training_runs import (
     at_step,
@@ -44,8 +45,12 @@ def fresh_accelerate():
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
-    """Also in processes that are started, so that sums are in the same order."""
+    """Here and in processes that are started, so that sums are in the same order."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
