@@ -53,7 +53,7 @@ def test_json_is_read_too_and_a_configuration_comes_back_from_what_is_saved(tmp_
         (["optimizer.lr=1"], r"no field 'optimizer.lr'. `optimizer` has betas, eps, weight_decay"),
         (["stages.0.step=1"], r"no field 'stages\[0\].step'. `stages\[0\]` has name, steps, "),
         (["stages.0.user.clicks=1"], r"no field 'stages\[0\].user.clicks'. .* has point_probability"),
-        (["stages.0.user.point_probability=2"], r"stages\[0\].user.*point_probability must be between 0 and 1, got 2"),
+        (["stages.0.user.point_probability=2"], r"stages\[0\].user.*point_probability` must be between 0 and 1, got 2"),
         (["stages.0.steps=many"], r"`stages\[0\].steps` must be int, got 'many'"),
         (["stages.0.steps=1.5"], r"`stages\[0\].steps` must be int, got 1.5"),
         (["stages.0.steps=true"], r"`stages\[0\].steps` must be int, got True"),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from pathlib import Path
 
 from .common import DEFAULT_MODEL
+from .train import report_once
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -54,13 +53,15 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    return report_once(lambda: _finetune(args))
+
+
+def _finetune(args: argparse.Namespace) -> int:
     from ..atomic_file import atomic_path
     from ..training.config import load_config
     from ..training.finetuning import finetune, finetuning_config
-    from ..training.loop import TrainingError
-    from .train import quiet_libraries
+    from ..training.processes import is_first_process
 
-    quiet_libraries()
     config = finetuning_config(
         args.data,
         args.model,
@@ -75,15 +76,11 @@ def run(args: argparse.Namespace) -> int:
         prompt=args.prompt,
     )
     config = load_config(config.to_dict(), args.set)
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = is_first_process()
     training, held_out = config.data[0].sequences, config.evaluation.sequences or []
     if is_main:
         print(f"Training on {len(training)} videos, scoring {len(held_out)}: {', '.join(held_out) or 'none to spare'}.")
-    try:
-        result = finetune(config, args.resume)
-    except TrainingError as error:
-        print(f"efficienttam: error: {error}", file=sys.stderr)
-        return 1
+    result = finetune(config, args.resume)
     if result.training.stopped:
         print(f"Stopped after step {result.training.steps}; --resume goes on from there.")
         return 130

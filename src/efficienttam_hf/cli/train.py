@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -32,22 +32,39 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..training.config import ConfigError, load_config, read_values
-    from ..training.loop import TrainingError, train
+    return report_once(lambda: _train(args))
+
+
+def report_once(run: Callable[[], int]) -> int:
+    """Run a training command. Of an error that every process finds, the first one speaks.
+
+    Returns:
+        The command's exit code: 2 for a configuration that cannot be used, 1 for a training that cannot go on.
+    """
+    from ..training.config import ConfigError
+    from ..training.loop import TrainingError
+    from ..training.processes import is_first_process
 
     quiet_libraries()
+    try:
+        return run()
+    except (ConfigError, TrainingError) as error:
+        if is_first_process():
+            print(f"efficienttam: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def _train(args: argparse.Namespace) -> int:
+    from ..training.config import ConfigError, load_config, read_values
+    from ..training.loop import train
+    from ..training.processes import is_first_process
+
     values = {} if args.config is None else read_values(args.config)
     given = {name: getattr(args, name) for name in ("model", "output", "seed") if getattr(args, name) is not None}
     if not (values or given or args.overrides):
         raise ConfigError("Which run? Give --config FILE, or at least --model and --output.")
-    is_main = os.environ.get("RANK", "0") == "0"
-    try:
-        result = train(load_config({**values, **given}, args.overrides), resume=args.resume)
-    except (ConfigError, TrainingError) as error:
-        if is_main:  # all processes find these
-            print(f"efficienttam: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    if not is_main:
+    result = train(load_config({**values, **given}, args.overrides), resume=args.resume)
+    if not is_first_process():
         return 130 if result.stopped else 0
     score = "" if result.score is None else f", J&F {result.score:.1f} (best {result.best_score:.1f})"
     if result.stopped:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..evaluation.semi_supervised import Prompt
 from .losses import LossOptions
+from .ranges import check_range
 from .simulated_user import UserOptions
 
 
@@ -62,8 +63,8 @@ class StageOptions:
     user: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "steps", "image_size", "num_frames", "batch_size", "micro_batch_size", "max_objects")
-        _at_least(0, self, "learning_rate", "vision_learning_rate", "warmup_steps", "final_rate")
+        check_range(self, "steps", "image_size", "num_frames", "batch_size", "micro_batch_size", "max_objects", least=1)
+        check_range(self, "learning_rate", "vision_learning_rate", "warmup_steps", "final_rate")
 
 
 @dataclass
@@ -109,7 +110,7 @@ class OptimizerOptions:
     max_grad_norm: float = 0.1
 
     def __post_init__(self) -> None:
-        _at_least(0, self, "eps", "weight_decay", "vision_layer_decay", "max_grad_norm")
+        check_range(self, "eps", "weight_decay", "vision_layer_decay", "max_grad_norm")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"`betas` must be from 0 to below 1, got {self.betas}.")
 
@@ -122,7 +123,7 @@ class LoraOptions:
         rank: of the adapters; 0 for none.
         alpha: their scale is `alpha / rank`.
         dropout: on their input.
-        target_modules: names of linear layers, as in `peft.LoraConfig`.
+        target_modules: ends of the names of linear layers, as in `peft.LoraConfig`.
     """
 
     rank: int = 0
@@ -131,7 +132,7 @@ class LoraOptions:
     target_modules: list[str] = field(default_factory=lambda: ["qkv", "proj", "q_proj", "k_proj", "v_proj", "o_proj"])
 
     def __post_init__(self) -> None:
-        _at_least(0, self, "rank", "dropout")
+        check_range(self, "rank", "dropout")
 
 
 @dataclass
@@ -140,7 +141,7 @@ class DistillationOptions:
 
     Attributes:
         teacher: a folder or Hub name with an image encoder in Transformers (`Sam2Model`, `EfficientTamModel`, ...).
-        weight: of the feature loss.
+        weight: of the feature loss, one minus the cosine between features.
     """
 
     teacher: str | None = None
@@ -169,8 +170,8 @@ class EvaluationOptions:
     max_frames: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least(0, self, "every")
-        _at_least(3, self, "max_frames")
+        check_range(self, "every")
+        check_range(self, "max_frames", least=3)
         if self.prompt not in typing.get_args(Prompt):
             raise ValueError(f"`prompt` must be one of {', '.join(typing.get_args(Prompt))}, got {self.prompt!r}.")
 
@@ -187,7 +188,7 @@ class TrainingConfig:
         stages: the curriculum.
         user, losses, optimizer, lora, distillation, evaluation: see there.
         freeze: parts that do not learn: `vision_encoder`, `prompt_encoder`, `mask_decoder`, `memory_attention`,
-            `memory_encoder`, or any name of a module.
+            `memory_encoder`, or the name of any module or parameter.
         seed: of weights, data and everything drawn.
         precision: `"no"`, `"bf16"` or `"fp16"` (autocast).
         ema_decay: decay of the running average of the weights that is evaluated and saved; 0 for none.
@@ -229,8 +230,8 @@ class TrainingConfig:
             raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"`ema_decay` must be from 0 to below 1, got {self.ema_decay}.")
-        _at_least(0, self, "seed", "workers", "log_every", "overlay_every", "checkpoint_every")
-        _at_least(1, self, "keep_checkpoints")
+        check_range(self, "seed", "workers", "log_every", "overlay_every", "checkpoint_every")
+        check_range(self, "keep_checkpoints", least=1)
         for number in range(len(self.stages)):
             self.user_of(number)
 
@@ -338,13 +339,6 @@ def build_options(kind: type, values: Any, where: str) -> Any:
         raise
     except ValueError as error:
         raise ConfigError(f"`{where}`: {error}" if where else str(error)) from error
-
-
-def _at_least(least: float, options: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and not value >= least:
-            raise ValueError(f"`{name}` must be at least {least}, got {value}.")
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

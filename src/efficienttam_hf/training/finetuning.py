@@ -6,21 +6,18 @@ Everything is a `TrainingConfig` with defaults that suit few videos, so what hap
 
 from __future__ import annotations
 
+import copy
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from ..evaluation.semi_supervised import Prompt
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .config import ConfigError, EvaluationOptions, OptimizerOptions, SourceOptions, StageOptions, TrainingConfig
 from .loop import Trainer, TrainingResult
-from .models import load_model
 from .monitoring import evaluate_videos
-from .sources import annotated_videos
+from .sources import dataset_videos
 
 
 HELD_OUT_SHARE = 0.2
@@ -104,11 +101,11 @@ def finetuning_config(
         prompt: what held-out videos are tracked from.
 
     Raises:
-        ConfigError: no such dataset, one that is not sound, or nothing to train on.
+        ConfigError: no such dataset, or nothing to train on.
     """
     kind = kind or kind_of(root)
     everything = SourceOptions(kind=kind, root=str(root), split=split)
-    training, held_back = split_videos([video.video_id for video in annotated_videos(everything)], held_out)
+    training, held_back = split_videos(dataset_videos(everything).names, held_out)
     evaluation = EvaluationOptions(every=0, prompt=prompt)
     if held_back:
         evaluation = EvaluationOptions(kind, str(root), split, held_back, every=0, prompt=prompt)
@@ -143,22 +140,20 @@ def finetune(config: TrainingConfig, resume: bool = False) -> FinetuningResult:
         TrainingError: a loss that is not a number.
     """
     trainer = Trainer(config, resume)  # finds out what is wrong before anything is scored
-    before = _scores_before(config)
+    before = _scores_before(trainer)
     result = trainer.run()
     after = _last_scores(Path(config.output)) if before and not result.stopped else {}
     return FinetuningResult(result, before, after)
 
 
-def _scores_before(config: TrainingConfig) -> dict[str, float]:
+def _scores_before(trainer: Trainer) -> dict[str, float]:
     """J&F in percent with the weights a run begins with, in the main process; the others wait for it as they train."""
-    if not config.evaluation.kind or os.environ.get("RANK", "0") != "0":
+    if not trainer.is_main:
         return {}
-    options = config.evaluation
-    model = load_model(config.model, config.model_overrides).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    options, model = trainer.config.evaluation, copy.deepcopy(trainer.first_model).eval()
+    model.to(trainer.accelerator.device)
     processor = EfficientTamVideoProcessor.from_config(model.config)
-    videos = annotated_videos(options, "evaluation")
-    scores = evaluate_videos(model, processor, videos, options.prompt, options.max_frames)
+    scores = evaluate_videos(model, processor, trainer.videos, options.prompt, options.max_frames)
     return {sequence.name: 100 * sequence.j_and_f for sequence in scores}
 
 

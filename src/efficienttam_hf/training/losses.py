@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ranges import check_range
+
 
 @dataclass
 class LossOptions:
@@ -48,11 +50,9 @@ class LossOptions:
     full_resolution: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("focal_weight", "dice_weight", "iou_weight", "presence_weight", "focal_gamma"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        check_range(self, "focal_weight", "dice_weight", "iou_weight", "presence_weight", "focal_gamma")
         if not self.focal_alpha <= 1:
-            raise ValueError(f"focal_alpha must be at most 1, or below 0 for none, got {self.focal_alpha}.")
+            raise ValueError(f"`focal_alpha` must be at most 1, or below 0 for none, got {self.focal_alpha}.")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one or the first of those launched together, before Accelerate is set up."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -117,4 +123,4 @@ def sharded_like(tensors: Mapping[str, Tensor], models: Mapping[str, Tensor]) ->
     }
 
 
-__all__ = ["fill_state", "make_accelerator", "sharded_like", "start_logging", "whole"]
+__all__ = ["fill_state", "is_first_process", "make_accelerator", "sharded_like", "start_logging", "whole"]

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..data.seeding import generator_of
+from .ranges import check_range
 
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, NOT_A_POINT = 0, 1, 2, 3, -1
@@ -60,15 +61,10 @@ class UserOptions:
     max_box_noise: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("point_probability", "box_probability", "click_on_object_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
-        if not 0 <= self.box_noise <= 0.5:
-            raise ValueError(f"box_noise must be between 0 and 0.5, got {self.box_noise}.")
-        smallest = {"max_conditioning_frames": 1, "max_corrected_frames": 0, "correction_clicks": 0, "max_box_noise": 0}
-        for name, least in smallest.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        check_range(self, "point_probability", "box_probability", "click_on_object_probability", most=1)
+        check_range(self, "box_noise", most=0.5)
+        check_range(self, "max_conditioning_frames", least=1)
+        check_range(self, "max_corrected_frames", "correction_clicks", "max_box_noise")
 
 
 @dataclass

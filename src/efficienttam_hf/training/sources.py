@@ -16,7 +16,7 @@ import torch
 from ..data.batch import ClipBatch, collate_clips
 from ..data.checking import check_dataset
 from ..data.clip import ClipSource
-from ..data.loading import load_records
+from ..data.loading import VideoRecords, load_records
 from ..data.mixing import MixedClips
 from ..data.records import VideoRecord
 from ..data.sampling import RecordClips
@@ -79,21 +79,33 @@ def _clips(options: SourceOptions, records: Sequence[VideoRecord] | None, common
     return RecordClips(records, **common, **sampling)
 
 
-def annotated_videos(options: SourceOptions | EvaluationOptions, where: str = "data") -> Sequence[VideoRecord]:
-    """The videos of a dataset, looked through for what would stop a run on them.
+def dataset_videos(options: SourceOptions | EvaluationOptions, where: str = "data") -> VideoRecords:
+    """The videos of a dataset, as they are: `annotated_videos` looks through them.
 
     Args:
         options: which dataset, which of its videos.
         where: the field of the configuration that these are, for messages.
 
     Raises:
-        ConfigError: no root, a dataset that is not there, or one that is not sound.
+        ConfigError: no root, or a dataset that is not there.
     """
     if options.root is None:
         raise ConfigError(f"`{where}` is a dataset of kind {options.kind!r}, which needs `root`, its folder.")
     loading = {name: value for name, value in options.options.items() if name != "sampling"}
     try:
-        records = load_records(options.kind, options.root, options.split, videos=options.sequences, **loading)
+        return load_records(options.kind, options.root, options.split, videos=options.sequences, **loading)
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"`{where}`: {error}") from error
+
+
+def annotated_videos(options: SourceOptions | EvaluationOptions, where: str = "data") -> VideoRecords:
+    """The videos of a dataset (see `dataset_videos`), looked through for what would stop a run on them.
+
+    Raises:
+        ConfigError: also for a dataset that is not sound; the message has all that was found.
+    """
+    records = dataset_videos(options, where)
+    try:
         problems = check_dataset(records)
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"`{where}`: {error}") from error
@@ -188,4 +200,4 @@ def _prepare_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-__all__ = ["StepIndices", "TrainingData", "annotated_videos", "batches"]
+__all__ = ["StepIndices", "TrainingData", "annotated_videos", "batches", "dataset_videos"]
