@@ -1,7 +1,9 @@
 """Build a folder of cutouts and photographs for synthetic training videos, from packages of Debian or Ubuntu.
 
-    python scripts/build_ingredients.py ingredients                      fetch the packages (310 MB) and build
+    python scripts/build_ingredients.py ingredients                      fetch the packages (470 MB) and build
     python scripts/build_ingredients.py ingredients --packages DIR       from .deb files or unpacked packages in DIR
+    python scripts/build_ingredients.py stamps --only tuxpaint-stamps-default mate-backgrounds
+                                                                         from these packages only
 
 Clip art and emoji become `cutouts/*.png` (RGBA, cropped to what is visible), photographs become `photos/*.jpg`.
 `SOURCES.csv` says for each file where it is from, whose it is and under which licence; `LICENSES.txt` has the licences
@@ -64,6 +66,13 @@ PACKAGES = (
             "shapes/stars/*",
             "computer/icons/flat-theme/*",
         ),
+    ),
+    # Photographs of animals, plants, food, tools and vehicles, cut out by hand, among drawings.
+    Package(
+        "tuxpaint-stamps-default",
+        "cutouts",
+        "usr/share/tuxpaint/stamps",
+        leave=("symbols/*", "seasonal/*", "*cartoon*", "town/flags/*", "town/roadsigns/*"),
     ),
     Package("fonts-noto-color-emoji", "emoji", "usr/share/fonts/truetype/noto", licence_path="fonts"),
     # The rest of these packages is drawn or rendered, as is all of gnome-backgrounds and ukui-wallpapers.
@@ -145,6 +154,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to make; must not be there yet")
     parser.add_argument("--packages", metavar="DIR", type=Path, help="take packages from here instead of fetching them")
+    parser.add_argument(
+        "--only", metavar="PACKAGE", nargs="+", choices=[package.name for package in PACKAGES], help="of these packages"
+    )
     parser.add_argument("--max-cutouts", metavar="N", type=int, help="keep N of the cutouts, drawn at random")
     parser.add_argument("--size", metavar="PIXELS", type=int, default=256, help="of a cutout's longest side (256)")
     parser.add_argument(
@@ -165,6 +177,8 @@ def main(argv: list[str] | None = None) -> int:
         built = Path(work) / "built"
         builder = Builder(built, args.size, args.photo_size)
         for package in PACKAGES:
+            if args.only is not None and package.name not in args.only:
+                continue
             unpacked = find_or_fetch(package.name, args.packages, Path(work))
             if unpacked is None:
                 warn(f"{package.name}: not found, so nothing of it is in the folder")
