@@ -60,7 +60,8 @@ class ClipTracker(nn.Module):
         losses: weights and conventions of the losses.
         image_mean, image_std: of the model's image processor; three numbers for pixels from 0 to 1.
         distillation: adds a loss on the image features, or `None`.
-        checkpoint_steps: whether tracking steps are recomputed in the backward pass, which saves their activations.
+        checkpoint_steps: whether tracking steps and losses are recomputed in the backward pass, which saves their
+            activations.
     """
 
     def __init__(
@@ -108,7 +109,8 @@ class ClipTracker(nn.Module):
             if plan.conditioning.get(frame) == "mask":
                 continue
             masks, void = batch.masks[frame], _void(batch, frame)
-            losses = tracking_losses(
+            losses = self._run(
+                tracking_losses,
                 output.multimask_logits,
                 output.multimask_iou_scores,
                 output.object_score_logits,
@@ -219,7 +221,7 @@ class ClipTracker(nn.Module):
         return selection.to_bank(features.device, features.dtype)
 
     def _run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
-        """Call a part of the model, with its activations kept or recomputed as `checkpoint_steps` says."""
+        """Call a part of the model or the losses, with its activations kept or recomputed as `checkpoint_steps` says."""
         if self.checkpoint_steps and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False, **kwargs)
         return function(*args, **kwargs)
