@@ -1,0 +1,220 @@
+"""Who is timed: our models and their peers, each driven through its own public interface on the same video.
+
+A `ContenderSpec` says what a contender is, in words that can be sent to another process; `build` makes it. A contender
+tracks a video frame by frame as an iterator, so that several can take turns. What it yields are tracked masks as its
+interface gives them; `to_video_size` does what is left to do until they have the video's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig, included_checkpoint
+from ..image_io import read_image
+from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..processing_efficienttam import EfficientTamVideoProcessor
+from ..video_session import EfficientTamVideoInferenceSession
+from .machine import DTYPES
+from .stages import find_stages
+from .video import BenchmarkVideo
+
+
+__all__ = [
+    "Contender",
+    "ContenderSpec",
+    "OurContender",
+    "TransformersContender",
+    "build",
+    "load_ours",
+    "our_config",
+    "track_video",
+]
+
+SEED = 0  # of random weights: two contenders of one model have the same
+
+
+@dataclass(frozen=True)
+class ContenderSpec:
+    """What a contender is.
+
+    Attributes:
+        kind: `"ours"`, `"peer"` (see `peers`) or `"reference"` (see `reference`).
+        model: a preset, the name of an included model, a folder or an id on the Hub; of a peer, its name.
+        device, dtype: where it runs, and in which type, `"float32"` or `"bfloat16"`.
+        image_size: side of the model's input in pixels, in place of its own.
+        compiled: whether its stages are compiled.
+        threads: on a CPU.
+        checkout: of a reference, where the published implementation lies.
+    """
+
+    kind: str
+    model: str
+    device: str = "cpu"
+    dtype: str = "float32"
+    image_size: int | None = None
+    compiled: bool = False
+    threads: int = 1
+    checkout: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        name = self.model if "/" not in self.model else Path(self.model).name
+        return f"published {name}" if self.kind == "reference" else name
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether it was made without a checkpoint."""
+        return self.kind == "peer" or self.model in PRESETS or self.model in SMALL_PRESETS
+
+
+class Contender:
+    """What the benchmark asks of a contender.
+
+    Attributes:
+        spec: what it is.
+        model: the network, with the parts that `find_stages` looks for.
+        image_size: side of its input in pixels.
+    """
+
+    spec: ContenderSpec
+    model: nn.Module
+    image_size: int
+
+    def read_frame(self, path: Path) -> Tensor:
+        """Decode a frame and make it the model's input: (3, height, width)."""
+        raise NotImplementedError
+
+    def track(self, video: BenchmarkVideo, num_objects: int, preload: bool) -> Iterator[Any]:
+        """Prompt objects with boxes on the first frame and track them, frame by frame.
+
+        Args:
+            preload: decode and resize all frames before the first is tracked, where the interface leaves the choice.
+        """
+        raise NotImplementedError
+
+    def to_video_size(self, output: Any, video: BenchmarkVideo) -> Tensor:
+        """Mask logits at the video's size, of what `track` yielded."""
+        raise NotImplementedError
+
+
+class TransformersContender(Contender):
+    """A video model with the interface of Transformers' `Sam2VideoModel`."""
+
+    def __init__(self, spec: ContenderSpec, model: nn.Module, processor: Any):
+        self.spec, self.processor = spec, processor
+        self.model = model.to(spec.device, DTYPES[spec.dtype]).eval().requires_grad_(False)
+        self.image_size = processor.video_processor.size["height"]
+        if spec.compiled:
+            for module in (module for modules in find_stages(self.model).values() for module in modules):
+                module.forward = torch.compile(module.forward)
+
+    def read_frame(self, path: Path) -> Tensor:
+        processed = self.processor.video_processor(videos=[[read_image(path)]], device=self.spec.device)
+        return processed["pixel_values_videos"][0][0].to(DTYPES[self.spec.dtype])
+
+    def start_session(self, video: BenchmarkVideo, preload: bool) -> Any:
+        """A session over the video; Transformers' hold all its frames, resized."""
+        return self.processor.init_video_session(
+            video=[read_image(path) for path in video.frames],
+            inference_device=self.spec.device,
+            dtype=DTYPES[self.spec.dtype],
+        )
+
+    def track(self, video: BenchmarkVideo, num_objects: int, preload: bool) -> Iterator[Any]:
+        session = self.start_session(video, preload)
+        self.processor.add_inputs_to_inference_session(
+            session, frame_idx=0, obj_ids=list(range(1, num_objects + 1)), input_boxes=[video.boxes(num_objects)]
+        )
+        self.model(session, frame_idx=0)
+        yield from self.model.propagate_in_video_iterator(session)
+
+    def to_video_size(self, output: Any, video: BenchmarkVideo) -> Tensor:
+        size = [[video.height, video.width]]
+        return self.processor.post_process_masks([output.pred_masks], size, binarize=False)[0]
+
+
+class OurContender(TransformersContender):
+    """A model of this package."""
+
+    def start_session(self, video: BenchmarkVideo, preload: bool) -> Any:
+        device, dtype = self.spec.device, DTYPES[self.spec.dtype]
+        if not preload:
+            return self.processor.init_video_session(video=video.folder, inference_device=device, dtype=dtype)
+        # By itself it would decode and resize a frame when its turn comes, and be timed with what others do before.
+        return EfficientTamVideoInferenceSession(
+            video=torch.stack([self.read_frame(path) for path in video.frames]),
+            video_height=video.height,
+            video_width=video.width,
+            inference_device=device,
+            dtype=dtype,
+        )
+
+
+def our_config(name: str, image_size: int | None = None) -> EfficientTamConfig:
+    """The configuration of a model of this package, from a preset or a checkpoint, for another input size if asked.
+
+    Raises:
+        ValueError: if there is nothing of that name, or it is another kind of model.
+        OSError: if a checkpoint on the Hub cannot be fetched.
+    """
+    overrides = {} if image_size is None else {"image_size": image_size}
+    if name in PRESETS or name in SMALL_PRESETS:
+        return EfficientTamConfig.from_preset(name, **overrides)
+    source = included_checkpoint(name)
+    if not (Path(source) / "config.json").is_file() and (Path(source).exists() or name.count("/") != 1):
+        raise ValueError(
+            f"There is no model {name!r}: it is neither a preset ({', '.join([*PRESETS, *SMALL_PRESETS])}), nor "
+            "efficienttam-nano, nor a folder with a config.json in it."
+        )
+    kind = EfficientTamConfig.get_config_dict(source)[0].get("model_type")
+    if kind != EfficientTamConfig.model_type:
+        raise ValueError(f"{name!r} is a model of type {kind!r}, not EfficientTAM.")
+    return EfficientTamConfig.from_pretrained(source, **overrides)
+
+
+def load_ours(name: str, image_size: int | None = None) -> EfficientTamVideoModel:
+    """A model of this package on the CPU in float32: a preset with random weights, or a checkpoint.
+
+    Raises:
+        ValueError, OSError: as `our_config`.
+    """
+    config = our_config(name, image_size)
+    if name in PRESETS or name in SMALL_PRESETS:
+        torch.manual_seed(SEED)
+        return EfficientTamVideoModel(config)
+    return EfficientTamVideoModel.from_pretrained(name, config=config)
+
+
+def build(spec: ContenderSpec) -> Contender:
+    """Make a contender.
+
+    Raises:
+        ValueError: if there is no such model, or it does not take that image size.
+        ImportError: if a package that it needs is not installed.
+    """
+    if spec.kind == "ours":
+        model = load_ours(spec.model, spec.image_size)
+        return OurContender(spec, model, EfficientTamVideoProcessor.from_config(model.config))
+    if spec.kind == "peer":
+        from .peers import make_peer
+
+        torch.manual_seed(SEED)
+        return TransformersContender(spec, *make_peer(spec.model, spec.image_size))
+    from .reference import ReferenceContender
+
+    return ReferenceContender(spec)
+
+
+def track_video(spec: ContenderSpec, video: BenchmarkVideo, num_objects: int) -> int:
+    """Build a contender and track the whole video, as a user would; what memory is measured of. Returns its frames."""
+    torch.set_num_threads(spec.threads)
+    contender = build(spec)
+    outputs = contender.track(video, num_objects, preload=False)
+    return sum(contender.to_video_size(output, video) is not None for output in outputs)

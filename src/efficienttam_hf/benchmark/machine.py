@@ -1,0 +1,143 @@
+"""The machine: what it is, what it can do, and how fast its matrix product is.
+
+The matrix product is the yardstick: nothing a network does is faster, so the share of its rate that a stage reaches
+says how much is left to gain. It is measured in turns with the contenders, because on a shared machine it changes as
+they do.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from .timing import clock_for
+
+
+__all__ = ["MatrixProduct", "MemoryUse", "check_device", "describe_machine", "with_peak_memory"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def check_device(device: torch.device, dtype: str) -> None:
+    """See that a device can compute in a type.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    try:
+        x = torch.ones(1, 1, 16, 16, device=device, dtype=DTYPES[dtype])
+        F.scaled_dot_product_attention(F.conv2d(x, x[..., :1, :1]) @ x, x, x).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"The device {device} cannot compute in {dtype}: {reason}") from error
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """What results depend on: processor, threads, load, versions."""
+    import transformers
+
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": _processor_name(),
+        "logical cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load average at the start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _processor_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+class MatrixProduct:
+    """A product of two square matrices, to be timed again and again.
+
+    Args:
+        dtype: its type.
+        size: rows and columns; by default large enough for the full rate of a CPU, or of a GPU.
+    """
+
+    def __init__(self, device: torch.device, dtype: str, size: int | None = None):
+        self.size = size or (2048 if device.type == "cpu" else 8192)
+        self._a, self._b = torch.randn(2, self.size, self.size, device=device).to(DTYPES[dtype])
+        self._out, self._clock = torch.empty_like(self._a), clock_for(device)
+        self.rate()  # the first one sets things up
+
+    def rate(self) -> float:
+        """Operations a second, of one product."""
+        start = self._clock()
+        torch.matmul(self._a, self._b, out=self._out)
+        return 2 * self.size**3 / (self._clock() - start)
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """The most memory at a time, in bytes.
+
+    Attributes:
+        peak: of the process (resident), or on a GPU of the tensors there.
+        libraries: of that, what the process had before there was a model; 0 on a GPU.
+    """
+
+    peak: int
+    libraries: int
+
+    @property
+    def own(self) -> int:
+        """What model, video and memories took at the most."""
+        return self.peak - self.libraries
+
+
+def with_peak_memory(device: str, function: Callable[..., Any], *args: Any) -> tuple[Any, MemoryUse]:
+    """Call a function of a module in a process of its own, and see how much memory that takes.
+
+    Returns:
+        What it returned, and the memory.
+
+    Raises:
+        MemoryError: if the system ended the process, as it does when memory runs out.
+    """
+    # Spawned, not forked: a forked process begins with the memory of its parent.
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_call, device, function, args).result()
+        except BrokenProcessPool as error:
+            raise MemoryError("The process that memory was measured in was ended; was memory at an end?") from error
+
+
+def _call(device: str, function: Callable[..., Any], args: tuple) -> tuple[Any, MemoryUse]:
+    if torch.device(device).type == "cuda":
+        result = function(*args)
+        return result, MemoryUse(torch.cuda.max_memory_allocated(device), 0)
+    libraries = _highest_resident_bytes()
+    result = function(*args)
+    return result, MemoryUse(_highest_resident_bytes(), libraries)
+
+
+def _highest_resident_bytes() -> int:
+    """The most memory this process has had so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # on Linux getrusage would begin with what the parent process had
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

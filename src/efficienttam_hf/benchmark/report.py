@@ -1,0 +1,177 @@
+"""A benchmark's results for people: tables in Markdown, and published accuracy against the speed measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..atomic_file import atomic_path
+from ..evaluation.paper_tables import rows_for
+from .results import FRAME_PARTS, BenchmarkReport, ContenderResult
+from .timing import Spread
+
+
+__all__ = ["check_plotting", "draw_plot", "published_accuracy", "to_markdown", "write_report"]
+
+# What the paper calls the contenders it has results of, at their own input size. Its SAM 2 is the base-plus model.
+PAPER_METHODS = {
+    "efficienttam_s": "EfficientTAM-S",
+    "efficienttam_s_2": "EfficientTAM-S/2",
+    "efficienttam_ti": "EfficientTAM-Ti",
+    "efficienttam_ti_2": "EfficientTAM-Ti/2",
+    "sam2-base-plus": "SAM 2",
+}
+PAPER_SIZE = 1024
+ACCURACY_COLUMN = "SA-V test J&F"
+
+
+def published_accuracy(result: ContenderResult) -> float | None:
+    """J&F on the SA-V test set in the paper's Table 1, in percent; `None` if it has none for this model and size."""
+    method = PAPER_METHODS.get(result.name.removeprefix("published "))
+    if method is None or result.image_size != PAPER_SIZE:
+        return None
+    return next((row.values.get(ACCURACY_COLUMN) for row in rows_for(1) if row.method == method), None)
+
+
+def to_markdown(report: BenchmarkReport) -> str:
+    """Two tables, what they were measured on, and how to read them."""
+    base = report.results[0].name
+    speed = [["contender", "objects", "frames/s", "ms a frame", f"time / {base}", "M params", "GFLOP", "peak MB"]]
+    parts = [["contender", "objects", *(f"{part}, ms" for part in FRAME_PARTS), "input, ms"]]
+    parts[0] += ["encoder, % of peak", "attention, % of peak"]
+    for result in report.results:
+        who = [result.name, str(result.objects)]
+        speed.append(
+            [
+                *who,
+                f"{result.frames_per_second:.2f}",
+                _spread(result.frame, 1e3),
+                _spread(result.ratio),
+                f"{result.parameters / 1e6:.1f}",
+                f"{result.flops['frame'] / 1e9:.1f}",
+                "–" if result.memory is None else f"{result.memory.own / 1e6:.0f}",
+            ]
+        )
+        share = [result.share_of_peak.get(stage) for stage in ("image encoder", "memory attention")]
+        parts.append(
+            [
+                *who,
+                *(f"{1e3 * result.parts[part].median:.1f}" for part in FRAME_PARTS),
+                f"{1e3 * result.input.median:.1f}",
+                *("–" if x is None else f"{100 * x:.0f}" for x in share),
+            ]
+        )
+    settings, machine = report.settings, report.machine
+    rates = ", ".join(f"{dtype} {_spread(rate, 1e-9)} GFLOP/s" for dtype, rate in report.matrix_product.items())
+    width, height = settings["video_size"]
+    return "\n".join(
+        [
+            *_table(speed),
+            "",
+            *_table(parts),
+            "",
+            f"{settings['dtype']}{', compiled' if settings['compiled'] else ''}, {machine['device']} "
+            f"({machine['processor']}), {machine['threads']} threads, load {machine['load average at the start']} at "
+            f"the start; torch {machine['torch']}, Transformers {machine['transformers']}; {machine['date']}.",
+            f"{width}x{height} video; {settings['warmup']} frames of warm-up, then {settings['frames']} rounds in "
+            "which each contender tracks one frame in turn. Medians; quartiles in brackets; time ratios within rounds.",
+            f"Matrix product, in turns with the stages: {rates}. Shares are of the one in {settings['dtype']}.",
+            "A frame goes from the model's input to masks at the video's size. Input (decoding, resizing) is not in "
+            "it. Stages were timed on other frames. Peak memory is without the libraries'.",
+        ]
+    )
+
+
+def _spread(spread: Spread, scale: float = 1.0) -> str:
+    median, low, high = (_figures(x * scale) for x in (spread.median, spread.low, spread.high))
+    return f"{median} ({low}–{high})"
+
+
+def _figures(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, also straight in a terminal. The first column to the left, the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = ["-" * widths[0], *(f"{'-' * (w - 1)}:" for w in widths[1:])]
+    return [lines[0], f"| {' | '.join(rule)} |", *lines[1:]]
+
+
+def check_plotting() -> None:
+    """See that the plot can be drawn, before hours of measuring.
+
+    Raises:
+        ImportError: if Matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "A folder of results has a plot in it, which needs Matplotlib: pip install matplotlib. Without --output, "
+            "the tables are printed."
+        ) from error
+
+
+def draw_plot(report: BenchmarkReport, path: Path) -> list[str]:
+    """Draw published accuracy against frames a second of the first number of objects.
+
+    Returns:
+        The contenders whose accuracy is not published. They are named above the plot, not in it.
+
+    Raises:
+        ImportError: if Matplotlib is not installed.
+    """
+    check_plotting()
+    from matplotlib.figure import Figure
+
+    objects = report.results[0].objects
+    results = [result for result in report.results if result.objects == objects]
+    accuracies = {result.name: published_accuracy(result) for result in results}
+    unknown = [name for name, accuracy in accuracies.items() if accuracy is None]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for result in results:
+        if accuracies[result.name] is None:
+            continue
+        speeds = [1 / seconds for seconds in (result.frame.high, result.frame.median, result.frame.low)]
+        ends = [[speeds[1] - speeds[0]], [speeds[2] - speeds[1]]]
+        marker = {"ours": "o", "peer": "s", "reference": "^"}[result.kind]
+        axes.errorbar(speeds[1], accuracies[result.name], xerr=ends, fmt=marker, capsize=3)
+        place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 8}
+        axes.annotate(result.name, (speeds[1], accuracies[result.name]), **place)
+    axes.set_xlabel(
+        f"frames a second, {objects} object{'' if objects == 1 else 's'}, {report.settings['dtype']}, measured here"
+    )
+    axes.set_ylabel(f"{ACCURACY_COLUMN}, published (Table 1)")
+    axes.margins(0.15)
+    axes.grid(alpha=0.3)
+    if len(unknown) == len(results):
+        axes.set(xticks=[], yticks=[])
+    if unknown:
+        speeds = {result.name: f"{result.name} ({result.frames_per_second:.1f} frames/s)" for result in results}
+        axes.set_title("no published accuracy: " + ", ".join(speeds[name] for name in unknown), fontsize=7, wrap=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        figure.savefig(file, format="png", dpi=150)
+    return unknown
+
+
+def write_report(report: BenchmarkReport, folder: Path) -> list[Path]:
+    """Write `benchmark.json`, `benchmark.md` and `benchmark.png`; returns their paths.
+
+    Raises:
+        ImportError: if Matplotlib is not installed.
+    """
+    paths = [folder / f"benchmark.{ending}" for ending in ("json", "md", "png")]
+    report.save(paths[0])
+    unknown = draw_plot(report, paths[2])
+    plot = "![published accuracy against measured speed](benchmark.png)\n"
+    if unknown:
+        plot += f"\nWithout published accuracy, and so not in the plot: {', '.join(unknown)}.\n"
+    with atomic_path(paths[1]) as temporary:
+        temporary.write_text(f"# Benchmark\n\n{to_markdown(report)}\n\n{plot}", encoding="utf-8")
+    return paths

@@ -1,0 +1,98 @@
+"""`efficienttam benchmark`: how fast models are and what they need, side by side in one run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .common import DEFAULT_MODEL, choose_device, quiet_transformers
+
+
+def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "benchmark",
+        help="measure speed and memory, beside other models",
+        description="Measure frames per second, milliseconds per stage, operations and peak memory of models while "
+        "they track, beside Transformers' SAM 2 and EdgeTAM and the published implementation. All track the same "
+        "frames in turns, so that a busy machine slows all alike; ratios are to the first model.",
+        epilog="example: efficienttam benchmark --model efficienttam_s_2 --peers sam2-base-plus --objects 1 8",
+        **options,
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        nargs="+",
+        default=[DEFAULT_MODEL],
+        help="presets such as efficienttam_s_1, with random weights; folders, ids on the Hub, or "
+        f"{DEFAULT_MODEL} (default)",
+    )
+    parser.add_argument(
+        "--peers",
+        metavar="NAME",
+        nargs="*",
+        help="beside them: sam2-tiny, sam2-base-plus, edgetam, with random weights; all if none is named",
+    )
+    parser.add_argument(
+        "--reference", metavar="PATH", type=Path, help="a checkout of the published implementation, run beside them too"
+    )
+    group = parser.add_argument_group("what is tracked")
+    group.add_argument("--objects", metavar="N", type=int, nargs="+", default=[1], help="at once; default: 1")
+    group.add_argument("--frames", metavar="N", type=int, default=10, help="that are timed of each; default: 10")
+    group.add_argument(
+        "--warmup", metavar="N", type=int, help="frames before; default: 8, until memory is full; 20 with --compile"
+    )
+    group.add_argument(
+        "--video-size", metavar="WIDTHxHEIGHT", type=_size, default=(1280, 720), help="default: 1280x720"
+    )
+    group.add_argument("--image-size", metavar="PIXELS", type=int, help="side of every model's input; default: its own")
+    group = parser.add_argument_group("how")
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto (default): the best there is")
+    group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the networks")
+    group.add_argument("--threads", metavar="N", type=int, help="on a CPU, for all; default: as many as torch takes")
+    group.add_argument("--compile", action="store_true", help="compile the stages with torch.compile")
+    group.add_argument("--no-memory", action="store_true", help="leave peak memory out: it takes a second pass")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="write benchmark.json, benchmark.md, benchmark.png")
+    parser.set_defaults(run=run)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT, such as 1280x720; got {text!r}")
+    return int(width), int(height)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; nothing is measured before everything was checked."""
+    from tqdm import tqdm
+
+    from ..benchmark.peers import PEERS
+    from ..benchmark.report import check_plotting, to_markdown, write_report
+    from ..benchmark.runner import BenchmarkOptions
+    from ..benchmark.runner import run as run_benchmark
+
+    quiet_transformers()
+    if args.output is not None:
+        check_plotting()
+    options = BenchmarkOptions(
+        models=args.model,
+        peers=() if args.peers is None else args.peers or PEERS,
+        reference=args.reference,
+        objects=args.objects,
+        frames=args.frames,
+        warmup=args.warmup,
+        image_size=args.image_size,
+        video_size=args.video_size,
+        device=str(choose_device(args.device)),
+        dtype=args.dtype,
+        threads=args.threads,
+        compiled=args.compile,
+        memory=not args.no_memory,
+    )
+    with tqdm(bar_format="{desc} ({elapsed})", leave=False) as status:
+        report = run_benchmark(options, lambda message: status.set_description_str(message))
+    print(to_markdown(report))
+    if args.output is not None:
+        print("\n" + "\n".join(f"  {path}" for path in write_report(report, args.output)))
+    return 0
