@@ -1,8 +1,7 @@
 """From the agreement of single masks to the numbers that papers report: of an object, of a sequence, of a data set.
 
-The conventions are those of DAVIS-2017's semi-supervised evaluation. An object's first frame is where it was prompted
-and does not count, nor does the last frame of the sequence. A data set's score is the mean over its objects, so that a
-sequence with many objects weighs more. All scores are from 0 to 1.
+A `SequenceScorer` measures every frame as it comes and keeps a few numbers of it. Which of them count is decided at
+the end, by a `ScoringConvention`. All scores are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -13,10 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from .region_boundary import boundary_accuracy, region_similarity
+from .conventions import SEMI_SUPERVISED, ScoringConvention
+from .region_boundary import ABSENT, Agreement, agreement, import_cv2
 
 
-__all__ = ["DatasetScores", "ObjectScores", "SequenceScorer", "SequenceScores", "Statistics", "statistics", "summary"]
+__all__ = ["DatasetScores", "ObjectScores", "SequenceScorer", "SequenceScores", "Statistics"]
+__all__ += ["frame_agreements", "numbers_in", "object_masks", "statistics", "summary"]
+
+# What data sets write where nobody could tell.
+VOID = 255
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Statistics:
 def statistics(values: Sequence[float] | np.ndarray) -> Statistics:
     """Mean, recall and decay of a measure's values, frame by frame.
 
+    As DAVIS's evaluator has them, except that the decay of more than 256 frames is that of the definition (there, frame
+    numbers beyond 255 wrap around).
+
     Raises:
         ValueError: no values.
     """
@@ -56,11 +63,15 @@ class ObjectScores:
     Attributes:
         object_id: as annotated.
         j, f: float64 (frames,), at least one.
+        group: to which it belongs, where a data set's score is a mean over groups: `"seen"` or `"unseen"`.
+        frames: which these frames are: numbers from 0, in the order in which they were scored.
     """
 
     object_id: int
     j: np.ndarray
     f: np.ndarray
+    group: str | None = None
+    frames: Sequence[int] = ()
 
 
 def summary(objects: Sequence[ObjectScores]) -> dict[str, float]:
@@ -74,29 +85,37 @@ def summary(objects: Sequence[ObjectScores]) -> dict[str, float]:
     return {"J&F": (means["J"] + means["F"]) / 2, **means}
 
 
-class _MeanOverObjects:
-    """The measures of whatever has `objects`."""
+def _mean(summaries: list[dict[str, float]]) -> dict[str, float]:
+    """Of each of their values; NaN without any."""
+    if not summaries:
+        return summary([])
+    return {key: float(np.mean([each[key] for each in summaries])) for key in summaries[0]}
 
-    objects: list[ObjectScores]
+
+class _Measures:
+    """J, F and their mean, of whatever has a `summary`."""
+
+    def summary(self) -> dict[str, float]:
+        raise NotImplementedError
 
     @property
     def j(self) -> float:
         """Region similarity."""
-        return summary(self.objects)["J"]
+        return self.summary()["J"]
 
     @property
     def f(self) -> float:
         """Boundary accuracy."""
-        return summary(self.objects)["F"]
+        return self.summary()["F"]
 
     @property
     def j_and_f(self) -> float:
         """The mean of both: the number by which trackers are ranked."""
-        return summary(self.objects)["J&F"]
+        return self.summary()["J&F"]
 
 
 @dataclass
-class SequenceScores(_MeanOverObjects):
+class SequenceScores(_Measures):
     """The scores of one video.
 
     Attributes:
@@ -110,6 +129,10 @@ class SequenceScores(_MeanOverObjects):
     objects: list[ObjectScores]
     num_frames: int
     seconds: float
+
+    def summary(self) -> dict[str, float]:
+        """The mean over its objects; see `summary`."""
+        return summary(self.objects)
 
     @property
     def frames_per_second(self) -> float:
@@ -127,14 +150,42 @@ class SequenceScores(_MeanOverObjects):
             for scores in self.objects
         }
         speed = {"num_frames": self.num_frames, "frames_per_second": self.frames_per_second}
-        return {**summary(self.objects), **speed, "objects": objects}
+        return {**self.summary(), **speed, "objects": objects}
 
 
 @dataclass
-class DatasetScores(_MeanOverObjects):
-    """The scores of several videos; J and F are means over all their objects."""
+class DatasetScores(_Measures):
+    """The scores of several videos.
+
+    Attributes:
+        sequences: one for each.
+        convention: says what J and F are means of; its other rules have been applied to the sequences already.
+    """
 
     sequences: list[SequenceScores]
+    convention: ScoringConvention = SEMI_SUPERVISED
+
+    def summary(self) -> dict[str, float]:
+        """As `summary`, but the mean over what the convention says.
+
+        If that is groups, also J and F of each group (`J_seen`), and `J&F`, the mean over all of these, under the name
+        by which YouTube-VOS has it, `G`.
+
+        Raises:
+            ValueError: some objects have a group, others have none.
+        """
+        objects = self.objects
+        groups = sorted({str(scores.group) for scores in objects})
+        if self.convention.mean_over == "sequences":
+            return _mean([sequence.summary() for sequence in self.sequences if sequence.objects])
+        if self.convention.mean_over == "objects" or groups in ([], ["None"]):
+            return summary(objects)
+        if "None" in groups:
+            raise ValueError("A mean over groups needs a group for every object; some have none.")
+        of_groups = {group: summary([scores for scores in objects if scores.group == group]) for group in groups}
+        of_all = _mean(list(of_groups.values()))
+        parts = {f"{name}_{group}": of_groups[group][name] for name in ("J", "F") for group in groups}
+        return {**of_all, "G": of_all["J&F"], **parts}
 
     @property
     def objects(self) -> list[ObjectScores]:
@@ -150,10 +201,10 @@ class DatasetScores(_MeanOverObjects):
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the summary, the speed, and `SequenceScores.to_dict` of each sequence by its name."""
         sequences = {sequence.name: sequence.to_dict() for sequence in self.sequences}
-        return {**summary(self.objects), "frames_per_second": self.frames_per_second, "sequences": sequences}
+        return {**self.summary(), "frames_per_second": self.frames_per_second, "sequences": sequences}
 
     def to_markdown(self) -> str:
-        """A table, a row a sequence and the mean over objects below, in percent."""
+        """A table, a row a sequence and the score of them all below, in percent."""
         lines = ["| sequence | objects | J&F | J | F | frames/s |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
         for name, row in [(sequence.name, sequence) for sequence in self.sequences] + [("all", self)]:
             numbers = " | ".join(f"{100 * value:.1f}" for value in (row.j_and_f, row.j, row.f))
@@ -161,36 +212,156 @@ class DatasetScores(_MeanOverObjects):
         return "\n".join(lines)
 
 
+def numbers_in(labels: np.ndarray) -> list[int]:
+    """The numbers other than 0 in an array of integers, ascending."""
+    largest = int(labels.max(initial=0))
+    if largest < 16:  # the usual case: looking for each is faster than counting all
+        return [number for number in range(1, largest + 1) if (labels == number).any()]
+    if labels.dtype == np.uint8:
+        counts = import_cv2().calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])
+        return (1 + np.flatnonzero(counts[1:])).tolist()
+    return [int(number) for number in np.unique(labels) if number]
+
+
+def object_masks(
+    labels: np.ndarray, convention: ScoringConvention = SEMI_SUPERVISED
+) -> tuple[dict[int, np.ndarray], np.ndarray | None]:
+    """An annotation's objects, and its void pixels if the convention excludes them.
+
+    Args:
+        labels: integers (height, width), an object's number in each pixel, 0 in the background, 255 where it is void.
+        convention: decides what 255 is.
+
+    Returns:
+        For each number that there is a mask, bool (height, width); and a mask of void pixels, or None.
+    """
+    masks = {number: labels == number for number in numbers_in(labels)}
+    if convention.void == "object":
+        return masks, None
+    void = masks.pop(VOID, None)
+    return masks, void if convention.void == "excluded" else None
+
+
+def frame_agreements(
+    truth: Mapping[int, np.ndarray],
+    predicted: Mapping[int, np.ndarray],
+    void: np.ndarray | None = None,
+    convention: ScoringConvention = SEMI_SUPERVISED,
+) -> dict[int, Agreement]:
+    """How well truth and prediction agree in one frame, for each object that either shows.
+
+    Args:
+        truth, predicted: for each object id a mask, bool ``(height, width)``. An object that is not named, or has an
+            empty mask, is absent.
+        void: pixels that do not count, bool ``(height, width)``, for a convention that excludes them. Others have no
+            use for it.
+        convention: says what becomes of `void`, whether all objects are one, and how close outlines must lie.
+
+    Raises:
+        ValueError: masks of another type, or of another size in the prediction than in the truth.
+        ImportError: OpenCV is not installed.
+    """
+    if convention.single_object:
+        truth, predicted = ({1: np.any(list(m.values()), axis=0)} if m else {} for m in (truth, predicted))
+    if void is not None and convention.void == "excluded":
+        truth, predicted = ({i: mask.astype(bool) & ~void for i, mask in m.items()} for m in (truth, predicted))
+    masks = [*truth.values(), *predicted.values()]
+    absent = np.zeros(masks[0].shape, dtype=bool) if masks else None
+    found = {
+        object_id: agreement(predicted.get(object_id, absent), truth.get(object_id, absent), convention.tolerance)
+        for object_id in {**truth, **predicted}
+    }
+    return {object_id: value for object_id, value in found.items() if value != ABSENT}
+
+
 class SequenceScorer:
     """Scores a sequence frame by frame, so that no more than one frame's masks need to be at hand.
 
-    An object counts from the frame after the first in which the truth shows it, to the last but one of the sequence.
+    Args:
+        convention: says which frames and objects count.
     """
 
-    def __init__(self) -> None:
-        self._values: dict[int, list[tuple[float, float]]] = {}
+    def __init__(self, convention: ScoringConvention = SEMI_SUPERVISED) -> None:
+        self.convention = convention
+        self._num_frames = 0
+        self._values: dict[int, dict[int, Agreement]] = {}  # of the frames in which truth or prediction show an object
 
-    def add(self, truth: Mapping[int, np.ndarray], predicted: Mapping[int, np.ndarray]) -> None:
-        """The next frame.
+    def add(
+        self,
+        truth: Mapping[int, np.ndarray],
+        predicted: Mapping[int, np.ndarray],
+        void: np.ndarray | None = None,
+    ) -> None:
+        """The next frame; see `frame_agreements`."""
+        self.add_agreements(frame_agreements(truth, predicted, void, self.convention))
+
+    def add_agreements(self, agreements: Mapping[int, Agreement]) -> None:
+        """The next frame, measured before by `frame_agreements`."""
+        for object_id, value in agreements.items():
+            self._values.setdefault(object_id, {})[self._num_frames] = value
+        self._num_frames += 1
+
+    def scores(self, groups: str | Mapping[int, str] | None = None) -> list[ObjectScores]:
+        """Of the objects that have frames that count, if the frame added last is the last of the sequence.
 
         Args:
-            truth, predicted: for each object id a mask, bool ``(height, width)``. An object that is not named, or has
-                an empty mask, is absent. Objects that the truth has not shown yet are ignored.
+            groups: the group of all objects, or of each object id; see `ObjectScores`.
 
         Raises:
-            ValueError: masks of another type, or of another size in the prediction than in the truth.
-            ImportError: OpenCV is not installed.
+            ValueError: the prediction has objects that the truth has not, and the convention does not allow it; or
+                an object has no group.
         """
-        masks = [*truth.values(), *predicted.values()]
-        absent = np.zeros(masks[0].shape if masks else (1, 1), dtype=bool)
-        for object_id, mask in truth.items():
-            if object_id not in self._values and mask.any():
-                self._values[object_id] = []
-        for object_id, values in self._values.items():
-            pair = predicted.get(object_id, absent), truth.get(object_id, absent)
-            values.append((region_similarity(*pair), boundary_accuracy(*pair)))
+        object_ids = self._object_ids()
+        if self.convention.extra_objects == "error":
+            self._refuse_extra(object_ids)
+        scores = []
+        for object_id in object_ids:
+            values = {t: self._values.get(object_id, {}).get(t, ABSENT) for t in self._counted(object_id)}
+            if self.convention.empty == "skipped":
+                values = {t: value for t, value in values.items() if value.in_truth or value.in_prediction}
+            if values:
+                j, f = (np.array([getattr(value, name) for value in values.values()]) for name in ("j", "f"))
+                scores.append(ObjectScores(object_id, j, f, _group_of(object_id, groups), list(values)))
+        return scores
 
-    def scores(self) -> list[ObjectScores]:
-        """Of the objects that have frames that count, if the frame added last is the last of the sequence."""
-        counted = {object_id: np.array(values[1:-1]) for object_id, values in self._values.items() if len(values) > 2}
-        return [ObjectScores(object_id, values[:, 0], values[:, 1]) for object_id, values in counted.items()]
+    def _object_ids(self) -> list[int]:
+        """Those that are scored."""
+        if self.convention.objects == "first_frame":
+            largest = max((i for i, values in self._values.items() if values.get(0, ABSENT).in_truth), default=0)
+            return list(range(1, largest + 1))
+        if self.convention.objects == "counted":
+            return [i for i in self._values if set(self._annotated(i)) & set(self._counted(i))]
+        return [i for i in self._values if self._annotated(i)]
+
+    def _annotated(self, object_id: int) -> list[int]:
+        """The frames in which the truth shows an object."""
+        return [frame for frame, value in self._values[object_id].items() if value.in_truth]
+
+    def _counted(self, object_id: int) -> range:
+        """The frames in which an object counts."""
+        rules = self.convention
+        first = self._annotated(object_id)[0] if rules.begins == "annotated" else 0
+        last = self._annotated(object_id)[-1] if rules.ends == "annotated" else self._num_frames - 1
+        first, last = first + rules.skip_first, last - rules.skip_last
+        if rules.begins == "seen":
+            first = next((frame for frame in self._values[object_id] if frame >= first), self._num_frames)
+        return range(first, last + 1)
+
+    def _refuse_extra(self, object_ids: list[int]) -> None:
+        frames = range(int(self.convention.skip_first), self._num_frames - self.convention.skip_last)
+        for object_id in sorted(set(self._values) - set(object_ids)):
+            for frame in frames:
+                if self._values[object_id].get(frame, ABSENT).in_prediction:
+                    raise ValueError(
+                        f"The prediction has object {object_id} (first in its frame {frame}, counted from 0), but the "
+                        f"annotation's objects are {', '.join(map(str, object_ids)) or 'none'}. The convention "
+                        f"{self.convention.name!r} takes no others."
+                    )
+
+
+def _group_of(object_id: int, groups: str | Mapping[int, str] | None) -> str | None:
+    if groups is None or isinstance(groups, str):
+        return groups
+    if object_id not in groups:
+        raise ValueError(f"Object {object_id} has no group; those that have are {', '.join(map(str, groups))}.")
+    return groups[object_id]

@@ -1,0 +1,300 @@
+"""Scores of predictions that lie on disk as PNGs, whoever made them, against a folder of annotations.
+
+Both folders hold a folder for each sequence, and this one either
+
+    <sequence>/00000.png             object numbers, or 0 and 255 where there is one object
+    <sequence>/<object>/00000.png    a mask for each object, as in SA-V; objects may then overlap
+
+The annotations say which frames are scored; what else was predicted is not looked at. Files are read as the published
+evaluators read them: the number of a pixel, never its colour. But where those would score something else than what was
+meant (colours, 0 and 255 for object numbers, a folder too high or too low), a `VideoError` names the file and what was
+expected. Everything that names can tell is checked before the first frame is scored. One frame is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .._media import VideoError
+from ..image_io import open_image
+from .conventions import DAVIS_2017, Groups, ScoringConvention, convention_named
+from .scores import VOID, DatasetScores, ObjectScores, SequenceScorer, SequenceScores, numbers_in, object_masks
+
+
+__all__ = ["find_sequences", "score_prediction_folder"]
+
+logger = logging.getLogger(__name__)
+
+# What Pillow calls the kinds of PNG whose pixels are numbers.
+KINDS = {"P": "indexed", "L": "greyscale", "1": "black and white"}
+
+
+def score_prediction_folder(
+    predictions: str | os.PathLike,
+    annotations: str | os.PathLike,
+    convention: str | ScoringConvention = DAVIS_2017,
+    sequences: Sequence[str] | None = None,
+    groups: Groups | None = None,
+) -> DatasetScores:
+    """Score a folder of predicted PNGs against a folder of annotated ones.
+
+    Args:
+        predictions, annotations: folders of sequences, laid out alike.
+        convention: one of `conventions`, or its name.
+        sequences: names of those to score; by default all that are annotated.
+        groups: for each sequence the group of its objects (`"seen"`, `"unseen"`), for conventions that need one.
+
+    Returns:
+        Scores; their speed is NaN, as nothing was tracked.
+
+    Raises:
+        FileNotFoundError: a folder, a sequence or a frame is missing.
+        VideoError: folders of another level, files that cannot be read or are not of object numbers, of another size
+            than annotated, or with objects that are not annotated where the convention allows none.
+        ValueError: there is no such convention, or a sequence has no group.
+        ImportError: OpenCV is not installed.
+    """
+    convention = convention_named(convention)
+    annotated = find_sequences(annotations)
+    names = list(annotated) if sequences is None else list(sequences)
+    if unknown := [name for name in names if name not in annotated]:
+        raise FileNotFoundError(f"'{annotations}' has no annotations of {_listed(unknown)}.")
+    predictions = _checked_level(Path(predictions), names)
+    todo = {name: _pair(annotated[name], predictions / name, convention) for name in names}
+
+    scores = DatasetScores([], convention)
+    for name, parts in todo.items():
+        if groups is not None and name not in groups:
+            raise ValueError(f"Sequence '{name}' has no group; those that have are {_listed(groups)}.")
+        group = groups[name] if groups is not None else None
+        objects = [scores for part in parts for scores in part.scores(convention, group)]
+        scores.sequences.append(SequenceScores(name, objects, max(len(part.frames) for part in parts), 0.0))
+    return scores
+
+
+def find_sequences(root: str | os.PathLike) -> dict[str, Path]:
+    """The folders of sequences in a folder of annotations or predictions, by name.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        VideoError: it has no sequences; the message says which level was expected and what fits nearby.
+    """
+    root = Path(root)
+    _require_folder(root)
+    sequences = _sequences(root)
+    if not sequences:
+        raise _wrong_level(root, _sequences)
+    return sequences
+
+
+# ------------------------------------------------------------------------------------------------ what lies where
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _pngs(path: Path) -> dict[str, Path]:
+    return {entry.name: entry for entry in sorted(path.glob("*.png")) if not entry.name.startswith(".")}
+
+
+def _parts(sequence: Path) -> dict[int | None, Path]:
+    """A sequence's folders of PNGs: itself (None), or one for each object, by number."""
+    if _pngs(sequence):
+        return {None: sequence}
+    return {int(folder.name): folder for folder in _folders(sequence) if folder.name.isdigit() and _pngs(folder)}
+
+
+def _sequences(root: Path) -> dict[str, Path]:
+    return {} if _pngs(root) else {folder.name: folder for folder in _folders(root) if _parts(folder)}
+
+
+def _require_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no folder '{path}'.")
+
+
+def _wrong_level(root: Path, fits: Callable[[Path], object]) -> VideoError:
+    """An error that says which level was expected, and names a folder above or below for which `fits` is true."""
+    below = [folder for child in _folders(root) for folder in (child, *_folders(child))]
+    above = [root.resolve().parent, root.resolve().parent.parent]
+    for near in [*below, *above]:
+        if fits(near):
+            place = "below" if near in below else "above"
+            return VideoError(
+                f"'{root}' is not the folder that holds a folder for each sequence (<sequence>/<frame>.png, or "
+                f"<sequence>/<object>/<frame>.png); '{near}', {place} it, is. Give that one."
+            )
+    return VideoError(
+        f"'{root}' holds no sequences; expected is the folder that holds a folder for each of them, with "
+        "<sequence>/<frame>.png or <sequence>/<object>/<frame>.png. No folder near it does either."
+    )
+
+
+def _checked_level(predictions: Path, names: Iterable[str]) -> Path:
+    """The folder of predictions, if it has all sequences."""
+    _require_folder(predictions)
+    names = list(names)
+    missing = [name for name in names if not (predictions / name).is_dir()]
+    if len(missing) == len(names):
+        wrong = _wrong_level(predictions, lambda folder: any((folder / name).is_dir() for name in names))
+        raise VideoError(f"There are no predictions of {_listed(missing)}. {wrong}")
+    if missing:
+        raise FileNotFoundError(
+            f"'{predictions}' has no predictions of {len(missing)} of {len(names)} sequences: {_listed(missing)}. "
+            "Predict them, or name the sequences to score."
+        )
+    return predictions
+
+
+def _pair(annotated: Path, predicted: Path, convention: ScoringConvention) -> list[_Part]:
+    """What is to be read of a sequence, after a look at the names of its files."""
+    truth, guess = _parts(annotated), _parts(predicted)
+    if (None in truth) != (None in guess) and guess:
+        layouts = {True: "<frame>.png", False: "<object>/<frame>.png"}
+        raise VideoError(
+            f"'{predicted}' has {layouts[None in guess]}, its annotation '{annotated}' has {layouts[None in truth]}. "
+            "Predictions are laid out as the annotation is."
+        )
+    if missing := [folder.name for number, folder in truth.items() if number not in guess]:
+        what = "frames" if None in truth else f"folders of objects {_listed(missing)}"
+        raise FileNotFoundError(f"'{predicted}' has no {what}, which '{annotated}' has.")
+    if extra := sorted(set(guess) - set(truth), key=str):
+        message = f"'{predicted}' has objects {_listed(extra)}, which '{annotated}' has not."
+        if convention.extra_objects == "error":
+            raise VideoError(message)
+        logger.warning("%s They are ignored.", message)
+    return [_Part(number, folder, guess[number], convention) for number, folder in truth.items()]
+
+
+class _Part:
+    """What is scored together: the frames of a sequence, or those of one object, if these have folders of their own."""
+
+    def __init__(self, number: int | None, annotated: Path, predicted: Path, convention: ScoringConvention) -> None:
+        self.number, self.annotated, self.predicted = number, annotated, predicted
+        self.frames = list(_pngs(annotated))
+        # Frames that never count need no prediction: many tools write none of the first, which they were given.
+        last = len(self.frames) - (convention.skip_last and convention.ends == "sequence")
+        needed = self.frames[int(convention.skip_first) : last]
+        there = _pngs(predicted)
+        if missing := [name for name in needed if name not in there]:
+            raise FileNotFoundError(
+                f"'{predicted}' lacks {len(missing)} of {len(needed)} frames that are scored: {_listed(missing)}; it "
+                f"has {_listed(there)}. File names are those of the annotation."
+            )
+
+    def scores(self, convention: ScoringConvention, groups: str | Mapping[int, str] | None) -> list[ObjectScores]:
+        """Read, compare and forget frame after frame."""
+        scorer = SequenceScorer(convention)
+        truth, prediction = _LabelReader(self.annotated), _LabelReader(self.predicted)
+        annotated_numbers, predicted_numbers = set(), set()
+        for name in self.frames:
+            true_labels, numbers = truth.read(name)
+            labels, guessed = np.zeros_like(true_labels), []
+            if (self.predicted / name).is_file():  # if not, it does not count, see above
+                labels, guessed = prediction.read(name)
+            if labels.shape != true_labels.shape:
+                raise VideoError(
+                    f"'{self.predicted / name}' is {labels.shape[1]}x{labels.shape[0]} pixels, its annotation "
+                    f"{true_labels.shape[1]}x{true_labels.shape[0]}. Bring predictions to the annotation's size."
+                )
+            if self.number is not None and max(len(numbers), len(guessed)) > 1:
+                folder = self.annotated if len(numbers) > 1 else self.predicted
+                raise VideoError(f"'{folder / name}' has several numbers; in '{folder}' each is a mask of one object.")
+            if self.number is not None or convention.single_object:
+                true_labels, labels = (np.not_equal(values, 0).view(np.uint8) for values in (true_labels, labels))
+                numbers, guessed = numbers[:1] and [1], guessed[:1] and [1]
+            if guessed == [VOID] and VOID not in numbers:
+                raise VideoError(
+                    f"'{self.predicted / name}' holds 0 and 255 only, as masks of one object do; its annotation has "
+                    f"object numbers ({_listed(numbers)}). Write an object's number into its pixels."
+                )
+            annotated_numbers.update(numbers)
+            predicted_numbers.update(guessed)
+            true_masks, void = object_masks(true_labels, convention)
+            # Only annotations have void pixels: a prediction of 255 is one of an object of that number.
+            scorer.add(true_masks, {number: labels == number for number in guessed}, void)
+        if annotated_numbers == {VOID} and convention.void != "object":
+            raise VideoError(
+                f"The annotation '{self.annotated}' holds 0 and 255 only, and for the convention {convention.name!r} "
+                "255 is void. For masks of one object take the convention 'davis2016'."
+            )
+        if (extra := predicted_numbers - annotated_numbers) and convention.extra_objects == "ignored":
+            logger.warning("'%s' has objects %s, which are not annotated; ignored.", self.predicted, _listed(extra))
+        return self._numbered(scorer, groups)
+
+    def _numbered(self, scorer: SequenceScorer, groups: str | Mapping[int, str] | None) -> list[ObjectScores]:
+        """The scores, under the number of the folder if it is that of one object."""
+        if self.number is None:
+            try:
+                return scorer.scores(groups)
+            except ValueError as error:
+                raise VideoError(f"'{self.predicted}': {error}") from error
+        return [replace(scores, object_id=self.number) for scores in scorer.scores(_of_one(groups, self.number))]
+
+
+def _of_one(groups: str | Mapping[int, str] | None, number: int) -> str | None:
+    return groups if groups is None or isinstance(groups, str) else groups.get(number)
+
+
+class _LabelReader:
+    """Reads the PNGs of one folder, all of which must say in the same way which pixel is of which object."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kind: tuple[str, str] | None = None  # of the first file: what it is, and its name
+        self._colours: dict[int, tuple[tuple[int, ...], str]] = {}  # of each number, and the file that had it first
+
+    def read(self, name: str) -> tuple[np.ndarray, list[int]]:
+        """A file's labels, uint8 (height, width), and which numbers other than 0 there are.
+
+        Raises:
+            VideoError: a file that cannot be read, is in colour, or of another kind or palette than those before.
+        """
+        path = self._folder / name
+        with open_image(path) as image:
+            if image.mode not in KINDS:
+                raise VideoError(
+                    f"'{path}' is {image.mode}, but object numbers are wanted: an indexed or greyscale PNG of 8 bits. "
+                    "Colours are not taken for numbers; if they are DAVIS's, convert the file: "
+                    "write_indexed_png(path, read_indexed_png(path)), both in efficienttam_hf.mask_io."
+                )
+            kind, first = self._kind = self._kind or (KINDS[image.mode], name)
+            if KINDS[image.mode] != kind:
+                raise VideoError(
+                    f"'{self._folder}' mixes kinds of PNG: '{first}' is {kind}, '{name}' {KINDS[image.mode]}. Write "
+                    "all frames alike, so that numbers mean the same in each."
+                )
+            try:
+                labels = np.array(image, dtype=np.uint8)
+            except (OSError, SyntaxError) as error:
+                raise VideoError(f"'{path}' is damaged or cut short and cannot be decoded ({error}).") from error
+            numbers = numbers_in(labels)
+            if image.mode == "P":
+                self._check_palette(name, numbers, image.getpalette())
+        return labels, numbers
+
+    def _check_palette(self, name: str, numbers: list[int], palette: list[int]) -> None:
+        """A tool that saves colours sorts its palette anew for each file: then numbers mean nothing."""
+        for number in numbers:
+            colour = tuple(palette[3 * number : 3 * number + 3])
+            known, first = self._colours.setdefault(number, (colour, name))
+            if colour != known:
+                raise VideoError(
+                    f"'{self._folder}' mixes palettes: number {number} has the colour {known} in '{first}' and "
+                    f"{colour} in '{name}'. Write all frames with one palette, such as DAVIS's, so that a number is "
+                    "the same object in each."
+                )
+
+
+def _listed(names: Iterable) -> str:
+    """The first few of some names."""
+    names = [str(name) for name in names]
+    shown = ", ".join(names[:5]) or "none"
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
