@@ -16,10 +16,7 @@ from pathlib import Path
 import huggingface_hub
 
 from efficienttam_hf import PRESETS
-from efficienttam_hf.checkpoints import convert_checkpoint
-
-
-HUB_REPOSITORY = "yunyangx/efficient-track-anything"
+from efficienttam_hf.checkpoints import PUBLISHED_REPOSITORY, convert_checkpoint
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.from_folder is not None:
                 checkpoint = args.from_folder / f"{variant}.pt"
             else:
-                checkpoint = huggingface_hub.hf_hub_download(HUB_REPOSITORY, f"{variant}.pt")
+                checkpoint = huggingface_hub.hf_hub_download(PUBLISHED_REPOSITORY, f"{variant}.pt")
             convert_checkpoint(checkpoint, output, variant, overwrite=args.overwrite)
         except (OSError, ValueError) as error:  # the others may still work
             print(f"{variant}: not converted. {error}")

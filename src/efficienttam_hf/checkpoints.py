@@ -26,6 +26,10 @@ from .modeling_efficienttam_video import EfficientTamVideoModel
 from .processing_efficienttam import EfficientTamVideoProcessor
 
 
+# The authors' repository on the Hub: one file a variant, `<variant>.pt`.
+PUBLISHED_REPOSITORY = "yunyangx/efficient-track-anything"
+
+
 class CheckpointError(ValueError):
     """A checkpoint cannot be read, or does not belong to the configuration."""
 

@@ -1,0 +1,1 @@
+"""Repositories on the Hugging Face Hub: model cards, what a repository holds, and uploading it."""
