@@ -1,27 +1,23 @@
 """J and F against slow re-computations and the reference evaluators, and semi-supervised evaluation end to end."""
 
-import importlib.util
 import json
 import math
-import time
 import weakref
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from reference import REFERENCE, SHARED, tiny_config
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
-from efficienttam_hf.evaluation.davis_folder import davis_sequences, evaluate_davis_folder
+from efficienttam_hf.data.loading import load_records
+from efficienttam_hf.evaluation.prompted import center_click, correcting_click, tight_box
 from efficienttam_hf.evaluation.region_boundary import boundary_accuracy, region_similarity
 from efficienttam_hf.evaluation.scores import DatasetScores, SequenceScorer, SequenceScores, statistics
-from efficienttam_hf.evaluation.semi_supervised import center_click, tight_box, track, track_and_score
-from efficienttam_hf.mask_io import read_indexed_png, write_indexed_png
+from efficienttam_hf.evaluation.semi_supervised import track
+from efficienttam_hf.mask_io import read_indexed_png
 from efficienttam_hf.synthetic_clip import make_clip
-from efficienttam_hf.video_io import VideoError
 
 
 DAVIS = SHARED / "data" / "DAVIS"
@@ -193,12 +189,11 @@ def test_scores_are_those_of_the_reference_evaluator():
 @pytest.mark.skipif(not DAVIS.is_dir(), reason=f"no DAVIS sequences in {DAVIS}")
 def test_copying_the_first_mask_scores_as_published_on_davis():
     scores = []
-    for sequence in davis_sequences(DAVIS):
-        scorer = SequenceScorer()
-        first = {1: read_indexed_png(sequence.annotations[0])}
-        for path in sequence.annotations:
-            scorer.add({1: read_indexed_png(path)}, first)
-        scores.append(SequenceScores(sequence.name, scorer.scores(), 0, 0.0))
+    for record in load_records("davis2016", DAVIS, "val"):
+        scorer, first = SequenceScorer(), record.masks(0)
+        for index in record.annotated_frames:
+            scorer.add(record.masks(index), first)
+        scores.append(SequenceScores(record.video_id, scorer.scores(), 0, 0.0))
     assert len(scores) == 8
     assert 100 * DatasetScores(scores).j_and_f == pytest.approx(22.9, abs=0.05)
 
@@ -216,6 +211,46 @@ def test_a_click_is_at_the_centre_of_the_largest_region():
     corner = np.zeros((HEIGHT, WIDTH), bool)
     corner[:21, :21] = True
     assert center_click(corner) == (10, 10)
+
+
+def test_a_correction_is_at_the_centre_of_the_largest_error():
+    truth = disk(20, 24, 10)
+    assert correcting_click(truth, np.zeros_like(truth)) == ((20, 24), True)
+    assert correcting_click(truth, truth | disk(50, 10, 5)) == ((50, 10), False)
+    # Missed is a disk of radius 7, too much one of 4: what is missed counts.
+    assert correcting_click(truth | disk(48, 24, 7), truth | disk(48, 6, 4)) == ((48, 24), True)
+    assert correcting_click(truth, truth) is None
+
+
+@pytest.mark.parametrize(("prompt", "clicks"), [("1-click", 1), ("3-click", 3), ("5-click", 5)])
+def test_clicks_correct_what_came_of_those_before(model, processor, prompt, clicks, monkeypatch):
+    """Every click after the first is where the result of those before is wrong, and goes to the model with them."""
+    from efficienttam_hf.evaluation import prompted
+
+    clip = make_clip(num_frames=2, width=WIDTH, height=HEIGHT)
+    corrections, given = [], []
+
+    def remember(truth, predicted):
+        corrections.append(correcting_click(truth, predicted))
+        return corrections[-1]
+
+    add_prompts = type(processor).add_inputs_to_inference_session
+
+    def look(self, session, *args, **kwargs):
+        add_prompts(self, session, *args, **kwargs)
+        given.append(session.objects[1].prompts[0])
+
+    monkeypatch.setattr(prompted, "correcting_click", remember)
+    monkeypatch.setattr(type(processor), "add_inputs_to_inference_session", look)
+    video = ((frame, {1: mask}) for frame, mask in zip(clip.frames, clip.masks, strict=True))
+    assert len(list(track(model, processor, video, prompt))) == 2
+    assert len(corrections) == clicks - 1
+    assert [prompts.points.shape[1] for prompts in given] == list(range(1, clicks + 1))
+    expected = [(center_click(clip.masks[0]), True), *corrections]
+    np.testing.assert_allclose(
+        given[-1].points[0].numpy() / 128 * (WIDTH, HEIGHT), [xy for xy, _ in expected], atol=1e-4
+    )
+    assert given[-1].labels[0].tolist() == [int(positive) for _, positive in expected]
 
 
 def test_a_box_is_tight():
@@ -253,7 +288,7 @@ class Oracle(torch.nn.Module):
         self.masks = masks
         self.prompts = {}
 
-    def forward(self, session, frame, frame_idx):
+    def forward(self, session, frame_idx):
         for object_id, tracked in session.objects.items():
             self.prompts.setdefault(object_id, dict(tracked.prompts))
         logits = [np.where(self.masks[frame_idx][i], 4.0, -4.0) for i in session.obj_ids]
@@ -272,25 +307,7 @@ def two_objects():
     return frames, masks
 
 
-def test_tracking_as_annotated_is_perfect(processor, two_objects):
-    frames, masks = two_objects
-    scores = track_and_score(Oracle(masks), processor, zip(frames, masks, strict=True), name="six")
-    assert scores.name == "six"
-    assert {s.object_id: len(s.j) for s in scores.objects} == {1: 3, 2: 1}
-    assert (scores.j, scores.f, scores.j_and_f) == (1, 1, 1)
-    assert scores.num_frames == 5  # nothing to track on the first
-
-
-def test_tracking_that_lags_loses_only_where_things_move(processor, two_objects):
-    frames, masks = two_objects
-    late = [masks[0], *masks[:-1]]
-    scores = track_and_score(Oracle(late), processor, zip(frames, masks, strict=True))
-    moving, standing = scores.objects
-    assert (moving.j < 0.8).all()
-    assert standing.j.tolist() == [1.0]
-
-
-@pytest.mark.parametrize("prompt", ["mask", "click", "box"])
+@pytest.mark.parametrize("prompt", ["mask", "1-click", "box"])
 def test_an_object_is_prompted_once_where_it_first_appears(processor, two_objects, prompt):
     frames, masks = two_objects
     oracle = Oracle(masks)
@@ -302,20 +319,9 @@ def test_an_object_is_prompted_once_where_it_first_appears(processor, two_object
         assert given.mask.mean().item() == pytest.approx(masks[3][2].mean(), rel=0.05)
     else:  # in pixels of the model's input
         pixels = given.points[0].numpy() / 128 * (WIDTH, HEIGHT)
-        expected, labels = ([[50, 24]], [[1]]) if prompt == "click" else ([[44, 18], [56, 30]], [[2, 3]])
+        expected, labels = ([[50, 24]], [[1]]) if prompt == "1-click" else ([[44, 18], [56, 30]], [[2, 3]])
         np.testing.assert_allclose(pixels, expected, atol=1e-4)
         assert given.labels.tolist() == labels
-
-
-def test_time_is_that_of_tracking_alone(processor, two_objects):
-    def slowly():
-        for frame in zip(*two_objects, strict=True):
-            time.sleep(0.1)
-            yield frame
-
-    scores = track_and_score(Oracle(two_objects[1]), processor, slowly(), on_frame=lambda _: time.sleep(0.1))
-    assert 0 < scores.seconds < 0.6
-    assert scores.frames_per_second == 5 / scores.seconds
 
 
 def test_frames_are_let_go(model, processor):
@@ -330,109 +336,37 @@ def test_frames_are_let_go(model, processor):
             most = max(most, sum(ref() is not None for ref in alive))
             yield frame, {1: mask}
 
-    track_and_score(model, processor, frames())
+    for tracked in track(model, processor, frames()):
+        del tracked
     assert most <= 3
 
 
 def test_the_model_is_left_in_its_mode(processor, two_objects):
     frames, masks = two_objects
     oracle = Oracle(masks).train()
-    modes = []
-    track_and_score(
-        oracle, processor, zip(frames, masks, strict=True), on_frame=lambda _: modes.append(oracle.training)
-    )
-    assert not any(modes)
+    assert not any(oracle.training for _ in track(oracle, processor, zip(frames, masks, strict=True)))
     assert oracle.training
+
+
+def test_frames_without_annotation_are_tracked_too(processor, two_objects):
+    frames, masks = two_objects
+    video = [(frame, truth if t != 2 else None) for t, (frame, truth) in enumerate(zip(frames, masks, strict=True))]
+    tracked = list(track(Oracle(masks), processor, video))
+    assert [frame.truth is None for frame in tracked] == [t == 2 for t in range(6)]
+    assert list(tracked[2].predicted) == [1]
+
+
+def test_objects_compete_for_pixels_unless_they_may_overlap(processor, two_objects):
+    frames, masks = two_objects
+    both = [{i: disk(32, 24, 6 + 2 * i) for i in (1, 2)}] * 6
+    for overlap in (False, True):
+        *_, last = track(Oracle(both), processor, zip(frames, masks, strict=True), overlap=overlap)
+        assert (last.predicted[1] & last.predicted[2]).any() == overlap
 
 
 def test_what_cannot_be_tracked_is_refused(model, processor, two_objects):
     frames, masks = two_objects
-    with pytest.raises(ValueError, match="mask, click, box, got 'scribble'"):
-        track_and_score(model, processor, zip(frames, masks, strict=True), prompt="scribble")
+    with pytest.raises(ValueError, match="mask, box, 1-click, 3-click, 5-click, got 'scribble'"):
+        next(track(model, processor, zip(frames, masks, strict=True), prompt="scribble"))
     with pytest.raises(ValueError, match="mask for object 1 is 64x47 pixels, the frame is 64x48"):
-        track_and_score(model, processor, [(frames[1], {1: masks[1][1][1:]})])
-
-
-# ---------------------------------------------------------------------------------------------------------- DAVIS
-
-
-@pytest.fixture
-def davis(tmp_path):
-    """Two sequences in DAVIS's layout: one object as 0 and 255, and two objects as an indexed PNG with void pixels."""
-    root = tmp_path / "DAVIS"
-    for number, name in enumerate(("single", "pair")):
-        clip = make_clip(num_frames=4, width=WIDTH, height=HEIGHT, seed=number)
-        frames, annotations = (root / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
-        for folder in (frames, annotations):
-            folder.mkdir(parents=True)
-        for t in range(4):
-            Image.fromarray(clip.frames[t]).save(frames / f"{t:05d}.jpg")
-            if name == "single":
-                Image.fromarray(clip.masks[t].astype(np.uint8) * 255).save(annotations / f"{t:05d}.png")
-            else:
-                labels = clip.masks[t].astype(np.uint8)
-                labels[:9, :9], labels[-1] = 2, 255
-                write_indexed_png(annotations / f"{t:05d}.png", labels)
-    return root
-
-
-def test_a_davis_folder_is_read_as_it_is(davis):
-    assert [sequence.name for sequence in davis_sequences(davis)] == ["pair", "single"]
-    (davis / "ImageSets" / "2016").mkdir(parents=True)
-    (davis / "ImageSets" / "2016" / "val.txt").write_text("single\n")
-    (single,) = davis_sequences(davis)
-    (pair,) = davis_sequences(davis, ["pair"])
-    assert len(single) == 4
-    assert [list(masks) for _, masks in single] == [[1]] * 4
-    frame, masks = next(iter(pair))
-    assert frame.shape == (HEIGHT, WIDTH, 3)
-    assert list(masks) == [1, 2]
-    assert masks[2].sum() == 81
-
-
-@pytest.mark.parametrize("prompt", ["mask", "click", "box"])
-def test_a_model_is_evaluated_on_a_davis_folder(model, processor, davis, tmp_path, prompt):
-    out = tmp_path / "sheets"
-    scores = evaluate_davis_folder(model, processor, davis, prompt=prompt, progress=False, out=out)
-    assert [(s.name, len(s.objects), s.num_frames) for s in scores.sequences] == [("pair", 2, 4), ("single", 1, 4)]
-    assert all(0 <= value <= 1 for s in scores.sequences for value in (s.j, s.f))
-    assert sorted(path.name for path in out.iterdir()) == ["pair.jpg", "single.jpg"]
-    with Image.open(out / "pair.jpg") as sheet:
-        assert sheet.width > 4 * 320
-
-
-def test_bad_data_is_named_before_or_where_it_is_met(model, processor, davis):
-    with pytest.raises(VideoError, match="has no sequence dog; it has pair, single"):
-        davis_sequences(davis, ["single", "dog"])
-    with pytest.raises(FileNotFoundError, match="Give the folder that holds JPEGImages/480p"):
-        davis_sequences(davis / "Annotations")
-    annotations = davis / "Annotations" / "480p" / "single"
-    Image.new("L", (WIDTH - 1, HEIGHT)).save(annotations / "00002.png")
-    with pytest.raises(VideoError, match=r"single.00002.png' is 63x48 pixels, its frame is 64x48"):
-        evaluate_davis_folder(model, processor, davis, ["single"], progress=False)
-    (annotations / "00002.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"single.00002.png"):
-        davis_sequences(davis)
-
-
-def test_the_script_prints_a_table_and_writes_scores(model, processor, davis, tmp_path, capsys):
-    path = Path(__file__).resolve().parents[1] / "scripts" / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate_script", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    folder, out = tmp_path / "model", tmp_path / "out"
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    arguments = ["--model", str(folder), "--data", str(davis), "--device", "cpu"]
-
-    assert script.main([*arguments, "--prompt", "click", "--sequences", "pair", "--output", str(out)]) == 0
-    assert "| pair | 2 |" in capsys.readouterr().out
-    written = json.loads((out / "scores.json").read_text())
-    assert written["prompt"] == "click"
-    assert list(written["sequences"]) == ["pair"]
-    assert (out / "pair.jpg").is_file()
-
-    with pytest.raises(SystemExit) as stop:
-        script.main([*arguments, "--sequences", "dog"])
-    assert stop.value.code == 2
-    assert "has no sequence dog" in capsys.readouterr().err
+        next(track(model, processor, [(frames[1], {1: masks[1][1][1:]})]))

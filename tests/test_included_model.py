@@ -15,7 +15,10 @@ from efficienttam_hf import (
     EfficientTamVideoProcessor,
 )
 from efficienttam_hf.configuration_efficienttam import SMALL_PRESETS, included_checkpoint
-from efficienttam_hf.evaluation.semi_supervised import track_and_score
+from efficienttam_hf.data.loading import load_records
+from efficienttam_hf.evaluation.region_boundary import region_similarity
+from efficienttam_hf.evaluation.runner import RunOptions, evaluate_videos
+from efficienttam_hf.evaluation.semi_supervised import track
 from efficienttam_hf.synthetic_clip import make_clip
 
 
@@ -58,20 +61,19 @@ def test_a_folder_of_that_name_goes_before_it(tmp_path, monkeypatch):
     assert included_checkpoint("somebody/efficienttam-nano") == "somebody/efficienttam-nano"
 
 
-@pytest.mark.parametrize(("prompt", "least"), [("mask", 0.6), ("box", 0.5), ("click", 0.4)])
+@pytest.mark.parametrize(("prompt", "least"), [("mask", 0.6), ("box", 0.5), ("1-click", 0.4)])
 def test_it_tracks_a_shape_that_it_never_saw(prompt, least):
     model, processor = load()
     clip = make_clip(12, 320, 240, seed=5)
     video = ((frame, {1: mask}) for frame, mask in zip(clip.frames, clip.masks, strict=True))
-    assert track_and_score(model, processor, video, prompt=prompt).j > least
+    scores = [region_similarity(t.predicted[1], t.truth[1]) for t in track(model, processor, video, prompt)]
+    assert sum(scores[1:-1]) / 10 > least
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DAVIS.is_dir(), reason="needs the DAVIS sequences, which are not part of the project")
 def test_it_tracks_real_objects_better_than_optical_flow_does():
-    from efficienttam_hf.evaluation.davis_folder import davis_sequences, evaluate_davis_folder
-
-    names = [path.name for path in sorted((DAVIS / "Annotations" / "480p").iterdir())]
-    assert len(davis_sequences(DAVIS, names)) == 8
-    scores = evaluate_davis_folder(*load(), DAVIS, names, progress=False)
-    assert 100 * scores.j_and_f > WARPING_THE_FIRST_MASK
+    records = load_records("davis2016", DAVIS)
+    assert len(records) == 8
+    result = evaluate_videos(*load(), records, RunOptions(convention="davis2016"))
+    assert 100 * result.summary["J&F"] > WARPING_THE_FIRST_MASK

@@ -28,8 +28,9 @@ from training_runs import (
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.data.synthetic import SyntheticClips
+from efficienttam_hf.evaluation.runner import RunOptions, evaluate_videos
 from efficienttam_hf.mask_io import write_indexed_png
-from efficienttam_hf.training import loop, monitoring
+from efficienttam_hf.training import loop
 from efficienttam_hf.training.config import ConfigError
 from efficienttam_hf.training.loop import TrainingError, train
 from efficienttam_hf.training.run_folder import RunFolder
@@ -356,8 +357,8 @@ def test_videos_are_scored_every_so_often_and_the_best_is_kept(model, tmp_path, 
     tracker = EfficientTamVideoModel.from_pretrained(tmp_path / "run" / "best").eval()
     processor = EfficientTamVideoProcessor.from_pretrained(tmp_path / "run" / "best")
     videos = loop.annotated_videos(config.evaluation)
-    again = monitoring.evaluate_videos(tracker, processor, videos, max_frames=4)
-    assert 100 * np.mean([scores.j_and_f for scores in again]) == pytest.approx(result.best_score)
+    again = evaluate_videos(tracker, processor, videos, RunOptions(max_frames=4))
+    assert 100 * again.summary["J&F"] == pytest.approx(result.best_score)
 
     overlays = sorted((tmp_path / "run" / "overlays").iterdir())
     assert [path.name for path in overlays] == ["00000002.png", "00000004.png"]

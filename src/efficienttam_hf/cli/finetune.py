@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ..evaluation.prompted import PROMPTS
 from .common import DEFAULT_MODEL
 from .train import report_once
 
@@ -37,9 +38,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     parser.add_argument("--num-frames", metavar="N", type=int, default=4, help="of a training clip (default: 4)")
     parser.add_argument("--batch-size", metavar="N", type=int, default=4, help="clips a step (default: 4)")
     parser.add_argument("--learning-rate", metavar="RATE", type=float, default=1e-4, help="highest (default: 1e-4)")
-    parser.add_argument(
-        "--prompt", choices=("mask", "box", "click"), default="mask", help="what scored videos start from"
-    )
+    parser.add_argument("--prompt", choices=PROMPTS, default="mask", help="what scored videos start from")
     parser.add_argument("--resume", action="store_true", help="go on with a run that stopped")
     parser.add_argument(
         "--set",

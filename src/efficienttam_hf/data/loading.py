@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 
-__all__ = ["VideoRecords", "load_records", "load_video_dataset", "records_of"]
+__all__ = ["VideoRecords", "kind_of", "load_records", "load_video_dataset", "records_of"]
 
 MAX_SHARDS = 1024  # of a stream; enough for any number of processes, few enough to shuffle and list
 
@@ -60,6 +60,15 @@ class VideoRecords(Sequence[VideoRecord]):
             state = path.stat() if isinstance(path, Path) and path.exists() else None
             seen.update(f"{path}|{state and (state.st_size, state.st_mtime_ns)}\n".encode())
         return seen.hexdigest()[:32]
+
+
+def kind_of(root: str | Path) -> str:
+    """Which kind of dataset a folder is, by the folders in it: DAVIS in its own layout, or any frames and masks."""
+    root = Path(root)
+    if (root / "JPEGImages" / "480p").is_dir():
+        only_2016 = (root / "ImageSets" / "2016").is_dir() and not (root / "ImageSets" / "2017").is_dir()
+        return "davis2016" if only_2016 else "davis2017"
+    return "folder"
 
 
 def load_records(

@@ -1,90 +1,125 @@
 """Semi-supervised video object segmentation: an object is shown once, on its first frame, and tracked from there.
 
-One annotated video goes in, scores come out. Frames are streamed through a session: one after another, each decoded,
-tracked, scored and let go, so that memory does not grow with the video. A stream also is what the task means for
-objects that appear late: before its first frame nobody knows of an object, and no memory of it exists.
+Frames are streamed through a session: one after another, each decoded, tracked, handed over to be scored or saved, and
+let go, so that memory does not grow with the video. A stream also is what the task means for objects that appear late:
+before its first frame nobody knows of an object, and no memory of it exists. Objects do not look at each other, so this
+is the same as tracking each in a run of its own, as SAM 2 does for LVOS and YouTube-VOS.
 
-Where the frames come from and where the scores go is left to the caller: `davis_folder` does it for a data set on
-disk, a training loop for the clips it holds out.
+Where frames come from, and what becomes of the masks, is left to the caller: `runner` does it for datasets.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 
+from ..data.records import VideoRecord
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
-from .region_boundary import import_cv2
-from .scores import SequenceScorer, SequenceScores
+from .prompted import Prompt, check_prompt, prompt_objects
 
 
-__all__ = ["AnnotatedFrame", "Prompt", "TrackedFrame", "center_click", "tight_box", "track", "track_and_score"]
+__all__ = ["AnnotatedFrame", "TrackedFrame", "frames_of", "has_hidden_truth", "track"]
 
-Prompt = Literal["mask", "click", "box"]
+READ_AHEAD = 3  # frames: enough to hide decoding, few enough not to matter
 
-# A frame, uint8 (height, width, 3) in RGB, and for each object id its mask, bool (height, width). An object that is
-# not named, or whose mask is empty, is not in the frame.
-AnnotatedFrame = tuple[np.ndarray, Mapping[int, np.ndarray]]
+T, R = TypeVar("T"), TypeVar("R")
+
+
+class AnnotatedFrame(NamedTuple):
+    """A frame and what is known of it.
+
+    Attributes:
+        frame: uint8 (height, width, 3), RGB.
+        truth: for each object id its mask, bool (height, width); an object that is not named, or whose mask is empty,
+            is not in the frame. `None` for a frame that was not annotated.
+        void: pixels that nobody judged, bool (height, width); `None` if there are none.
+    """
+
+    frame: np.ndarray
+    truth: Mapping[int, np.ndarray] | None = None
+    void: np.ndarray | None = None
 
 
 @dataclass
 class TrackedFrame:
-    """A frame, what is true of it and what the tracker says.
+    """A frame, what is known of it and what the tracker says.
 
     Attributes:
         index: of the frame in the video, from 0.
-        frame: uint8 (height, width, 3), RGB.
-        truth: for each object id its annotated mask, bool (height, width).
-        predicted: for each object prompted so far its tracked mask, bool (height, width). They do not overlap.
+        frame, truth, void: as in :class:`AnnotatedFrame`.
+        predicted: for each object prompted so far its tracked mask, bool (height, width).
         seconds: from the frame to these masks, prompts included.
     """
 
     index: int
     frame: np.ndarray
-    truth: Mapping[int, np.ndarray]
+    truth: Mapping[int, np.ndarray] | None
+    void: np.ndarray | None
     predicted: dict[int, np.ndarray]
     seconds: float
 
 
-def center_click(mask: np.ndarray) -> tuple[int, int]:
-    """(x, y) of the pixel of a mask that is farthest from its boundary, to which the image's edge belongs.
+def has_hidden_truth(record: VideoRecord) -> bool:
+    """Whether a video shows each object where it appears first and nowhere else, so that it cannot be scored here."""
+    return not record.complete or len(record.annotated_frames) < 2
 
-    Where SAM 2's simulated user clicks. `mask` is bool (height, width), not empty.
+
+def frames_of(record: VideoRecord, max_frames: int | None = None) -> Iterator[AnnotatedFrame]:
+    """The frames of a video, from the first to the last that is judged, or to the end where the truth is hidden.
+
+    Frames between annotated ones come too: a tracker that sees few frames a second tracks another video. A thread reads
+    ahead.
+
+    Raises:
+        DatasetError: a frame or a mask is missing, damaged or of another size.
     """
-    cv2 = import_cv2()
-    inside = np.pad(mask, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(distance.argmax(), distance.shape)
-    return int(x), int(y)
+    annotated = set(record.annotated_frames)
+    count = record.num_frames if has_hidden_truth(record) else max(annotated) + 1
+
+    def read(index: int) -> AnnotatedFrame:
+        if index not in annotated:
+            return AnnotatedFrame(record.frame(index))
+        return AnnotatedFrame(record.frame(index), record.masks(index), record.void(index))
+
+    return _read_ahead(range(count if max_frames is None else min(count, max_frames)), read)
 
 
-def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """(x0, y0, x1, y1) of a mask: its outermost pixels, as SAM 2 draws boxes, but at least a pixel wide and high.
+def _read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
+    """`map(read, items)`, on a thread that is a few items ahead. An error comes where its item would."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque = deque()
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
-    `mask` is bool (height, width), not empty.
-    """
-    left, top, width, height = import_cv2().boundingRect(mask.astype(np.uint8))
-    return left, top, left + max(1, width - 1), top + max(1, height - 1)
 
-
+@torch.inference_mode()
 def track(
     model: EfficientTamVideoModel,
     processor: EfficientTamVideoProcessor,
-    video: Iterable[AnnotatedFrame],
+    video: Iterable[AnnotatedFrame | tuple[Any, ...]],
     prompt: Prompt = "mask",
+    overlap: bool = False,
 ) -> Iterator[TrackedFrame]:
     """Track each object of a video from the first frame in which it is annotated.
 
     Args:
-        model: in evaluation mode; it runs on its own device, in its own type.
+        model: evaluated in evaluation mode, and left in the mode it was in; it runs on its own device, in its own type.
         processor: that of the model.
-        video: its frames in order, all of one size.
-        prompt: what is shown of an object: its `"mask"`, one `"click"` at its centre, or its `"box"`.
+        video: its frames in order, all of one size: :class:`AnnotatedFrame` or tuples of its fields.
+        prompt: what is shown of an object; see `prompted`.
+        overlap: whether a pixel may belong to several objects, as in SA-V; otherwise it goes to the most certain.
 
     Yields:
         Every frame, as it is done. Before the first object appears nothing is predicted.
@@ -93,64 +128,27 @@ def track(
         ValueError: another `prompt`, or frames and masks that do not fit each other.
         ImportError: OpenCV is not installed.
     """
-    if prompt not in get_args(Prompt):
-        raise ValueError(f"prompt must be one of {', '.join(get_args(Prompt))}, got {prompt!r}.")
+    check_prompt(prompt)
     session = processor.init_video_session(inference_device=model.device, dtype=model.dtype, keep_history=False)
-    for index, (frame, truth) in enumerate(video):
-        size = frame.shape[:2]
-        new = {object_id: mask for object_id, mask in truth.items() if object_id not in session.objects and mask.any()}
-        prompts = _prompts(list(new.values()), prompt) if new else {}
-        predicted: dict[int, np.ndarray] = {}
-        start = time.perf_counter()
-        if new:
-            processor.add_inputs_to_inference_session(session, index, list(new), original_size=size, **prompts)
-        if session.objects:
-            output = model(session, frame=frame, frame_idx=index)
-            masks = processor.post_process_masks([output.pred_masks], [size], apply_non_overlapping_constraints=True)
-            predicted = dict(zip(output.object_ids, masks[0][:, 0].cpu().numpy(), strict=True))
-        yield TrackedFrame(index, frame, truth, predicted, time.perf_counter() - start)
-
-
-def _prompts(masks: list[np.ndarray], prompt: Prompt) -> dict[str, Any]:
-    """Prompts for objects on one frame, as the processor takes them."""
-    if prompt == "mask":
-        return {"input_masks": masks}
-    if prompt == "box":
-        return {"input_boxes": [[list(tight_box(mask)) for mask in masks]]}
-    points = [[list(center_click(mask))] for mask in masks]
-    return {"input_points": [points], "input_labels": [[[1]] * len(masks)]}
-
-
-def track_and_score(
-    model: EfficientTamVideoModel,
-    processor: EfficientTamVideoProcessor,
-    video: Iterable[AnnotatedFrame],
-    *,
-    prompt: Prompt = "mask",
-    name: str = "video",
-    on_frame: Callable[[TrackedFrame], None] | None = None,
-) -> SequenceScores:
-    """Track each object of a video from its first frame (see `track`) and score it (see `scores`).
-
-    Args:
-        model: evaluated in evaluation mode, and left in the mode it was in.
-        name: of the video, for the scores.
-        on_frame: called with every frame as it is done, to draw or to save it.
-
-    Raises:
-        ValueError: another `prompt`, or frames and masks that do not fit each other.
-        ImportError: OpenCV is not installed.
-    """
-    scorer, num_frames, seconds = SequenceScorer(), 0, 0.0
     was_training = model.training
     model.eval()
     try:
-        for tracked in track(model, processor, video, prompt):
-            scorer.add(tracked.truth, tracked.predicted)
-            num_frames += bool(tracked.predicted)
-            seconds += tracked.seconds
-            if on_frame is not None:
-                on_frame(tracked)
+        for index, entry in enumerate(video):
+            frame, truth, void = AnnotatedFrame(*entry)
+            known = session.objects
+            new = {i: mask for i, mask in (truth or {}).items() if i not in known and mask.any()}
+            predicted: dict[int, np.ndarray] = {}
+            start = time.perf_counter()
+            if new or known:
+                session.add_new_frame(frame, index)
+            if new:
+                prompt_objects(model, processor, session, index, new, prompt)
+            if known:
+                output = model(session, frame_idx=index)
+                masks = processor.post_process_masks(
+                    [output.pred_masks], [frame.shape[:2]], apply_non_overlapping_constraints=not overlap
+                )
+                predicted = dict(zip(output.object_ids, masks[0][:, 0].cpu().numpy(), strict=True))
+            yield TrackedFrame(index, frame, truth, void, predicted, time.perf_counter() - start)
     finally:
         model.train(was_training)
-    return SequenceScores(name, scorer.scores(), num_frames, seconds)

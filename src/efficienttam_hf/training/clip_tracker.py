@@ -221,7 +221,7 @@ class ClipTracker(nn.Module):
         return selection.to_bank(features.device, features.dtype)
 
     def _run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
-        """Call a part of the model or the losses, with its activations kept or recomputed as `checkpoint_steps` says."""
+        """Call a part of the model, or the losses; `checkpoint_steps` says whether its activations are kept."""
         if self.checkpoint_steps and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False, **kwargs)
         return function(*args, **kwargs)

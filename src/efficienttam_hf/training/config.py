@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.semi_supervised import Prompt
+from ..evaluation.prompted import Prompt
 from .losses import LossOptions
 from .ranges import check_range
 from .simulated_user import UserOptions
@@ -155,7 +155,7 @@ class EvaluationOptions:
     Attributes:
         kind, root, split, sequences: which videos, as in `SourceOptions`; no `kind` for no evaluation.
         options: of the dataset loader.
-        prompt: `"mask"`, `"box"` or `"click"`.
+        prompt: `"mask"`, `"box"`, `"1-click"`, `"3-click"` or `"5-click"`.
         every: steps between evaluations; 0 for the end of the run only, which is always evaluated.
         max_frames: only so many frames of each video, at least 3: the first and the last do not count.
     """

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..evaluation.semi_supervised import Prompt
+from ..data.loading import kind_of
+from ..evaluation.prompted import Prompt
+from ..evaluation.runner import RunOptions, evaluate_video
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .config import ConfigError, EvaluationOptions, OptimizerOptions, SourceOptions, StageOptions, TrainingConfig
 from .loop import Trainer, TrainingResult
-from .monitoring import evaluate_videos
 from .sources import dataset_videos
 
 
@@ -35,14 +36,6 @@ class FinetuningResult:
     training: TrainingResult
     before: dict[str, float]
     after: dict[str, float]
-
-
-def kind_of(root: str | Path) -> str:
-    """Which kind of dataset a folder is, by the folders in it: DAVIS in its own layout, or any frames and masks."""
-    root = Path(root)
-    if (root / "JPEGImages" / "480p").is_dir():
-        return "davis2016" if (root / "ImageSets" / "2016").is_dir() else "davis2017"
-    return "folder"
 
 
 def split_videos(names: Sequence[str], held_out: Iterable[str] | int | None) -> tuple[list[str], list[str]]:
@@ -153,8 +146,8 @@ def _scores_before(trainer: Trainer) -> dict[str, float]:
     options, model = trainer.config.evaluation, copy.deepcopy(trainer.first_model).eval()
     model.to(trainer.accelerator.device)
     processor = EfficientTamVideoProcessor.from_config(model.config)
-    scores = evaluate_videos(model, processor, trainer.videos, options.prompt, options.max_frames)
-    return {sequence.name: 100 * sequence.j_and_f for sequence in scores}
+    run = RunOptions(prompt=options.prompt, max_frames=options.max_frames)
+    return {video.video_id: 100 * evaluate_video(model, processor, video, run).j_and_f for video in trainer.videos}
 
 
 def _last_scores(run: Path) -> dict[str, float]:

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from ..data.batch import ClipBatch
 from ..data.seeding import derive_seed, generator_of
-from ..evaluation.scores import DatasetScores
+from ..evaluation.runner import RunOptions, evaluate_video, summarize
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .clip_tracker import ClipOutput, ClipTracker
 from .config import ConfigError, StageOptions, TrainingConfig
 from .models import load_model, resized_config, with_weights
-from .monitoring import draw_overlays, evaluate_videos, progress_bar, step_numbers
+from .monitoring import draw_overlays, progress_bar, step_numbers
 from .optimization import RunningAverage, add_adapters, freeze, merged_weights, parameter_groups, rate_at
 from .processes import fill_state, make_accelerator, sharded_like, start_logging, whole
 from .run_folder import AVERAGE_FILE, PROGRESS_FILE, STATE_FOLDER, RunFolder
@@ -303,10 +303,11 @@ class Trainer:
         model = with_weights(self._model().config, self._learnt_weights()).to(self.accelerator.device).eval()
         share = self.videos[self.accelerator.process_index :: self.accelerator.num_processes]
         options = self.config.evaluation
-        scores = gather_object(evaluate_videos(model, self.processor, share, options.prompt, options.max_frames))
-        self.score = 100 * DatasetScores(scores).j_and_f
+        run = RunOptions(prompt=options.prompt, max_frames=options.max_frames)
+        scores = gather_object([evaluate_video(model, self.processor, video, run) for video in share])
+        self.score = 100 * summarize(scores, run.convention)["J&F"]
         if self.is_main:
-            videos = {sequence.name: 100 * sequence.j_and_f for sequence in scores}
+            videos = {video.name: 100 * video.j_and_f for video in scores}
             self.folder.log({"step": self.global_step, "j_and_f": self.score, "videos": videos})
             self.accelerator.log({"j_and_f": self.score}, step=self.global_step)
             self.progress.write(f"step {self.global_step}: J&F {self.score:.1f}", file=sys.stderr)

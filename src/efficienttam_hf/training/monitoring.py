@@ -1,10 +1,9 @@
-"""Looking on while a model learns: the numbers of a step, sample pictures, and scores on annotated videos."""
+"""Looking on while a model learns: the numbers of a step, and sample pictures."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,6 @@ from tqdm import tqdm
 
 from ..atomic_file import atomic_path
 from ..data.batch import ClipBatch
-from ..data.records import VideoRecord
-from ..evaluation.scores import SequenceScores
-from ..evaluation.semi_supervised import AnnotatedFrame, Prompt, track_and_score
-from ..modeling_efficienttam_video import EfficientTamVideoModel
-from ..processing_efficienttam import EfficientTamVideoProcessor
 from ..visualization import contact_sheet, overlay_masks
 from .clip_tracker import ClipOutput
 
@@ -66,35 +60,6 @@ def progress_bar(total: int, done: int, disable: bool) -> tqdm:
     return tqdm(total=total, initial=done, unit="step", bar_format=line, mininterval=30, disable=disable)
 
 
-def evaluate_videos(
-    model: EfficientTamVideoModel,
-    processor: EfficientTamVideoProcessor,
-    videos: Sequence[VideoRecord],
-    prompt: Prompt = "mask",
-    max_frames: int | None = None,
-) -> list[SequenceScores]:
-    """The J&F of each annotated video (see `evaluation.semi_supervised`).
-
-    Args:
-        model: in evaluation mode.
-        processor: that of the model.
-        videos: of `data.loading.load_records`.
-        prompt: what is shown of an object on its first frame.
-        max_frames: only so many annotated frames of each.
-    """
-    scores = []
-    with torch.inference_mode():
-        for video in videos:
-            frames = islice(_annotated_frames(video), max_frames)
-            scores.append(track_and_score(model, processor, frames, prompt=prompt, name=video.video_id))
-    return scores
-
-
-def _annotated_frames(video: VideoRecord) -> Iterator[AnnotatedFrame]:
-    for index in video.annotated_frames:
-        yield video.frame(index), video.masks(index)
-
-
 def draw_overlays(path: Path, batch: ClipBatch, output: ClipOutput) -> None:
     """The first clips of a batch as a picture: a row with the true masks, and below it one with the predicted.
 
@@ -119,4 +84,4 @@ def draw_overlays(path: Path, batch: ClipBatch, output: ClipOutput) -> None:
         Image.fromarray(sheet).save(temporary, format="PNG")
 
 
-__all__ = ["draw_overlays", "evaluate_videos", "progress_bar", "step_numbers"]
+__all__ = ["draw_overlays", "progress_bar", "step_numbers"]

@@ -19,6 +19,9 @@ from ..schema import DatasetError
 from .common import Layout, check_names, existing_root, find_folder, folder_names, label_video, read_names
 
 
+FIRST_MASKS_ONLY = ("test-dev", "test-challenge")
+
+
 class Davis(Layout):
     """DAVIS of one year.
 
@@ -54,6 +57,7 @@ class Davis(Layout):
             split=self.split or "",
             licence="CC BY 4.0",
             fps=24.0,
+            complete=self.split not in FIRST_MASKS_ONLY,
         )
 
     def files(self, name: str) -> Iterable[Path]:

@@ -21,6 +21,10 @@ from ..schema import DatasetError
 from .common import Layout, check_names, existing_root, find_folder, folder_names, label_video, read_json
 
 
+ALL_FRAMES = "_all_frames"  # ends the name of a split of YouTube-VOS with 30 frames a second
+SPLITS = ("train", "val", "valid", "test")
+
+
 @dataclass(frozen=True)
 class _About:
     title: str
@@ -42,7 +46,8 @@ class YouTubeVos(Layout):
 
     Args:
         root: holds a folder for each split; or ``JPEGImages`` and ``Annotations`` themselves, with no split given.
-        split: the folder: ``train``, ``valid`` (of LVOS ``val``), ``test``, or ``train_all_frames`` and the like.
+        split: the folder: ``train``, ``valid`` (of LVOS ``val``), ``test``, or ``train_all_frames`` and the like, whose
+            masks may lie in the folder of the split with fewer frames.
         source: a key of ``ABOUT``.
     """
 
@@ -55,12 +60,15 @@ class YouTubeVos(Layout):
             raise DatasetError(f"{given}; '{self.root}' holds: {', '.join(splits)}.")
         base = f"{split}/" if split else ""
         self._frames = find_folder(self.root, f"{base}JPEGImages", dataset=title)
-        self._masks = find_folder(self.root, f"{base}Annotations", dataset=title)
+        # Where all frames are a download of their own, their masks are those of every fifth frame.
+        sparse = [f"{split.removesuffix(ALL_FRAMES)}/Annotations"] if split and split.endswith(ALL_FRAMES) else []
+        self._masks = find_folder(self.root, f"{base}Annotations", *sparse, dataset=title)
         self.names = folder_names(self._frames)
         self._objects: dict[str, dict[str, Any]] = {}
-        for meta in (self._frames.parent / "meta.json", self._frames.parent / f"{split}_meta.json"):
-            if meta.is_file():
-                self._read_meta(meta)
+        for folder in dict.fromkeys((self._masks.parent, self._frames.parent)):
+            for meta in (folder / "meta.json", folder / f"{split}_meta.json"):
+                if meta.is_file():
+                    self._read_meta(meta)
 
     def _read_meta(self, file: Path) -> None:
         try:
@@ -73,7 +81,9 @@ class YouTubeVos(Layout):
     def record(self, name: str) -> VideoRecord:
         objects = self._objects.get(name, {})
         categories = {int(i): about["category"] for i, about in objects.items() if "category" in about}
-        every_frame = (self.split or "").endswith("_all_frames")
+        # Without a split given, the root may be a split's folder.
+        split = (self.split or self.root.name).removesuffix(ALL_FRAMES)
+        every_frame = (self.split or "").endswith(ALL_FRAMES)
         return VideoRecord(
             name,
             *label_video(self._frames / name, self._masks / name, gaps=True, categories=categories),
@@ -81,7 +91,7 @@ class YouTubeVos(Layout):
             split=self.split or "",
             licence=self._about.licence,
             fps=30.0 if every_frame and self._about.fps else self._about.fps,
-            complete=self.split is None or self.split.removesuffix("_all_frames") in self._about.complete_splits,
+            complete=split in self._about.complete_splits or (self.split is None and split not in SPLITS),
         )
 
     def files(self, name: str) -> Iterable[Path]:

@@ -1,0 +1,327 @@
+"""`efficienttam evaluate`: the paper's protocols on datasets as they are published, one command each.
+
+What this command decides is where things come from and where they go; how videos are evaluated is in
+`evaluation.runner`, images in `evaluation.image_protocol`, ablations in `evaluation.ablations`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.prompted import PROMPTS
+from .common import add_model_arguments, choose_device, load_model
+
+
+if TYPE_CHECKING:
+    from ..data.loading import VideoRecords
+    from ..evaluation.results import EvaluationResult
+    from ..evaluation.runner import RunOptions
+    from ..evaluation.sharing import Processes
+    from ..modeling_efficienttam_video import EfficientTamVideoModel
+    from ..processing_efficienttam import EfficientTamVideoProcessor
+
+DEFAULT_OUTPUT = Path("efficienttam-evaluation")
+IMAGE_KINDS = ("sa1b", "coco")
+
+
+def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+    """Describe the command: a parser for each protocol."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a model on a dataset, by the paper's protocols",
+        description="Score a model on a dataset, by the protocols of the paper. Finished videos are kept: a run that "
+        "was stopped goes on with the same command. In several processes: accelerate launch -m efficienttam_hf.cli "
+        "evaluate ..., or torchrun --nproc-per-node 4 -m efficienttam_hf.cli evaluate ...",
+        epilog="example: efficienttam evaluate vos --data DAVIS --dataset davis2017 --split val",
+    )
+    protocols = parser.add_subparsers(metavar="PROTOCOL", required=True, parser_class=type(parser))
+    _add_video_protocol(protocols, "vos", "semi-supervised video object segmentation (Table 1)", "mask", options)
+    everything = list(PROMPTS)
+    _add_video_protocol(protocols, "prompted-video", "prompts on the first frame (Table 2)", everything, options)
+    _add_images(protocols, options)
+    _add_ablations(protocols, options)
+
+
+def _add_video_protocol(protocols: Any, name: str, what: str, prompt: str | list[str], options: dict[str, Any]) -> None:
+    parser = protocols.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}: objects are shown where they are annotated first, and tracked from "
+        "there. Videos whose truth is hidden are tracked and written, and not scored.",
+        **options,
+    )
+    output = _add_video_arguments(parser, prompt)
+    output.add_argument("--save-masks", action="store_true", help="write predictions in the dataset's own layout")
+    output.add_argument("--zip", action="store_true", help="also pack them for the dataset's server")
+    parser.set_defaults(run=run_videos, protocol=name)
+
+
+def _add_ablations(protocols: Any, options: dict[str, Any]) -> None:
+    parser = protocols.add_parser(
+        "ablate",
+        help="one choice of the design changed at a time (Tables 4 to 8)",
+        description="Evaluate a model as it is, and with one choice of its design changed at a time without training "
+        "it again, and print the tables.",
+        **options,
+    )
+    _add_video_arguments(parser, "mask")
+    group = parser.add_argument_group("ablations")
+    group.add_argument(
+        "--ablations",
+        metavar="NAME",
+        nargs="+",
+        help="cross-attention, resolution, object-pointers, pooling-scope, windowed; all by default",
+    )
+    group.add_argument("--image-sizes", metavar="PIXELS", type=int, nargs="+", help="of the resolution ablation")
+    parser.set_defaults(run=run_ablations, protocol="ablate", save_masks=False, zip=False)
+
+
+def _add_video_arguments(parser: argparse.ArgumentParser, prompt: str | list[str]) -> argparse._ArgumentGroup:
+    """Options of all that evaluates videos; the group of those of the output."""
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+    group = parser.add_argument_group("protocol")
+    several = {} if isinstance(prompt, str) else {"nargs": "+"}
+    told = prompt if isinstance(prompt, str) else "all of them, one after the other"
+    group.add_argument(
+        "--prompt", choices=PROMPTS, default=prompt, help=f"what an object is shown with; default: {told}", **several
+    )
+    group.add_argument("--convention", metavar="NAME", help="how scores are taken; by default the dataset's own way")
+    group.add_argument("--unseen", metavar="FILE", type=Path, help="names of LVOS' unseen videos, one a line")
+    group.add_argument("--max-frames", metavar="N", type=int, help="only the first N frames of each video")
+    output = parser.add_argument_group("output")
+    add_output_arguments(output)
+    return output
+
+
+def _add_images(protocols: Any, options: dict[str, Any]) -> None:
+    parser = protocols.add_parser(
+        "images",
+        help="clicks on the objects of images (Table 3)",
+        description="Prompted image segmentation: each object is clicked on, corrected by further clicks, and scored "
+        "after each. Any dataset will do; of videos, annotated frames are taken as images.",
+        **options,
+    )
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+    group = parser.add_argument_group("protocol")
+    group.add_argument("--clicks", metavar="N", type=int, default=5, help="on each object, at most (default: 5)")
+    group.add_argument("--frames-per-video", metavar="N", type=int, help="of each video, so many annotated frames")
+    add_output_arguments(parser.add_argument_group("output"))
+    parser.set_defaults(run=run_images, protocol="images")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--data`, `--dataset`, `--split`, `--sequences` and `--limit`."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", metavar="ROOT", type=Path, required=True, help="the dataset's folder")
+    group.add_argument(
+        "--dataset",
+        metavar="KIND",
+        help="davis2016, davis2017, mose, lvos, sav_val, sav_test, youtube_vos2019, folder, ... (see docs/data.md); by "
+        "default DAVIS or folder, as the layout says",
+    )
+    group.add_argument("--split", help="of the dataset; by default val of DAVIS, and all elsewhere")
+    group.add_argument("--sequences", metavar="NAME", nargs="+", help="only these videos")
+    group.add_argument("--limit", metavar="N", type=int, help="only the first N videos")
+
+
+def add_output_arguments(group: argparse._ArgumentGroup) -> None:
+    """`--output` and `--overwrite`."""
+    group.add_argument("--output", metavar="DIR", type=Path, help=f"default: {DEFAULT_OUTPUT}/<what is evaluated>")
+    group.add_argument("--overwrite", action="store_true", help="remove earlier results in DIR, and begin anew")
+
+
+def load_data(args: argparse.Namespace) -> tuple[VideoRecords, str, str | None]:
+    """The videos that `add_data_arguments` names, and what kind and split of dataset they are of.
+
+    Raises:
+        DatasetError: there are none, or the folder is not laid out like this.
+    """
+    from ..data.loading import kind_of, load_records
+    from ..data.schema import DatasetError
+
+    kind, split = args.dataset or kind_of(args.data), args.split
+    # Whoever names videos means them, wherever they are listed.
+    if split is None and args.sequences is None and kind.startswith("davis"):
+        listed = args.data / "ImageSets" / kind.removeprefix("davis") / "val.txt"
+        split = "val" if listed.is_file() else None
+    records = load_records(kind, args.data, split, videos=args.sequences)
+    if args.limit is not None:
+        if args.limit < 1:
+            raise ValueError(f"--limit must be at least 1, got {args.limit}.")
+        records = records[: args.limit]
+    if not len(records):
+        raise DatasetError(f"There are no videos in '{args.data}'.")
+    return records, kind, split
+
+
+def output_folder(args: argparse.Namespace, kind: str, split: str | None) -> Path:
+    """`--output`, or a folder named after what is evaluated."""
+    if args.output is not None:
+        return args.output
+    return DEFAULT_OUTPUT / "-".join(filter(None, (args.protocol, kind, split, Path(args.model).name)))
+
+
+def run_videos(args: argparse.Namespace) -> int:
+    """Evaluate videos, write reports, and say what came out. Returns 1 if some could not be evaluated."""
+    from ..evaluation.report import write_overview
+    from ..evaluation.runner import evaluate_videos
+
+    job = _prepare(args)
+    prompts = [args.prompt] if isinstance(args.prompt, str) else args.prompt
+    results = []
+    for prompt in prompts:
+        output = job.options.output if len(prompts) == 1 else job.options.output / prompt
+        options = replace(job.options, prompt=prompt, output=output)
+        try:
+            results.append(evaluate_videos(job.model, job.processor, job.records, options, job.processes))
+        except KeyboardInterrupt:
+            return _stopped(job)
+        if job.processes.is_main:
+            _report(results[-1], output, args)
+            if args.zip:
+                _pack(results[-1], output)
+    if job.processes.is_main and len(results) > 1:
+        print(f"Overview: {write_overview(results, job.options.output, command=args.command, date=_today())}")
+    return 1 if any(result.failures for result in results) else 0
+
+
+def run_ablations(args: argparse.Namespace) -> int:
+    """Evaluate variants of a model, and print their tables. Returns 1 if some videos could not be evaluated."""
+    from ..evaluation import ablations
+
+    job = _prepare(args)
+    names = args.ablations or tuple(ablations.ABLATIONS)
+    variants = ablations.variants_of(job.model.config, names, args.image_sizes)
+    try:
+        rows = ablations.run_ablations(job.model, job.processor, job.records, job.options, variants, job.processes)
+    except KeyboardInterrupt:
+        return _stopped(job)
+    if job.processes.is_main:
+        report = ablations.write_ablations(rows, job.options.output, args.command)
+        print(report.read_text(encoding="utf-8"))
+        print(f"Report: {report}")
+    return 1 if any(row.result.failures for row in rows) else 0
+
+
+@dataclass
+class _Job:
+    """What the options of a video protocol amount to."""
+
+    records: VideoRecords
+    options: RunOptions
+    processes: Processes
+    model: EfficientTamVideoModel
+    processor: EfficientTamVideoProcessor
+
+
+def _prepare(args: argparse.Namespace) -> _Job:
+    """Find the data and load the model; what is wrong with the options is found before that takes time."""
+    from ..evaluation.conventions import seen_and_unseen_videos
+    from ..evaluation.runner import RunOptions, default_convention
+    from ..evaluation.sharing import Processes
+    from ..modeling_efficienttam_video import EfficientTamVideoModel
+
+    records, kind, split = load_data(args)
+    if kind in IMAGE_KINDS:
+        raise ValueError(f"{kind} has images, not videos: efficienttam evaluate images --dataset {kind} ...")
+    options = RunOptions(
+        protocol=args.protocol,
+        dataset=kind,
+        split=split or "",
+        model=args.model,
+        convention=args.convention or default_convention(kind),
+        groups=None if args.unseen is None else seen_and_unseen_videos(records.names, args.unseen),
+        max_frames=args.max_frames,
+        output=output_folder(args, kind, split),
+        save_masks=args.save_masks or args.zip,
+        pictures=True,
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    processes = Processes()
+    device = choose_device(args.device) if args.device != "auto" or processes.device is None else processes.device
+    return _Job(records, options, processes, *load_model(EfficientTamVideoModel, args.model, device, args.dtype))
+
+
+def _stopped(job: _Job) -> int:
+    if job.processes.is_main:
+        print(f"\nStopped. Finished videos are in '{job.options.output}'; the same command goes on from there.")
+    return 130
+
+
+def run_images(args: argparse.Namespace) -> int:
+    """Evaluate images, and write a report. Returns 1 if some could not be evaluated."""
+    from ..evaluation.image_protocol import ImageOptions, evaluate_images
+    from ..evaluation.sharing import Processes
+    from ..modeling_efficienttam_video import EfficientTamVideoModel
+
+    records, kind, split = load_data(args)
+    options = ImageOptions(
+        dataset=kind,
+        split=split or "",
+        model=args.model,
+        clicks=args.clicks,
+        frames_per_video=args.frames_per_video,
+        output=output_folder(args, kind, split),
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    processes = Processes()
+    device = choose_device(args.device) if args.device != "auto" or processes.device is None else processes.device
+    model, processor = load_model(EfficientTamVideoModel, args.model, device, args.dtype)
+    try:
+        result = evaluate_images(model, processor, records, options, processes)
+    except KeyboardInterrupt:
+        if processes.is_main:
+            print(f"\nStopped. Finished images are in '{options.output}'; the same command goes on from there.")
+        return 130
+    if processes.is_main:
+        _report(result, options.output, args)
+    return 1 if result.failures else 0
+
+
+def _report(result: EvaluationResult, folder: Path, args: argparse.Namespace) -> None:
+    """Write the report, and say what came out."""
+    from ..evaluation.report import write_report
+
+    report = write_report(result, folder, command=args.command, date=_today())
+    print(describe(result))
+    for failed in result.failures:
+        print(f"  left out: {failed.name}: {failed.error}")
+    if result.failures:
+        print("What was left out is tried again by the same command.")
+    print(f"Report: {report}")
+
+
+def _pack(result: EvaluationResult, folder: Path) -> None:
+    """The predictions as a zip for the dataset's server, if all of them are there."""
+    from ..evaluation.submission import write_zip
+
+    if result.failures:
+        print("No zip was made: a server takes all videos of a dataset or none.")
+        return
+    path = folder / f"{'-'.join(filter(None, (result.dataset, result.split)))}.zip"
+    write_zip(path, folder / "predictions", [video.name for video in result.videos], result.dataset)
+    print(f"For the server: {path}")
+
+
+def describe(result: EvaluationResult) -> str:
+    """A line: what was evaluated, and the numbers in percent."""
+    what = " ".join(filter(None, (result.dataset, result.split, result.prompt)))
+    unit = "images" if result.protocol == "images" else "videos"
+    speed = f"{len(result.videos)} {unit}, {result.frames_per_second:.1f} frames/s"
+    if not result.scored:
+        why = "" if result.failures else ": no masks are given beyond those of the prompts"
+        return f"{what}: nothing could be scored{why} ({speed})"
+    shown = [name for name in ("G", "J&F", "J", "F") if name in result.summary] or list(result.summary)
+    return f"{what}: {', '.join(f'{name} {100 * result.summary[name]:.1f}' for name in shown)} ({speed})"
+
+
+def _today() -> str:
+    return datetime.date.today().isoformat()

@@ -1,0 +1,109 @@
+"""What an object is shown with on its first frame: its mask, its box, or clicks of a user who sees what comes of them.
+
+The prompts of the paper's Tables 1 and 2, simulated as SAM 2 does (arXiv 2408.00714, sections 5 and F.1): the first
+click is at the object's centre; each further one corrects what came of those before, at the centre of the largest
+region that is wrong. The centre of a region is the pixel farthest from its boundary, and the largest region the one
+whose centre lies deepest. Training draws its clicks elsewhere and at random: `training.simulated_user`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from .region_boundary import import_cv2
+
+
+__all__ = ["PROMPTS", "Prompt", "center_click", "check_prompt", "correcting_click", "prompt_objects", "tight_box"]
+
+Prompt = Literal["mask", "box", "1-click", "3-click", "5-click"]
+PROMPTS: tuple[str, ...] = get_args(Prompt)
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise ValueError if there is no such prompt."""
+    if prompt not in PROMPTS:
+        raise ValueError(f"prompt must be one of {', '.join(PROMPTS)}, got {prompt!r}.")
+
+
+def center_click(mask: np.ndarray) -> tuple[int, int]:
+    """(x, y) of the pixel of a mask that is farthest from its boundary, to which the image's edge belongs.
+
+    `mask` is bool (height, width), not empty.
+    """
+    return _deepest_pixel(mask)[1]
+
+
+def correcting_click(truth: np.ndarray, predicted: np.ndarray) -> tuple[tuple[int, int], bool] | None:
+    """Where a user would click to correct a prediction: (x, y), and whether it is on the object.
+
+    Args:
+        truth, predicted: bool (height, width).
+
+    Returns:
+        The centre of the largest wrong region: positive where that was missed, negative where it is too much. `None`
+        where nothing is wrong.
+    """
+    missed, too_much = _deepest_pixel(truth & ~predicted), _deepest_pixel(predicted & ~truth)
+    if missed[0] == too_much[0] == 0:
+        return None
+    return (missed[1], True) if missed[0] > too_much[0] else (too_much[1], False)
+
+
+def _deepest_pixel(region: np.ndarray) -> tuple[float, tuple[int, int]]:
+    """How far the pixel farthest from a region's boundary is from it, 0 if the region is empty; and its (x, y)."""
+    cv2 = import_cv2()
+    inside = np.pad(region, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    y, x = np.unravel_index(distance.argmax(), distance.shape)
+    return float(distance[y, x]), (int(x), int(y))
+
+
+def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """(x0, y0, x1, y1) of a mask: its outermost pixels, as SAM 2 draws boxes, but at least a pixel wide and high.
+
+    `mask` is bool (height, width), not empty.
+    """
+    left, top, width, height = import_cv2().boundingRect(mask.astype(np.uint8))
+    return left, top, left + max(1, width - 1), top + max(1, height - 1)
+
+
+def prompt_objects(
+    model: Any, processor: Any, session: Any, frame_idx: int, masks: Mapping[int, np.ndarray], prompt: str
+) -> None:
+    """Show objects to a session on a frame it has, and segment them there.
+
+    Clicks are put in one round after the other. An object that came out without an error gets no more of them.
+
+    Args:
+        model, processor: of the session.
+        session: `frame_idx` is its current frame, not yet tracked.
+        masks: of the objects on that frame, bool (height, width) by object id; none is empty.
+        prompt: one of `PROMPTS`.
+    """
+    object_ids, truth = list(masks), list(masks.values())
+    size = truth[0].shape
+    add = partial(processor.add_inputs_to_inference_session, session, frame_idx)
+    if prompt == "mask":
+        add(object_ids, input_masks=truth)
+    elif prompt == "box":
+        add(object_ids, input_boxes=[[list(tight_box(mask)) for mask in truth]])
+    else:
+        points = [[list(center_click(mask))] for mask in truth]
+        add(object_ids, input_points=[points], input_labels=[[[1]] * len(truth)])
+    output = model(session, frame_idx=frame_idx)
+
+    corrections = int(prompt.removesuffix("-click")) - 1 if prompt.endswith("-click") else 0
+    for _ in range(corrections):
+        segmented = processor.post_process_masks([output.pred_masks], [size])[0][:, 0].cpu().numpy()
+        by_id = dict(zip(output.object_ids, segmented, strict=True))
+        clicks = {i: click for i, mask in masks.items() if (click := correcting_click(mask, by_id[i])) is not None}
+        if not clicks:
+            return
+        points = [[list(point)] for point, _ in clicks.values()]
+        labels = [[int(positive)] for _, positive in clicks.values()]
+        add(list(clicks), input_points=[points], input_labels=[labels], clear_old_inputs=False)
+        output = model(session, frame_idx=frame_idx)

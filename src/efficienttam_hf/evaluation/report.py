@@ -1,0 +1,371 @@
+"""An evaluation as a researcher wants to read it: what was run on what, the numbers, the videos, and the paper beside.
+
+:func:`write_report` makes of a result a folder:
+
+    report.md        to be read first
+    results.json     everything, see `results`; `EvaluationResult.read` has it back
+    scores.csv       a row for each object
+    plots/           J and F over the frames of each video; of images, mIoU over clicks
+    worst.jpg        the videos with the lowest scores, if pictures of them were drawn while they were tracked
+
+Several results (of the prompts of Table 2, or of several data sets) are put side by side by :func:`write_overview`.
+Scores are from 0 to 1 in the files for programs and in percent in those for people.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..atomic_file import atomic_path
+from .paper_tables import Measured, beside_published, title_of
+from .report_plots import plot_clicks, plot_video, worst_sheet
+from .results import EvaluationResult, ObjectResult, VideoResult
+from .scores import statistics
+
+
+__all__ = ["paper_comparison", "report_markdown", "scores_rows", "write_overview", "write_report"]
+
+WORST_SHOWN = 6
+MOST_ROWS = 200  # of videos in the report; `scores.csv` has them all
+
+SHOWN_AS = {
+    "mask": "its mask",
+    "box": "its bounding box",
+    "1-click": "a click at its centre",
+    "3-click": "three simulated clicks",
+    "5-click": "five simulated clicks",
+}
+COLUMN_OF_PROMPT = {"box": "bounding box", "mask": "ground-truth mask"}  # of the paper's Table 2
+
+
+def write_report(
+    result: EvaluationResult,
+    folder: str | os.PathLike,
+    *,
+    command: str | None = None,
+    date: str | None = None,
+) -> Path:
+    """Write all files of a report.
+
+    Args:
+        result: of any protocol.
+        folder: made if missing; the `picture` of each video is looked for in it.
+        command: the command line that does it again.
+        date: of the measurement; today's by default.
+
+    Returns:
+        The path of `report.md`.
+
+    Raises:
+        ImportError: matplotlib or OpenCV is not installed.
+    """
+    folder = Path(folder)
+    result.write(folder / "results.json")
+    _write_csv(result, folder / "scores.csv")
+    if result.protocol == "images":
+        if result.summary:
+            plot_clicks(result.summary, folder / "plots" / "clicks.png")
+    else:
+        for video in result.scored:
+            plot_video(video, folder / _plot_path(video))
+    has_sheet = worst_sheet(result.worst(WORST_SHOWN), folder, folder / "worst.jpg")
+    path = folder / "report.md"
+    _write_text(report_markdown(result, command=command, date=date, worst="worst.jpg" if has_sheet else None), path)
+    return path
+
+
+def write_overview(
+    results: Sequence[EvaluationResult],
+    folder: str | os.PathLike,
+    *,
+    command: str | None = None,
+    date: str | None = None,
+) -> Path:
+    """Write `report.md` over several results, each of which has its own report elsewhere.
+
+    Raises:
+        ValueError: there are no results.
+    """
+    if not results:
+        raise ValueError("An overview needs at least one result, got none.")
+    names = list(dict.fromkeys(name for result in results for name in _headline(result)))
+    lines = [f"# {_model_name(results[0])}: {len(results)} evaluations", ""]
+    lines += ["| data | prompt | " + " | ".join(names) + " | scored | frames/s |"]
+    lines += ["| --- | --- | " + "---: | " * len(names) + "---: | ---: |"]
+    for result in results:
+        numbers = [_percent(result.summary.get(name, math.nan)) for name in names]
+        cells = [
+            title_of(result.dataset, result.split),
+            result.prompt,
+            *numbers,
+            f"{len(result.scored)} of {len(result.videos)}",
+        ]
+        lines.append(_row([*cells, _number(result.frames_per_second)]))
+    lines += ["", *_compared(results, date), *_reproduced(command)]
+    path = Path(folder) / "report.md"
+    _write_text("\n".join(lines) + "\n", path)
+    return path
+
+
+def report_markdown(
+    result: EvaluationResult,
+    *,
+    command: str | None = None,
+    date: str | None = None,
+    worst: str | None = None,
+) -> str:
+    """The text of `report.md`.
+
+    Args:
+        command, date: as for `write_report`.
+        worst: the path of the sheet of the worst videos, relative to the report; `None` without one.
+    """
+    lines = [f"# {_model_name(result)} on {title_of(result.dataset, result.split)}", "", _what_was_done(result), ""]
+    lines += _summary_table(result) if result.summary else ["Nothing could be scored: no masks beyond the prompts."]
+    lines += ["", *_compared([result], date)]
+    lines += [f"## {_unit(result).capitalize()}s, the lowest score first", "", *_video_table(result), ""]
+    if result.protocol == "images" and result.summary:
+        lines += ["![mIoU over clicks](plots/clicks.png)", ""]
+    if worst is not None:
+        lines += ["## The worst", "", "Tracked masks above, annotated ones below.", "", f"![]({worst})", ""]
+    if result.failures:
+        lines += [f"## {_count(len(result.failures), _unit(result))} could not be evaluated", ""]
+        lines += [f"- `{video.name}`: {video.error}" for video in result.failures] + [""]
+    lines += ["## Settings", "", "| | |", "| --- | --- |"]
+    lines += [_row([name.replace("_", " "), f"`{value}`"]) for name, value in _settings(result).items()]
+    lines += ["", *_reproduced(command)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def paper_comparison(results: Sequence[EvaluationResult], date: str | None = None) -> str:
+    """Results beside the published rows of the paper's table on the same protocol, in Markdown.
+
+    Semi-supervised tracking from masks is compared with Table 1, other prompts with Table 2, images with Table 3.
+    Results of one model on the same videos, as those of several prompts are, share a row.
+    """
+    tables: dict[int, dict[tuple, Measured]] = {}
+    for result in results:
+        number, values = _paper_values(result)
+        if not values:
+            continue
+        where = (result.model, result.dataset, result.split, len(result.scored))
+        rows = tables.setdefault(number, {})
+        before = rows[where].values if where in rows else {}
+        rows[where] = _measured(result, {**before, **values}, date)
+    return "\n\n".join(
+        f"Table {number} of the paper.\n\n{beside_published(number, list(rows.values()))}"
+        for number, rows in sorted(tables.items())
+    )
+
+
+def scores_rows(result: EvaluationResult) -> list[dict[str, object]]:
+    """The rows of `scores.csv`: one an object, scores from 0 to 1."""
+    rows = []
+    for video in result.scored:
+        for scores in video.objects:
+            row = {"video": video.name, "object": scores.object_id, "category": scores.category or ""}
+            if result.protocol == "images":
+                row |= {f"IoU_{number}_click": value for number, value in enumerate(scores.clicks, start=1)}
+                row["IoU_1_click_best_of_three"] = scores.best_of_three
+            else:
+                row |= {"frames": len(scores.frames), "J&F": scores.j_and_f, **_measures(scores)}
+            rows.append(row)
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+
+
+def _what_was_done(result: EvaluationResult) -> str:
+    """In a few sentences: the protocol, the data, and whether all of it is there."""
+    scored, objects = result.scored, sum(len(video.objects) for video in result.videos)
+    count = f"{_count(len(scored), _unit(result))} with {_count(objects, 'object')}"
+    if result.protocol == "images":
+        what = (
+            f"Prompted image segmentation: each object is clicked on up to {result.prompt.removesuffix('-click')} "
+            "times, first at its centre, then at the centre of the largest region that is wrong."
+        )
+        text = f"{what} {count}; the score is the IoU with the annotation, its mean over objects."
+    else:
+        what = (
+            f"Video object segmentation: each object is shown by {SHOWN_AS.get(result.prompt, result.prompt)} on the "
+            "first frame it is annotated in, and tracked from there."
+        )
+        frames = _count(sum(video.tracked_frames for video in result.videos), "frame")
+        text = f"{what} {count} were scored, {frames} tracked; scored by the convention `{result.convention}`."
+    if result.failures:
+        text += f" **{_count(len(result.failures), _unit(result))} could not be evaluated**, see below."
+    return text
+
+
+def _summary_table(result: EvaluationResult) -> list[str]:
+    names = [*_headline(result), *(name for name in result.summary if name not in _headline(result))]
+    names = [name for name in names if not (result.protocol == "images" and name == "mIoU")]
+    heads = [f"**{names[0]}**", *(name.replace("_", " ") for name in names[1:]), f"{_unit(result, 'frame')}s/s"]
+    values = [_percent(result.summary[name]) for name in names] + [_number(result.frames_per_second)]
+    timed = "tracking, prompts included; decoding and scoring are"
+    if result.protocol == "images":
+        timed = "encoding an image, and of placing, decoding and scoring all clicks on its objects; reading it is"
+    return [
+        "| " + " | ".join(heads) + " |",
+        "|" + " ---: |" * len(heads),
+        _row([f"**{values[0]}**", *values[1:]]),
+        "",
+        f"Accuracies in percent. Speed is that of {timed} not in it.",
+    ]
+
+
+def _compared(results: Sequence[EvaluationResult], date: str | None) -> list[str]:
+    table = paper_comparison(results, date)
+    return ["## Beside the paper", "", table, ""] if table else []
+
+
+def _video_table(result: EvaluationResult) -> list[str]:
+    if not result.scored:
+        return ["None has scores."]
+    worst = result.worst(MOST_ROWS)
+    if result.protocol == "images":
+        clicks = sorted({1, len(result.scored[0].objects[0].clicks)})
+        heads = ["image", "objects", *(f"IoU, {n} click{'s' * (n > 1)}" for n in clicks), "size"]
+        rows = [_image_row(video, clicks) for video in worst]
+        names = 1
+    else:
+        heads = ["video", "plot", "objects", "frames", "J&F", "J", "F", "J recall", "J decay", "frames/s"]
+        rows = [_video_row(video) for video in worst]
+        names = 2
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * names + " ---: |" * (len(heads) - names)]
+    lines += [_row(row) for row in rows]
+    if len(result.scored) > len(worst):
+        lines += ["", f"{len(result.scored) - len(worst)} more, with higher scores, are in `scores.csv`."]
+    return lines
+
+
+def _video_row(video: VideoResult) -> list[str]:
+    of_objects = [_measures(scores) for scores in video.objects]
+    recall, decay = (math.fsum(m[name] for m in of_objects) / len(of_objects) for name in ("J_recall", "J_decay"))
+    name = f"[{video.name}]({video.picture})" if video.picture else video.name
+    numbers = [_percent(value) for value in (video.j_and_f, video.j, video.f, recall, decay)]
+    counts = [str(len(video.objects)), str(video.num_frames)]
+    return [name, f"[plot]({_plot_path(video)})", *counts, *numbers, _number(video.frames_per_second)]
+
+
+def _image_row(image: VideoResult, clicks: list[int]) -> list[str]:
+    means = [math.fsum(o.clicks[n - 1] for o in image.objects) / len(image.objects) for n in clicks]
+    size = f"{image.width}x{image.height}"
+    return [image.name, str(len(image.objects)), *(_percent(value) for value in means), size]
+
+
+def _measures(scores: ObjectResult) -> dict[str, float]:
+    """Mean, recall and decay of J and of F."""
+    j, f = statistics(scores.j), statistics(scores.f)
+    named = {"J": j.mean, "J_recall": j.recall, "J_decay": j.decay}
+    return {**named, "F": f.mean, "F_recall": f.recall, "F_decay": f.decay}
+
+
+def _settings(result: EvaluationResult) -> dict[str, object]:
+    named = ("protocol", "dataset", "split", "model", "prompt", "convention")
+    described = {name: getattr(result, name) for name in named if getattr(result, name)}
+    return {**described, **{k: v for k, v in result.settings.items() if v is not None and k not in described}}
+
+
+def _reproduced(command: str | None) -> list[str]:
+    return ["## How to do it again", "", "```bash", command, "```", ""] if command else []
+
+
+# ---------------------------------------------------------------------------------------------------- beside the paper
+
+
+def _paper_values(result: EvaluationResult) -> tuple[int, dict[str, float]]:
+    """The table that a result belongs to, and its numbers there, in percent."""
+    summary = {name: 100 * value for name, value in result.summary.items()}
+    if result.protocol == "images":
+        return 3, {name: summary[name] for name in ("1-click mIoU", "5-click mIoU") if name in summary}
+    measure = "G" if "G" in summary else "J&F"
+    if measure not in summary:
+        return 1, {}
+    if result.protocol == "vos" and result.prompt == "mask":
+        values = {measure: summary[measure]}
+        if "parameters" in result.settings:
+            values["parameters"] = result.settings["parameters"] / 1e6
+        return 1, values
+    return 2, {COLUMN_OF_PROMPT.get(result.prompt, result.prompt): summary[measure]}
+
+
+def _measured(result: EvaluationResult, values: dict[str, float], date: str | None) -> Measured:
+    settings = result.settings
+    device = settings.get("device_name") or settings.get("device") or "device not recorded"
+    count = _count(len(result.scored), _unit(result))
+    day = date or datetime.date.today().isoformat()
+    remarks = []
+    if settings.get("max_frames"):
+        remarks.append(f"Only the first {settings['max_frames']} frames of each video were tracked.")
+    if result.failures:
+        remarks.append(f"Left out, because of errors: {_count(len(result.failures), _unit(result))}.")
+    return Measured(
+        _model_name(result),
+        f"measured here: {day}, {device}, {title_of(result.dataset, result.split)}, {count}",
+        result.dataset,
+        result.split,
+        len(result.scored),
+        values,
+        "image" if result.protocol == "images" else "video",
+        remarks,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- wording
+
+
+def _headline(result: EvaluationResult) -> list[str]:
+    """The names of the numbers that come first."""
+    if result.protocol == "images":
+        names = [name for name in result.summary if name.endswith("-click mIoU")]
+        return [*names, *(name for name in result.summary if name.endswith("best-of-three mIoU"))]
+    return [name for name in ("G", "J&F", "J", "F") if name in result.summary]
+
+
+def _model_name(result: EvaluationResult) -> str:
+    return Path(result.model).name or "model"
+
+
+def _unit(result: EvaluationResult, video: str = "video") -> str:
+    return "image" if result.protocol == "images" else video
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _percent(value: float) -> str:
+    return _number(100 * value)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _plot_path(video: VideoResult) -> str:
+    return f"plots/{video.name}.png"
+
+
+def _write_text(text: str, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _write_csv(result: EvaluationResult, path: Path) -> None:
+    rows = scores_rows(result)
+    columns = list(rows[0]) if rows else ["video", "object", "category"]
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

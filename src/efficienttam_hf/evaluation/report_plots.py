@@ -1,0 +1,149 @@
+"""The pictures of a report: the scores of each video over its frames, what clicks bring, and a sheet of the worst.
+
+Each is drawn without matplotlib's global state, so that it can be done in any thread and shows up in nobody's notebook.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..atomic_file import atomic_path
+from ..visualization import contact_sheet, object_color
+from .region_boundary import import_cv2
+from .results import VideoResult
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_clicks", "plot_video", "worst_sheet"]
+
+MOST_NAMED = 12  # objects in a legend
+CAPTION_HEIGHT = 46  # pixels above each picture of the sheet
+BACKGROUND = (32, 32, 32)
+
+
+def plot_video(video: VideoResult, path: str | os.PathLike) -> None:
+    """J and F of each object over the frames of a video, to a PNG. Objects have the colours they have in overlays.
+
+    Raises:
+        ValueError: the video has no scores. ImportError: matplotlib is not installed.
+    """
+    if not video.objects:
+        raise ValueError(f"The video '{video.name}' has no scores to plot.")
+    measures = {"J, region similarity": "j", "F, boundary accuracy": "f"}
+    figure = _figure(9, 4.6)
+    panels = figure.subplots(2, 1, sharex=True)
+    for panel, (title, attribute) in zip(panels, measures.items(), strict=True):
+        for scores in video.objects:
+            values = [100 * value for value in getattr(scores, attribute)]
+            # Yellow and lime of the overlays are too light for lines on white.
+            color = tuple(channel / 255 * 0.85 for channel in object_color(scores.object_id))
+            frames, values = _with_gaps(scores.frames, values)
+            panel.plot(frames, values, color=color, linewidth=1.4, marker="." if len(frames) < 15 else None)
+        panel.set_ylabel(title)
+        panel.set_ylim(-3, 103)
+        panel.set_yticks(range(0, 101, 25))
+        panel.grid(alpha=0.3)
+    panels[1].set_xlabel("frame")
+    means = "  ".join(f"{name} {100 * v:.1f}" for name, v in (("J&F", video.j_and_f), ("J", video.j), ("F", video.f)))
+    count = f"{len(video.objects)} object{'' if len(video.objects) == 1 else 's'}"
+    figure.suptitle(f"{video.name}    {means}    ({count})", fontsize=11)
+    if 1 < len(video.objects) <= MOST_NAMED:
+        names = [f"{o.object_id} {o.category}" if o.category else f"object {o.object_id}" for o in video.objects]
+        figure.legend(panels[0].lines, names, loc="outside right center", fontsize=8)
+    _save(figure, path)
+
+
+def plot_clicks(summary: Mapping[str, float], path: str | os.PathLike) -> None:
+    """mIoU over the number of clicks, to a PNG.
+
+    Args:
+        summary: that of an evaluation of images; see `image_protocol.summarize_images`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    after = []
+    while (key := f"{len(after) + 1}-click mIoU") in summary:
+        after.append(100 * summary[key])
+    figure = _figure(5, 3.4)
+    panel = figure.subplots()
+    panel.plot(range(1, len(after) + 1), after, marker="o", color="#2563a8", label="predicted best mask")
+    panel.plot([1], [100 * summary["1-click best-of-three mIoU"]], "D", color="#c2571a", label="best of three masks")
+    panel.set_xticks(range(1, len(after) + 1))
+    panel.set_xlabel("clicks")
+    panel.set_ylabel("mIoU")
+    panel.set_ylim(0, 100)
+    panel.grid(alpha=0.3)
+    panel.legend(loc="lower right", fontsize=8)
+    _save(figure, path)
+
+
+def worst_sheet(videos: Sequence[VideoResult], folder: Path, path: str | os.PathLike) -> bool:
+    """The pictures of videos below each other, each under its name and score, to a JPEG.
+
+    Args:
+        videos: the worst first.
+        folder: in which their `picture` is.
+
+    Returns:
+        Whether there were any pictures.
+    """
+    images = []
+    for video in videos:
+        if video.picture is None or not (folder / video.picture).is_file():
+            continue
+        with Image.open(folder / video.picture) as image:
+            pixels = np.array(image.convert("RGB"))
+        images.append(np.concatenate([_caption(video, pixels.shape[1]), pixels]))
+    if not images:
+        return False
+    sheet = contact_sheet(images, columns=1, background=BACKGROUND)
+    with atomic_path(path) as temporary:
+        Image.fromarray(sheet).save(temporary, format="JPEG", quality=88)
+    return True
+
+
+def _caption(video: VideoResult, width: int) -> np.ndarray:
+    """A band of a width in pixels with the name and the score of a video, uint8 (height, width, 3)."""
+    cv2 = import_cv2()
+    band = np.full((CAPTION_HEIGHT, width, 3), BACKGROUND, dtype=np.uint8)
+    text = f"{video.name}   J&F {100 * video.j_and_f:.1f}"
+    place = (8, CAPTION_HEIGHT - 14)
+    return cv2.putText(band, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.95, (255, 255, 255), 2, cv2.LINE_AA)
+
+
+def _with_gaps(frames: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """A line that stops where frames that would be judged were left out: NaN between what is farther apart."""
+    step = min((b - a for a, b in zip(frames, frames[1:], strict=False)), default=1)
+    xs, ys = [], []
+    for frame, value in zip(frames, values, strict=True):
+        if xs and frame - xs[-1] > step:
+            xs.append(xs[-1] + step)
+            ys.append(float("nan"))
+        xs.append(frame)
+        ys.append(value)
+    return xs, ys
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Plots of scores need matplotlib: pip install efficienttam-hf[eval].") from error
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")

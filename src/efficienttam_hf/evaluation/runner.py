@@ -1,0 +1,340 @@
+"""A model on the videos of a dataset: each is read, tracked, scored and, if asked for, saved, and its result kept.
+
+This is the one way in which videos are evaluated: by the command line, by training, and by the ablations. A video goes
+through frame by frame (see `semi_supervised`), so memory does not grow with its length. Results are kept as they come
+(see `result_folder`): a run goes on where it was stopped, and one bad video costs no more than itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from tqdm import tqdm
+
+from ..configuration_efficienttam import size_pair
+from ..data.loading import VideoRecords
+from ..data.records import VideoRecord
+from ..data.schema import DatasetError
+from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..processing_efficienttam import EfficientTamVideoProcessor
+from .conventions import Groups, convention_named
+from .pictures import VideoPicture
+from .prompted import check_prompt
+from .result_folder import ResultFolder
+from .results import EvaluationResult, ObjectResult, VideoResult
+from .scores import DatasetScores, ObjectScores, SequenceScorer, SequenceScores
+from .semi_supervised import frames_of, has_hidden_truth, track
+from .sharing import Processes, balanced_shares
+from .submission import PredictionWriter, may_overlap
+
+
+__all__ = ["VIDEO_ERRORS", "RunOptions", "default_convention", "evaluate_video", "evaluate_videos", "model_settings"]
+__all__ += ["stamp_of", "summarize", "surroundings"]
+
+logger = logging.getLogger(__name__)
+
+# What reading, tracking or writing one video can fail with: that video is reported, and the others go on.
+VIDEO_ERRORS = (ValueError, OSError, IndexError, torch.cuda.OutOfMemoryError)
+
+ANNOTATE_ALL = ("davis2016", "davis2017")
+
+CONVENTION_OF = {
+    "davis2016": "davis2016",
+    "davis2017": "davis2017",
+    "youtube_vos2018": "youtube_vos",
+    "youtube_vos2019": "youtube_vos",
+    "mose": "mose",
+    "lvos": "lvos",
+    "sav_train": "sav",
+    "sav_val": "sav",
+    "sav_test": "sav",
+}
+
+
+def default_convention(dataset: str) -> str:
+    """The name of the convention by which a dataset is scored, by its kind."""
+    return CONVENTION_OF.get(dataset, "semi_supervised")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How videos are evaluated.
+
+    Attributes:
+        protocol, dataset, split, model: as in :class:`EvaluationResult`, for the record.
+        prompt: what an object is shown with, one of `prompted.PROMPTS`.
+        convention: by which scores are taken, one of `conventions.CONVENTIONS`.
+        groups: of objects, for a convention that takes means over them.
+        max_frames: only so many of each video's frames, from the first on; `None` for all.
+        output: folder of results; `None` to keep nothing on disk.
+        save_masks: whether predictions are written, to `output`/predictions.
+        pictures: whether a picture of each video is drawn, to `output`/pictures.
+        overwrite: whether results in `output` are removed first, whatever their settings.
+        progress: whether to show a progress bar.
+    """
+
+    protocol: str = "vos"
+    dataset: str = "folder"
+    split: str = ""
+    model: str = ""
+    prompt: str = "mask"
+    convention: str = "semi_supervised"
+    groups: Groups | None = None
+    max_frames: int | None = None
+    output: Path | None = None
+    save_masks: bool = False
+    pictures: bool = False
+    overwrite: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_prompt(self.prompt)
+        convention_named(self.convention)
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"max_frames must be at least 1, got {self.max_frames}.")
+        if self.output is None and (self.save_masks or self.pictures):
+            raise ValueError("Masks and pictures need a folder to be written to: give `output`.")
+
+
+def evaluate_videos(
+    model: EfficientTamVideoModel,
+    processor: EfficientTamVideoProcessor,
+    records: Sequence[VideoRecord],
+    options: RunOptions = RunOptions(),  # noqa: B008 -- it is immutable
+    processes: Processes | None = None,
+) -> EvaluationResult:
+    """Track each object of each video from its first annotated frame, and score it.
+
+    Args:
+        model: evaluated in evaluation mode, and left in the mode it was in.
+        processor: that of the model.
+        records: the videos, see `data.loading.load_records`.
+        options: how.
+        processes: those that share the work, each of which calls this; by default this one does it alone.
+
+    Returns:
+        The whole result, in every process. Videos that could not be evaluated are among its `failures`.
+
+    Raises:
+        ValueError: another `prompt` or `convention`, or an output folder with results of other settings.
+        ImportError: OpenCV is not installed.
+    """
+    settings = _deciding_settings(model, options)
+    folder = None if options.output is None else ResultFolder(Path(options.output), settings)
+    if folder is not None and (processes is None or processes.is_main):
+        folder.prepare(options.overwrite)
+    if processes is not None:
+        processes.wait()
+    done = {} if folder is None else _done(folder, records, options)
+    todo = [index for index in range(len(records)) if index not in done]
+    if processes is not None:
+        processes.wait()  # nobody begins before all have seen what is left
+        shares = balanced_shares([_length(records, index) for index in todo], processes.count)
+        todo = [todo[place] for place in shares[processes.index]]
+
+    found = []
+    quiet = not options.progress or (processes is not None and not processes.is_main)
+    for index in tqdm(todo, desc="evaluating", unit="video", disable=quiet):
+        result, stamp = _evaluate_or_report(model, processor, records, index, options, folder)
+        if folder is not None:
+            folder.keep(result, stamp, options.save_masks)
+        found.append((index, result))
+    done.update(found if processes is None else processes.gather(found))
+    videos = [done[index] for index in range(len(records))]
+    return EvaluationResult(
+        protocol=options.protocol,
+        dataset=options.dataset,
+        split=options.split,
+        model=options.model,
+        prompt=options.prompt,
+        convention=options.convention,
+        settings={**settings, **surroundings(model)},
+        videos=videos,
+        summary=summarize(videos, options.convention),
+    )
+
+
+def evaluate_video(
+    model: EfficientTamVideoModel,
+    processor: EfficientTamVideoProcessor,
+    record: VideoRecord,
+    options: RunOptions = RunOptions(),  # noqa: B008
+) -> VideoResult:
+    """One video of `evaluate_videos`; what is wrong with it is raised.
+
+    Raises:
+        DatasetError: a frame or a mask is missing, damaged or of another size.
+    """
+    _check_density(record)
+    height, width = record.size
+    result = VideoResult(record.video_id, record.num_frames, height, width)
+    hidden = has_hidden_truth(record)
+    scorer, judged = SequenceScorer(convention_named(options.convention)), []
+    output = Path(options.output or "")
+    writer = PredictionWriter(output / "predictions", record) if options.save_masks else None
+    shown = range(min(record.num_frames, options.max_frames or record.num_frames))
+    picture = VideoPicture([t for t in shown if hidden or t in record.annotated_frames]) if options.pictures else None
+
+    frames = frames_of(record, options.max_frames)
+    with closing(frames):  # its thread ends with it, also when tracking does not come to the end
+        for tracked in track(model, processor, frames, options.prompt, may_overlap(record.source)):
+            result.tracked_frames += bool(tracked.predicted)
+            result.seconds += tracked.seconds
+            if tracked.truth is not None and not hidden:
+                scorer.add(tracked.truth, tracked.predicted, tracked.void)
+                judged.append(tracked.index)
+            if writer is not None:
+                writer.write(tracked)
+            if picture is not None:
+                picture.add(tracked)
+    if picture is not None:
+        result.picture = f"pictures/{record.video_id}.jpg"
+        picture.save(output / result.picture)
+    groups = None if options.groups is None else options.groups.get(record.video_id)
+    result.objects = sorted(
+        (
+            ObjectResult(
+                scores.object_id,
+                [judged[place] for place in scores.frames],
+                scores.j.tolist(),
+                scores.f.tolist(),
+                record.categories.get(scores.object_id),
+                scores.group,
+            )
+            for scores in scorer.scores(groups)
+        ),
+        key=lambda found: found.object_id,
+    )
+    return result
+
+
+def _check_density(record: VideoRecord) -> None:
+    """Raise DatasetError if a frame lacks a mask where all should have one, lest it be left out of the score."""
+    missing = sorted(set(range(record.num_frames)) - set(record.annotated_frames))
+    if record.source in ANNOTATE_ALL and record.complete and len(record.annotated_frames) > 1 and missing:
+        raise DatasetError(
+            f"{record.frames.name(missing[0])} has no mask, nor have {len(missing) - 1} others: {record.source} "
+            f"annotates every frame. Unpack the masks of '{record.video_id}' again."
+        )
+
+
+def summarize(videos: Sequence[VideoResult], convention: str) -> dict[str, float]:
+    """The numbers of a dataset under a convention; none where nothing could be scored."""
+    sequences = [
+        SequenceScores(
+            video.name,
+            [ObjectScores(o.object_id, np.array(o.j), np.array(o.f), o.group, o.frames) for o in video.objects],
+            video.tracked_frames,
+            video.seconds,
+        )
+        for video in videos
+        if video.objects
+    ]
+    return DatasetScores(sequences, convention_named(convention)).summary() if sequences else {}
+
+
+def _evaluate_or_report(
+    model: EfficientTamVideoModel,
+    processor: EfficientTamVideoProcessor,
+    records: Sequence[VideoRecord],
+    index: int,
+    options: RunOptions,
+    folder: ResultFolder | None,
+) -> tuple[VideoResult, str]:
+    """The result of a video, or why there is none; and the stamp of its files as they were before."""
+    stamp = "" if folder is None else stamp_of(records, index)
+    try:
+        return evaluate_video(model, processor, records[index], options), stamp
+    except VIDEO_ERRORS as error:
+        name = _name(records, index)
+        logger.warning("The video '%s' is left out: %s", name, error)
+        return VideoResult(name, error=f"{error}" or type(error).__name__), stamp
+
+
+def _done(folder: ResultFolder, records: Sequence[VideoRecord], options: RunOptions) -> dict[int, VideoResult]:
+    """What an earlier run has left, by the number of the video."""
+    found = {
+        index: folder.done(_name(records, index), stamp_of(records, index), options.save_masks, options.pictures)
+        for index in range(len(records))
+    }
+    return {index: result for index, result in found.items() if result is not None}
+
+
+def _name(records: Sequence[VideoRecord], index: int) -> str:
+    """Without reading anything of the video, which may be what fails."""
+    return records.names[index] if isinstance(records, VideoRecords) else records[index].video_id
+
+
+def stamp_of(records: Sequence[VideoRecord], index: int) -> str:
+    """A text that changes when a file of the video does; empty where that cannot be told."""
+    return records[index : index + 1].stamp() if isinstance(records, VideoRecords) else ""
+
+
+def _length(records: Sequence[VideoRecord], index: int) -> int:
+    """Of a video in frames; 0 if it cannot be read, which does not take long to find out again."""
+    try:
+        return records[index].num_frames
+    except VIDEO_ERRORS:
+        return 0
+
+
+# --------------------------------------------------------------------------------------------- what decides the numbers
+
+
+def _deciding_settings(model: EfficientTamVideoModel, options: RunOptions) -> dict[str, Any]:
+    """What scores depend on, but for the videos themselves."""
+    settings = {
+        "dataset": options.dataset,
+        "prompt": options.prompt,
+        "convention": options.convention,
+        "max_frames": options.max_frames,
+        **model_settings(model),
+    }
+    if options.groups is not None:
+        settings["groups"] = hashlib.sha256(json.dumps(options.groups, sort_keys=True).encode()).hexdigest()[:16]
+    return settings
+
+
+def model_settings(model: nn.Module) -> dict[str, Any]:
+    """What of the model and how it runs the scores depend on."""
+    return {
+        "weights": _weights_digest(model),
+        "image_size": list(size_pair(model.config.image_size)),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "attention": getattr(model.config, "_attn_implementation", None),
+    }
+
+
+def _weights_digest(model: nn.Module) -> str:
+    """A text that changes when a weight or an option of a model does."""
+    seen = hashlib.sha256()
+    options = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    seen.update(json.dumps(options, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        seen.update(name.encode())
+        seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return seen.hexdigest()[:16]
+
+
+def surroundings(model: nn.Module) -> dict[str, Any]:
+    """What scores should not depend on, for the record."""
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.processor()
+    return {
+        "device_name": device or platform.machine(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

@@ -1,0 +1,78 @@
+"""Videos shared out among the processes of `accelerate launch` or torchrun, and their results brought together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+
+__all__ = ["Processes", "balanced_shares"]
+
+PATIENCE = timedelta(days=7)  # how long a process that is done waits for the others
+
+
+class Processes:
+    """The processes that evaluate together: one, unless a launcher started more.
+
+    Attributes:
+        count: of them.
+        index: of this one.
+        device: the launcher's choice for this one; `None` where there is one process, which may choose.
+
+    Raises:
+        ImportError: there are several, and Accelerate is not installed.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.index, self.device, self._state = 1, 0, None, None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            try:
+                from accelerate import PartialState
+            except ImportError as error:
+                raise ImportError(
+                    "Evaluation in several processes needs Accelerate: pip install efficienttam-hf[train]."
+                ) from error
+            # On machines without any other device, several processes find each other only if this is said.
+            self._state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+            self.count, self.index = self._state.num_processes, self._state.process_index
+            self.device = self._state.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this one speaks for all."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Wait until all of them are here."""
+        if self._state is not None:
+            self._state.wait_for_everyone()
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The items of all processes, in each of them."""
+        if self._state is None:
+            return items
+        from accelerate.utils import gather_object
+
+        return gather_object(items)
+
+
+def balanced_shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Numbers from 0 to ``len(lengths)``, dealt out evenly by length: longest first, each to the least busy share.
+
+    Args:
+        lengths: how long each item takes, in any unit.
+        count: of shares.
+
+    Returns:
+        `count` lists, each ascending.
+    """
+    shares, busy = [[] for _ in range(count)], [0] * count
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        least = busy.index(min(busy))
+        shares[least].append(item)
+        busy[least] += lengths[item]
+    return [sorted(share) for share in shares]

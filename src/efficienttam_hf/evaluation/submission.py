@@ -1,0 +1,109 @@
+"""Predicted masks on disk, in the layout of each dataset, and the zip that its server accepts.
+
+    predictions/<video>/<frame>.png             palette PNGs of object ids: DAVIS 2017, MOSE, LVOS, YouTube-VOS, folders
+    predictions/<video>/<frame>.png             0 and 255: DAVIS 2016
+    predictions/<video>/<object>/<frame>.png    SA-V, whose objects may overlap, numbered from 000 as in its own folders
+
+Frames are named as in the dataset. Written are the frames that its evaluator reads: those that are annotated, or all
+where the truth is hidden, of YouTube-VOS every fifth. The servers of YouTube-VOS and LVOS expect a folder `Annotations`
+in the zip, those of MOSE and DAVIS the videos themselves. Layouts and zips are as in the published code of SAM 2
+(tools/vos_inference.py) and Cutie (cutie/inference/utils/results_utils.py).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..atomic_file import atomic_path
+from ..data.frames import ImageFrames
+from ..data.records import VideoRecord
+from ..mask_io import write_indexed_png
+from .semi_supervised import TrackedFrame, has_hidden_truth
+
+
+__all__ = ["PredictionWriter", "may_overlap", "write_zip"]
+
+IN_ANNOTATIONS = ("youtube_vos2018", "youtube_vos2019", "lvos")  # in their zips, all is in this folder
+YOUTUBE_STRIDE = 5  # frames between those that YouTube-VOS annotates, of 30 a second
+
+
+def may_overlap(dataset: str) -> bool:
+    """Whether objects are kept apart in a dataset's files, so that masks need not compete for pixels."""
+    return dataset.startswith("sav_")
+
+
+class PredictionWriter:
+    """Writes the masks of one video, frame by frame.
+
+    Args:
+        folder: of all predictions.
+        record: the video.
+    """
+
+    def __init__(self, folder: Path, record: VideoRecord) -> None:
+        self._folder = folder / record.video_id
+        self._dataset = record.source
+        self._names = _frame_names(record)
+        if not has_hidden_truth(record):
+            self._written = set(record.annotated_frames)
+        elif record.source.startswith("youtube_vos") and record.split.endswith("_all_frames"):
+            self._written = {i for i, name in enumerate(self._names) if int(name) % YOUTUBE_STRIDE == 0}
+        else:
+            self._written = set(range(record.num_frames))
+
+    def write(self, tracked: TrackedFrame) -> None:
+        """Write a frame's masks, if it is one of those that are judged.
+
+        Raises:
+            ValueError: an object id over 255, which a palette PNG cannot hold.
+        """
+        if tracked.index not in self._written:
+            return
+        name = f"{self._names[tracked.index]}.png"
+        if may_overlap(self._dataset):
+            for object_id, mask in tracked.predicted.items():
+                write_indexed_png(self._folder / f"{object_id - 1:03d}" / name, mask)
+            return
+        labels = np.zeros(tracked.frame.shape[:2], np.int64)
+        for object_id, mask in tracked.predicted.items():
+            labels[mask] = object_id
+        if self._dataset == "davis2016":
+            with atomic_path(self._folder / name) as temporary:
+                Image.fromarray((labels > 0).astype(np.uint8) * 255).save(temporary, format="PNG")
+        else:
+            write_indexed_png(self._folder / name, labels)
+
+
+def _frame_names(record: VideoRecord) -> list[str]:
+    """Of its files without their ending; of the frames of a video file, their numbers."""
+    if isinstance(record.frames, ImageFrames):
+        return [Path(file["path"]).stem for file in record.frames.references]
+    return [f"{index:05d}" for index in range(record.num_frames)]
+
+
+def write_zip(path: Path, predictions: Path, videos: Iterable[str], dataset: str) -> None:
+    """Pack the predictions of some videos as a dataset's server wants them.
+
+    Args:
+        path: of the zip; written whole or not at all.
+        predictions: the folder that a :class:`PredictionWriter` wrote to.
+        videos: their names.
+        dataset: its kind.
+
+    Raises:
+        FileNotFoundError: a video has no predictions.
+    """
+    base = Path("Annotations") if dataset in IN_ANNOTATIONS else Path()
+    # PNGs are compressed already.
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for video in videos:
+            files = sorted((predictions / video).rglob("*.png"))
+            if not files:
+                raise FileNotFoundError(f"There are no predictions of '{video}' in '{predictions}' to be packed.")
+            for file in files:
+                archive.write(file, base / file.relative_to(predictions))
