@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.atomic_file import atomic_path
-from efficienttam_hf.training.models import resized_config, with_weights
+from efficienttam_hf.training.models import losses_of, resized_config, save_losses, with_weights
 
 
 LARGEST = 16 * 2**20  # bytes; a package that everybody downloads stays small
@@ -49,6 +49,7 @@ def main() -> None:
     processor = EfficientTamVideoProcessor.from_config(model.config)
     with atomic_path(folder / "processor_config.json") as temporary:
         temporary.write_text(processor.to_json_string(), encoding="utf-8")
+    save_losses(losses_of(str(args.checkpoint)), folder)
     print(f"{folder}: {size / 2**20:.1f} MiB, {sum(v.numel() for v in weights.values()):,} parameters and buffers")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from efficienttam_hf.mask_io import write_indexed_png
 from efficienttam_hf.synthetic_clip import make_clip
 from efficienttam_hf.training.config import ConfigError
 from efficienttam_hf.training.finetuning import kind_of, split_videos
+from efficienttam_hf.training.losses import LossOptions
+from efficienttam_hf.training.models import save_losses
 
 
 FAST = ["stages.0.batch_size=2", "user.correction_clicks=1", "trackers=[]", "overlay_every=0"]
@@ -107,3 +110,11 @@ def test_bad_data_is_refused_before_anything_is_written(model, tmp_path, capsys)
     assert not (tmp_path / "run" / "last").exists()
     assert finetune(tmp_path / "nowhere", model, tmp_path / "run") == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_model_is_tuned_with_the_losses_it_was_trained_with(model, tmp_path):
+    data, given = write_folder(tmp_path / "mine", ["a", "b"]), shutil.copytree(model, tmp_path / "given")
+    save_losses(LossOptions(focal_alpha=0.6), given)
+    for start, output in ((given, tmp_path / "first"), (tmp_path / "first" / "last", tmp_path / "second")):
+        assert finetune(data, start, output) == 0
+        assert json.loads((output / "config.json").read_text())["losses"]["focal_alpha"] == 0.6

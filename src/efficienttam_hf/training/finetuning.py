@@ -18,6 +18,8 @@ from ..evaluation.runner import RunOptions, evaluate_video
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .config import ConfigError, EvaluationOptions, OptimizerOptions, SourceOptions, StageOptions, TrainingConfig
 from .loop import Trainer, TrainingResult
+from .models import losses_of
+from .simulated_user import UserOptions
 from .sources import dataset_videos
 
 
@@ -79,9 +81,10 @@ def finetuning_config(
 ) -> TrainingConfig:
     """A run that suits a few videos.
 
-    The image encoder learns at half the rate and its first blocks at less, weights are averaged, clips are augmented,
-    and prompts are drawn as in the published recipe. What is held back is scored at the end only: with so few videos,
-    choosing a checkpoint by its score would be training on them.
+    The image encoder learns at half the rate and its first blocks at less, weights are averaged, and clips are
+    augmented. Losses are those that the model was trained with. Clips are corrected less than in the published recipe,
+    where most of a step is about clicks: a few videos are to teach how their objects are tracked. What is held back is
+    scored at the end only: with so few videos, choosing a checkpoint by its score would be training on them.
 
     Args:
         root: the dataset's folder.
@@ -117,6 +120,10 @@ def finetuning_config(
         model=model,
         data=[SourceOptions(kind=kind, root=str(root), split=split, sequences=training)],
         stages=[stage],
+        user=UserOptions(
+            point_probability=0.25, max_conditioning_frames=1, max_corrected_frames=1, correction_clicks=2
+        ),
+        losses=losses_of(model),
         optimizer=OptimizerOptions(vision_layer_decay=0.9, max_grad_norm=1.0, weight_decay=0.05),
         evaluation=evaluation,
         ema_decay=0.99,

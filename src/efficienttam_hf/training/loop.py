@@ -29,7 +29,7 @@ from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .clip_tracker import ClipOutput, ClipTracker
 from .config import ConfigError, StageOptions, TrainingConfig
-from .models import load_model, resized_config, with_weights
+from .models import load_model, resized_config, save_losses, with_weights
 from .monitoring import draw_overlays, progress_bar, step_numbers
 from .optimization import RunningAverage, add_adapters, freeze, merged_weights, parameter_groups, rate_at
 from .processes import fill_state, make_accelerator, sharded_like, start_logging, whole
@@ -336,6 +336,7 @@ class Trainer:
             if self.is_main:
                 with_weights(self._model().config, weights).save_pretrained(unfinished)
                 self.processor.save_pretrained(unfinished)
+                save_losses(self.config.losses, unfinished)
                 if average is not None:
                     torch.save(average, unfinished / STATE_FOLDER / AVERAGE_FILE)
                 progress = {

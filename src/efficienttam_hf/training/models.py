@@ -1,7 +1,10 @@
-"""The model that a run begins with, and the same weights at another input size."""
+"""The model that a run begins with, the same weights at another input size, and the losses that it learnt by."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +13,11 @@ from transformers import AutoConfig
 
 from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig, included_checkpoint
 from ..modeling_efficienttam_video import EfficientTamVideoModel
-from .config import ConfigError
+from .config import ConfigError, build_options
+from .losses import LossOptions
+
+
+LOSSES_FILE = "losses.json"  # beside the weights of a checkpoint
 
 
 def load_model(name: str, overrides: dict[str, Any]) -> EfficientTamVideoModel:
@@ -58,4 +65,24 @@ def with_weights(config: EfficientTamConfig, weights: dict[str, Tensor]) -> Effi
     return model
 
 
-__all__ = ["load_model", "resized_config", "with_weights"]
+def save_losses(losses: LossOptions, folder: Path) -> None:
+    """Write down, beside a checkpoint, the losses that it was trained with."""
+    (folder / LOSSES_FILE).write_text(json.dumps(asdict(losses), indent=2) + "\n", encoding="utf-8")
+
+
+def losses_of(name: str) -> LossOptions:
+    """The losses that a checkpoint in a folder was trained with; those of the published recipe if it does not say.
+
+    Raises:
+        ConfigError: its file of losses cannot be used.
+    """
+    file = Path(included_checkpoint(name)) / LOSSES_FILE
+    if not file.is_file():
+        return LossOptions()
+    try:
+        return build_options(LossOptions, json.loads(file.read_text(encoding="utf-8")), str(file))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from error
+
+
+__all__ = ["LOSSES_FILE", "load_model", "losses_of", "resized_config", "save_losses", "with_weights"]
