@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..video_session import EndOfVideoError
-from . import convert, finetune, segment, track, train
+from ..tracking_session import EndOfVideoError
+from . import benchmark, convert, demo, evaluate, export, finetune, segment, track, train
 
 
 # What the package raises for bad input: the message is for the user. Anything else is a failure of ours.
@@ -41,17 +42,19 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (track, segment, finetune, train, convert):
+    for command in (track, segment, finetune, train, evaluate, benchmark, convert, export, demo):
         command.add_parser(commands, parents=[common])
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, that of the process by default, and return the exit code."""
+    argv = _join_negative_values(sys.argv[1:] if argv is None else argv)
     try:
-        args = build_parser().parse_args(_join_negative_values(sys.argv[1:] if argv is None else argv))
+        args = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse's way to return
         return int(stop.code or 0)
+    args.command = shlex.join(["efficienttam", *argv])
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -1,8 +1,8 @@
-"""What `efficienttam track` leaves behind, written so that memory stays bounded and an interruption loses nothing.
+"""What tracking leaves behind, written so that memory stays bounded and an interruption loses nothing.
 
 Masks arrive in the order of tracking, forward and then perhaps backward. Each frame's PNG is written at once. The
 run-length masks go to a temporary file on disk, of which only offsets are held; from there the JSON file and the
-overlay are written at the end, in the order of frames.
+overlay are written at the end, in the order of frames. The demo keeps a visitor's masks the same way, and changes them.
 
 The JSON file:
 
@@ -30,7 +30,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ import numpy as np
 
 from ..atomic_file import atomic_path
 from ..mask_io import decode_rle, encode_rle, read_indexed_png, write_indexed_png
+from .prompts import Prompts
 
 
 class TrackFolder:
@@ -57,7 +58,7 @@ class TrackFolder:
         self.json = path / "masks.json"
         self.overlay = path / "overlay.mp4"
         self._records: Any = None
-        self._offsets: dict[int, list[int]] = {}
+        self._offsets: dict[int, int] = {}
 
     def prepare(self, overwrite: bool) -> None:
         """Make the folder, and clear away what an earlier run left there if `overwrite`.
@@ -82,7 +83,8 @@ class TrackFolder:
     def add(self, frame: int, name: str, object_ids: list[int], logits: np.ndarray, scores: list[float]) -> None:
         """Take the masks of some objects on a frame.
 
-        Where the frame has masks already (of other objects, from tracking the other way) these join them.
+        Where the frame has masks already these join them (as after tracking the other way), and replace those of the
+        same objects.
 
         Args:
             frame: its number.
@@ -96,27 +98,52 @@ class TrackFolder:
         for object_id, own in zip(object_ids, logits, strict=True):
             labels[own > highest] = object_id
             np.maximum(highest, own, out=highest)
-        png = self.annotations / f"{name}.png"
-        if frame in self._offsets:
-            before = read_indexed_png(png)
-            labels = np.where(before > 0, before, labels)
-        write_indexed_png(png, labels)
         objects = [
             {"id": object_id, "score": round(score, 4), **box_and_area(mask), "segmentation": encode_rle(mask)}
             for object_id, mask, score in zip(object_ids, masks, scores, strict=True)
         ]
-        offset = self._records.seek(0, 2)
+        if frame in self._offsets:
+            before, others = self._without(frame, object_ids)
+            labels = np.where(before > 0, before, labels)
+            objects += others
+        self._write(frame, name, objects, labels)
+
+    def remove(self, frame: int, object_id: int) -> None:
+        """Take back the mask of an object on a frame, if it has one there."""
+        if frame not in self._offsets:
+            return
+        name = self.record(frame)["name"]
+        labels, others = self._without(frame, [object_id])
+        if others:
+            self._write(frame, name, others, labels)
+        else:
+            del self._offsets[frame]
+            self._png(name).unlink()
+
+    def _without(self, frame: int, object_ids: list[int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """A frame's labels and entries without some objects. Pixels that they hid go back to the others."""
+        record = self.record(frame)
+        others = [o for o in record["objects"] if o["id"] not in object_ids]
+        labels = read_indexed_png(self._png(record["name"]))
+        if len(others) < len(record["objects"]):
+            labels = np.where(np.isin(labels, object_ids), 0, labels)
+            for other in others:
+                labels[decode_rle(other["segmentation"]) & (labels == 0)] = other["id"]
+        return labels, others
+
+    def _write(self, frame: int, name: str, objects: list[dict[str, Any]], labels: np.ndarray) -> None:
+        write_indexed_png(self._png(name), labels)
+        objects = sorted(objects, key=lambda o: o["id"])
+        self._offsets[frame] = self._records.seek(0, 2)
         self._records.write(json.dumps({"frame": frame, "name": name, "objects": objects}).encode() + b"\n")
-        self._offsets.setdefault(frame, []).append(offset)
+
+    def _png(self, name: str) -> Path:
+        return self.annotations / f"{name}.png"
 
     def record(self, frame: int) -> dict[str, Any]:
         """A frame's entry of the JSON file."""
-        entries = []
-        for offset in self._offsets[frame]:
-            self._records.seek(offset)
-            entries.append(json.loads(self._records.readline()))
-        objects = sorted((o for entry in entries for o in entry["objects"]), key=lambda o: o["id"])
-        return {**entries[0], "objects": objects}
+        self._records.seek(self._offsets[frame])
+        return json.loads(self._records.readline())
 
     def masks(self, frame: int) -> dict[int, np.ndarray]:
         """A frame's masks by object id, bool (height, width)."""
@@ -130,6 +157,38 @@ class TrackFolder:
             file.write('"frames": [\n')
             file.writelines(_separated(json.dumps(self.record(frame)) for frame in self.frames))
             file.write("\n]}\n")
+
+    def write_overlay(
+        self,
+        read: Callable[[int], np.ndarray],
+        size: tuple[int, int],
+        fps: float,
+        prompts: Prompts,
+        frames: Iterable[int],
+    ) -> None:
+        """Write `overlay.mp4`: the video once more with masks and prompts drawn, as tracking may go in another order.
+
+        Args:
+            read: gives the frame of a number, uint8 (height, width, 3) RGB.
+            size: (height, width) of these frames, and of the masks.
+            prompts: by number of the frame, in pixels of these frames.
+            frames: their numbers, ascending.
+        """
+        from ..video_writer import VideoWriter
+        from ..visualization import overlay_masks
+
+        several = len({object_id for on_frame in prompts.values() for object_id in on_frame}) > 1
+        with VideoWriter(self.overlay, fps, size[1], size[0]) as writer:
+            for frame in frames:
+                here = prompts.get(frame, {}).values()
+                picture = overlay_masks(
+                    read(frame),
+                    self.masks(frame),
+                    labels=several,
+                    points=[(*xy, label) for p in here for xy, label in zip(p.points, p.labels, strict=True)],
+                    boxes=[p.box for p in here if p.box],
+                )
+                writer.write(picture)
 
     def discard(self) -> None:
         """Remove the folders made for a run that came to nothing, as far as they are empty."""

@@ -31,7 +31,10 @@ class GivenPrompt:
 
 @dataclass
 class ObjectPrompts:
-    """What was said of one object on one frame, in pixels of the original: points and a box, or a mask."""
+    """What was said of one object on one frame, in pixels of the original: points and a box, or a mask.
+
+    Both together are a correction: the mask is what was tracked, and points and box change it.
+    """
 
     points: list[tuple[float, float]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -50,12 +53,35 @@ class ObjectPrompts:
 
     def as_json(self) -> dict[str, Any]:
         """For the output file; a mask is only named."""
-        shown = {"points": [list(p) for p in self.points], "labels": self.labels, "box": self.box and list(self.box)}
-        return {"mask": True} if self.mask is not None else {k: v for k, v in shown.items() if v}
+        shown = {
+            "points": [list(p) for p in self.points],
+            "labels": self.labels,
+            "box": self.box and list(self.box),
+            "mask": self.mask is not None,
+        }
+        return {name: value for name, value in shown.items() if value}
 
 
 # Frame -> object id -> prompts.
 Prompts = dict[int, dict[int, ObjectPrompts]]
+
+
+def scaled_prompts(prompts: Prompts, original: tuple[int, int], size: tuple[int, int]) -> Prompts:
+    """Prompts in pixels of `original`, (height, width), on frames resized to `size`."""
+    x, y = size[1] / original[1], size[0] / original[0]
+    return {
+        frame: {object_id: given.scaled(x, y, size) for object_id, given in on_frame.items()}
+        for frame, on_frame in prompts.items()
+    }
+
+
+def prompts_as_json(prompts: Prompts) -> list[dict[str, Any]]:
+    """For the output file: the objects in order, and what was said of each."""
+    objects: dict[int, list] = {}
+    for frame, on_frame in sorted(prompts.items()):
+        for object_id, given in on_frame.items():
+            objects.setdefault(object_id, []).append({"frame": frame, **given.as_json()})
+    return [{"id": object_id, "prompts": given} for object_id, given in sorted(objects.items())]
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
@@ -150,7 +176,7 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
         FileNotFoundError: for a mask file that is not there.
     """
     from ..mask_io import read_indexed_png
-    from ..processing_efficienttam import check_box, check_points, to_mask
+    from ..prompt_checks import check_box, check_mask, check_points
 
     prompts: Prompts = {}
     for prompt in given:
@@ -171,7 +197,7 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
             if on_object.mask is not None or (mask is not None and (on_object.points or on_object.box)):
                 raise ValueError(f"A mask{where} says all: it cannot go with other prompts there.")
             if mask is not None:
-                to_mask(mask, size, f" '{prompt.value}'{where}")
+                check_mask(mask, size, f" '{prompt.value}'{where}")
                 on_object.mask = mask
             elif prompt.kind == "box":
                 if on_object.box is not None:

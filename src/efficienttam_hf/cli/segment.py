@@ -84,29 +84,41 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     model, processor = load_model(EfficientTamModel, args.model, device, args.dtype)
     if args.everything:
-        found = _everything(model, processor, image, args.grid, args.min_score, args.min_stability)
+        found = segment_everything(model, processor, image, args.grid, args.min_score, args.min_stability)
     else:
         scaled = {
             object_id: given.scaled(size[1] / original.shape[1], size[0] / original.shape[0], size)
             for object_id, given in prompts.items()
         }
-        found = _prompted(model, processor, image, scaled)
-        for entry in found:
-            entry["prompts"] = prompts[entry["id"]].as_json()
+        found = []
+        for object_id, proposals in propose_masks(model, processor, image, scaled).items():
+            best = max(proposals, key=lambda proposal: proposal["score"])
+            found.append({"id": object_id, **best, "prompts": prompts[object_id].as_json()})
         prompts = scaled
-    _write(files, image, args, found, prompts)
+    write_image_results(files, image, args.image.name, args.model, found, prompts, not args.everything)
     print(f"{len(found)} object{'' if len(found) == 1 else 's'}.")
     for label, name in (("overlay", "overlay.png"), ("masks", "masks.png"), ("", "masks.json")):
         print(f"  {label:8} {files[name]}")
     return 0
 
 
-def _prompted(model: Any, processor: Any, image: np.ndarray, prompts: dict[int, ObjectPrompts]) -> list[dict[str, Any]]:
-    """A mask an object, the image encoded once. Of a single click's three proposals, the best is taken."""
+def propose_masks(
+    model: Any, processor: Any, image: np.ndarray, prompts: dict[int, ObjectPrompts], multimask: bool | None = None
+) -> dict[int, list[dict[str, Any]]]:
+    """Masks for prompts on an image, which is encoded once.
+
+    Args:
+        image: uint8 (height, width, 3) RGB.
+        prompts: by object id, in pixels of the image.
+        multimask: whether to propose three masks for an object instead of one; by default where it has but one click.
+
+    Returns:
+        For each object its proposals: `score`, the predicted IoU, and `mask`, bool (height, width).
+    """
     import torch
 
     inputs = processor(images=image, return_tensors="pt")
-    found = []
+    found = {}
     with torch.no_grad():
         embeddings = model.get_image_embeddings(inputs["pixel_values"].to(model.device, model.dtype))
         for object_id, given in sorted(prompts.items()):
@@ -123,17 +135,25 @@ def _prompted(model: Any, processor: Any, image: np.ndarray, prompts: dict[int, 
                 if name in prompt
             }
             ambiguous = len(given.points) == 1 and given.box is None
-            output = model(image_embeddings=embeddings, multimask_output=ambiguous, **prompt)
-            best = int(output.iou_scores[0, 0].argmax())
-            mask = processor.post_process_masks(output.pred_masks[:, :, best : best + 1], [image.shape[:2]])[0][0, 0]
-            found.append({"id": object_id, "score": float(output.iou_scores[0, 0, best]), "mask": _to_numpy(mask)})
+            output = model(
+                image_embeddings=embeddings, multimask_output=ambiguous if multimask is None else multimask, **prompt
+            )
+            masks = processor.post_process_masks(output.pred_masks, [image.shape[:2]])[0][0]
+            scores = output.iou_scores[0, 0].tolist()
+            found[object_id] = [
+                {"score": score, "mask": _to_numpy(mask)} for score, mask in zip(scores, masks, strict=True)
+            ]
     return found
 
 
-def _everything(
+def segment_everything(
     model: Any, processor: Any, image: np.ndarray, grid: int, min_score: float, min_stability: float
 ) -> list[dict[str, Any]]:
-    """Transformers' mask generation: clicks on a grid, the good masks of them once each, largest first."""
+    """Transformers' mask generation: clicks on a grid, the good masks of them once each, largest first.
+
+    Returns:
+        For each object `id`, counted from 1, `score`, the predicted IoU, and `mask`, bool (height, width).
+    """
     from PIL import Image
     from transformers import pipeline
 
@@ -158,17 +178,25 @@ def _to_numpy(mask: torch.Tensor | np.ndarray) -> np.ndarray:
     return mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
 
 
-def _write(
+def write_image_results(
     files: dict[str, Path],
     image: np.ndarray,
-    args: argparse.Namespace,
+    name: str,
+    model_name: str,
     found: list[dict[str, Any]],
     prompts: dict[int, ObjectPrompts],
+    write_ids: bool,
 ) -> None:
     """The overlay, the indexed PNG (where masks overlap, the later id) and the JSON file.
 
     The JSON file: `{"image": {"name", "width", "height"}, "model", "objects": [{"id", "score", "area", "bbox",
     "segmentation", "prompts"}]}`, as that of `track`; here `score` is the predicted IoU.
+
+    Args:
+        files: where to: paths of `overlay.png`, `masks.png` and `masks.json`.
+        found: objects with `id`, `score` and `mask`.
+        prompts: to draw, in pixels of the image.
+        write_ids: whether to write on the objects of the overlay which they are, if there are several.
     """
     from PIL import Image
 
@@ -183,19 +211,20 @@ def _write(
     overlay = overlay_masks(
         image,
         {entry["id"]: entry["mask"] for entry in found},
-        labels=len(found) > 1 and not args.everything,
+        labels=write_ids and len(found) > 1,
         points=[(*xy, label) for p in prompts.values() for xy, label in zip(p.points, p.labels, strict=True)],
         boxes=[p.box for p in prompts.values() if p.box],
     )
     objects = []
     for entry in found:
-        mask = entry.pop("mask")
-        entry["score"] = round(entry["score"], 4)
-        objects.append({**entry, **box_and_area(mask), "segmentation": encode_rle(mask)})
+        mask = entry["mask"]
+        shown = {key: value for key, value in entry.items() if key != "mask"}
+        shown["score"] = round(entry["score"], 4)
+        objects.append({**shown, **box_and_area(mask), "segmentation": encode_rle(mask)})
     height, width = image.shape[:2]
     content = {
-        "image": {"name": args.image.name, "width": width, "height": height},
-        "model": args.model,
+        "image": {"name": name, "width": width, "height": height},
+        "model": model_name,
         "objects": objects,
     }
     with atomic_path(files["overlay.png"]) as temporary:

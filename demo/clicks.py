@@ -1,0 +1,55 @@
+"""Clicks to prompts, the same in a video, an image and before the camera."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from uploads import UserError
+
+from efficienttam_hf.cli.prompts import ObjectPrompts
+
+
+POSITIVE, NEGATIVE, BOX = "+ on the object", "− not the object", "box: two corners"
+KINDS = (POSITIVE, NEGATIVE, BOX)
+
+Point = tuple[float, float]
+
+
+def with_click(
+    prompts: ObjectPrompts, kind: str, point: Point, corner: Point | None
+) -> tuple[ObjectPrompts, Point | None]:
+    """What is said of an object after one more click.
+
+    Args:
+        prompts: what was said before; not changed.
+        kind: one of `KINDS`.
+        point: (x, y) in pixels.
+        corner: where a box was begun, if the click before this one did that.
+
+    Returns:
+        The prompts, and where a box now begins, or `None`.
+
+    Raises:
+        UserError: if the click says nothing, such as where there is no object yet.
+    """
+    if kind == BOX:
+        if corner is None:
+            return prompts, point
+        (x0, x1), (y0, y1) = sorted((corner[0], point[0])), sorted((corner[1], point[1]))
+        if x1 - x0 < 2 or y1 - y0 < 2:
+            raise UserError("A box needs two opposite corners: click the other one a little further away.")
+        return replace(prompts, box=(x0, y0, x1, y1)), None
+    if kind == NEGATIVE and not (prompts.box or prompts.mask is not None or 1 in prompts.labels):
+        raise UserError("Click on the object first; then say what does not belong to it.")
+    return replace(prompts, points=[*prompts.points, point], labels=[*prompts.labels, int(kind == POSITIVE)]), None
+
+
+def next_object_id(used: list[int], most: int) -> int:
+    """The id of a new object.
+
+    Raises:
+        UserError: if there are as many as allowed.
+    """
+    if len(used) >= most:
+        raise UserError(f"Up to {most} objects at once. Remove one to add another.")
+    return next(i for i in range(1, most + 1) if i not in used)

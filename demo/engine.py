@@ -1,0 +1,124 @@
+"""Running the model: loaded once, shared by all visitors, and only ever read.
+
+The functions take and return plain values and keep nothing, as on a ZeroGPU Space they run in a process of their own
+that has a GPU while they last. There `spaces.GPU` arranges that; elsewhere they are called as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from settings import Settings
+from video_clip import Clip
+
+from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf.cli import segment, tracking
+from efficienttam_hf.cli.common import choose_device, load_model
+from efficienttam_hf.cli.prompts import ObjectPrompts, Prompts
+from efficienttam_hf.cli.tracking import TrackedFrame, TrackingPlan
+
+
+try:
+    import spaces
+    from spaces.config import Config as SpacesConfig
+except ImportError:
+    spaces = None
+
+# There the model is on the GPU only while a function below runs.
+ON_ZERO_GPU = spaces is not None and SpacesConfig.zero_gpu
+
+
+def _on_gpu(seconds: int) -> Callable[[Callable], Callable]:
+    """Decorator: on a ZeroGPU Space the function has the GPU for at most so long."""
+    return spaces.GPU(duration=seconds) if spaces is not None else lambda function: function
+
+
+@dataclass(frozen=True)
+class Models:
+    """The model of videos and that of images, from the same weights, and their processor."""
+
+    video: EfficientTamVideoModel
+    image: EfficientTamModel
+    processor: EfficientTamVideoProcessor
+
+
+models: Models  # set by `load`
+
+
+def load(settings: Settings) -> Models:
+    """Load the model of the settings, for all functions here.
+
+    Raises:
+        ValueError, OSError: if there is none, or no such device.
+    """
+    global models
+    device = choose_device(settings.device)
+    dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
+    video, processor = load_model(EfficientTamVideoModel, settings.model, device, dtype)
+    image, _ = load_model(EfficientTamModel, settings.model, device, dtype)
+    models = Models(video, image, processor)
+    return models
+
+
+@_on_gpu(seconds=120)
+def track(clip: Clip, prompts: Prompts, plan: TrackingPlan) -> Iterator[TrackedFrame]:
+    """Track objects through a clip by a plan, yielding each frame as it is done."""
+    with clip.open() as frames:
+        yield from tracking.track_objects(models.video, models.processor, frames, prompts, plan)
+
+
+@_on_gpu(seconds=15)
+def segment_frame(frame: np.ndarray, object_id: int, prompts: ObjectPrompts) -> TrackedFrame:
+    """What prompts on a frame of a video give."""
+    return tracking.segment_frame(models.video, models.processor, frame, {object_id: prompts})
+
+
+@_on_gpu(seconds=15)
+def propose_masks(image: np.ndarray, object_id: int, prompts: ObjectPrompts) -> list[dict[str, Any]]:
+    """Three masks for an object in an image, each with its predicted IoU, the best first."""
+    found = segment.propose_masks(models.image, models.processor, image, {object_id: prompts}, multimask=True)
+    return sorted(found[object_id], key=lambda proposal: -proposal["score"])
+
+
+@_on_gpu(seconds=60)
+def segment_everything(image: np.ndarray, grid: int, least_iou: float) -> list[dict[str, Any]]:
+    """All objects of an image with a predicted IoU of at least that, largest first.
+
+    Masks are not judged by their stability as well: what is usual there depends on the model, and one slider is enough.
+    """
+    return segment.segment_everything(models.image, models.processor, image, grid, least_iou, min_stability=0.0)
+
+
+class LiveSession:
+    """Objects in a camera's frames. Of what passed, only what tracking itself looks at is kept."""
+
+    def __init__(self) -> None:
+        model = models.video
+        self._session = models.processor.init_video_session(
+            inference_device=model.device, dtype=model.dtype, keep_history=False
+        )
+
+    def prompt(self, object_id: int, prompts: ObjectPrompts, size: tuple[int, int]) -> None:
+        """Prompts for an object on the next frame, of `size` (height, width)."""
+        next_frame = self._session.num_frames or 0
+        tracking.add_prompts(
+            models.video,
+            models.processor,
+            self._session,
+            next_frame,
+            object_id,
+            prompts,
+            original_size=size,
+        )
+
+    @torch.no_grad()
+    def track(self, frame: np.ndarray) -> dict[int, np.ndarray]:
+        """The objects' masks on the next frame: bool (height, width) by object id."""
+        output = models.video(self._session, frame=frame)
+        size = [frame.shape[:2]]
+        masks = models.processor.post_process_masks([output.pred_masks], size)[0][:, 0].cpu().numpy()
+        return dict(zip(output.object_ids, masks, strict=True))

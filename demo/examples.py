@@ -1,0 +1,34 @@
+"""Example videos and images, drawn by the package at the first start rather than kept as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from efficienttam_hf.cli.track import make_example_clip
+from efficienttam_hf.video_io import open_video
+
+
+# Numbers of the synthetic clips that are pleasant to look at, and a name for each.
+CLIPS = {"people": 4, "dog": 7, "flies": 8}
+
+
+def draw_examples(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Draw what is not there yet.
+
+    Returns:
+        Videos, and the first frame of each as an image.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    videos, images = [], []
+    for name, number in CLIPS.items():
+        video, image = folder / f"{name}.mp4", folder / f"{name}.jpg"
+        if not video.exists():
+            make_example_clip(video, number, max_objects=3)
+        if not image.exists():
+            with open_video(video, prefetch=0) as source:
+                Image.fromarray(source[0]).save(image, quality=92)
+        videos.append(video)
+        images.append(image)
+    return videos, images

@@ -1,0 +1,65 @@
+"""The camera tab: frames come from the browser, one by one, and go back with masks. The work is in `live_work`."""
+
+from __future__ import annotations
+
+import gradio as gr
+import numpy as np
+from click_image import click_image
+from common_ui import PAGE_EVENT, friendly
+from settings import Settings
+from visitors import Visitors
+
+
+SECONDS_BETWEEN_FRAMES = 0.1
+
+
+class LiveTab:
+    """Call within a `gr.Tab`."""
+
+    def __init__(self, visitors: Visitors, settings: Settings):
+        self.visitors = visitors
+        gr.Markdown(
+            "**1** start the camera · **2** click on an object in the picture *with masks*; it is tracked from there. "
+            "Another click adds another object. Nothing is recorded."
+        )
+        with gr.Row():
+            self.camera = gr.Image(
+                sources=["webcam"],
+                streaming=True,
+                type="numpy",
+                webcam_options=gr.WebcamOptions(mirror=False),
+                label="Camera",
+                height=320,
+                elem_id="live-camera",
+            )
+            with gr.Column(min_width=320):
+                self.canvas = click_image(label="With masks: click here", elem_id="live-canvas", elem_classes="canvas")
+                self.restart = gr.Button("Start anew (u)", elem_classes="key-u", elem_id="live-restart")
+        quiet = {**PAGE_EVENT, "show_progress": "hidden"}
+        self.camera.stream(
+            self.on_frame,
+            self.camera,
+            self.canvas,
+            stream_every=SECONDS_BETWEEN_FRAMES,
+            time_limit=settings.live_seconds,
+            concurrency_id="live",
+            concurrency_limit=settings.tracking_at_once,
+            **quiet,
+        )
+        self.canvas.select(self.on_click, None, None, **quiet)
+        self.restart.click(self.on_restart, None, None, **quiet)
+
+    def on_frame(self, frame: np.ndarray | None, request: gr.Request):
+        """A frame arrived."""
+        if frame is None:
+            return gr.skip()
+        return self.visitors.of(request.session_hash).live.frame(frame)
+
+    def on_click(self, event: gr.SelectData, request: gr.Request) -> None:
+        """The picture was clicked."""
+        with friendly():
+            self.visitors.of(request.session_hash).live.click((float(event.index[0]), float(event.index[1])))
+
+    def on_restart(self, request: gr.Request) -> None:
+        """Forget all objects."""
+        self.visitors.of(request.session_hash).live.reset()

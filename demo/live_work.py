@@ -1,0 +1,60 @@
+"""What one visitor does before the camera: objects tracked from frame to frame, in bounded memory. No Gradio here."""
+
+from __future__ import annotations
+
+import engine
+import numpy as np
+from clicks import Point
+from settings import Settings
+from uploads import UserError
+
+from efficienttam_hf.cli.common import limited_size, resize_image
+from efficienttam_hf.cli.prompts import ObjectPrompts
+from efficienttam_hf.visualization import overlay_masks
+
+
+class LiveWork:
+    """A camera's frames, one at a time. A click counts from the next frame on.
+
+    Attributes:
+        objects: ids of the objects tracked.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects."""
+        self.objects: list[int] = []
+        self._session: engine.LiveSession | None = None
+        self._waiting: list[Point] = []
+        self._size: tuple[int, int] | None = None
+
+    def click(self, point: Point) -> None:
+        """A click on a new object.
+
+        Raises:
+            UserError: if there are as many objects as allowed.
+        """
+        most = self.settings.max_objects
+        if len(self.objects) + len(self._waiting) >= most:
+            raise UserError(f"Up to {most} objects at once. Start anew to choose others.")
+        self._waiting.append(point)
+
+    def frame(self, image: np.ndarray) -> np.ndarray:
+        """The next frame, uint8 (height, width, 3) RGB, with the objects' masks drawn."""
+        image = resize_image(image, limited_size(image.shape[:2], self.settings.live_side))
+        size = image.shape[:2]
+        if size != self._size:  # another camera, or a phone was turned
+            self.reset()
+            self._size = size
+        waiting, self._waiting = self._waiting, []
+        for point in waiting:
+            self._session = self._session or engine.LiveSession()
+            object_id = len(self.objects) + 1
+            self._session.prompt(object_id, ObjectPrompts([point], [1]), size)
+            self.objects.append(object_id)
+        if self._session is None:
+            return image
+        return overlay_masks(image, self._session.track(image), labels=len(self.objects) > 1)

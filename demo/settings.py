@@ -1,0 +1,78 @@
+"""Every number of the demo: which model, how fast, and what a visitor may upload.
+
+Each is read from the environment, so a Space is configured in its settings page (Variables) without a change to its
+files: `EFFICIENTTAM_MODEL=someone/a-model`, `EFFICIENTTAM_MAX_FRAMES=600`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The demo's settings; the environment variable of each is its name in capitals after `EFFICIENTTAM_`.
+
+    Attributes:
+        model: a folder, an id on the Hub, or the name of the model that comes with the package.
+        device: `cpu`, `cuda`, `mps`; `auto` is the best there is.
+        dtype: `float32`, `bfloat16`, `float16`; `auto` is bfloat16 on a GPU and float32 elsewhere.
+        result_sides: choices for the longer side of frames and masks in pixels; the first is the default.
+        strides: choices for "every n-th frame"; the first is the default.
+        max_frames: frames of a video that are used; what follows is left out, and the visitor is told.
+        max_upload_mb: of an uploaded file.
+        max_pixels: of a frame or an image before it is scaled down.
+        max_objects: per visitor.
+        image_side: longer side of an image in pixels; larger ones are scaled down.
+        live_side: longer side of camera frames in pixels.
+        live_seconds: of camera in one go; then whoever waits has a turn.
+        grid: clicks along each side for "everything" in an image.
+        tracking_at_once: visitors whose videos are tracked at the same time; others wait in the queue.
+        clicks_at_once: clicks answered at the same time. They do not wait for tracking.
+        idle_minutes: after this long without a sign of life, a visitor's files are deleted.
+    """
+
+    model: str = "efficienttam-nano"
+    device: str = "auto"
+    dtype: str = "auto"
+    result_sides: tuple[int, ...] = (640, 480, 960)
+    strides: tuple[int, ...] = (1, 2, 4)
+    max_frames: int = 300
+    max_upload_mb: int = 100
+    max_pixels: int = 4096 * 2304
+    max_objects: int = 12
+    image_side: int = 1024
+    live_side: int = 480
+    live_seconds: int = 120
+    grid: int = 16
+    tracking_at_once: int = 1
+    clicks_at_once: int = 2
+    idle_minutes: int = 30
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Settings from environment variables; a list of choices is numbers with commas.
+
+        Raises:
+            ValueError: if a number is not a whole number above 0.
+        """
+        given = {}
+        for field in fields(cls):
+            name = f"EFFICIENTTAM_{field.name.upper()}"
+            if name in os.environ:
+                given[field.name] = _parse(name, os.environ[name], field.default)
+        return cls(**given)
+
+
+def _parse(name: str, text: str, default: object) -> object:
+    if isinstance(default, str):
+        return text
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = (0,)
+    if min(numbers) < 1 or (isinstance(default, int) and len(numbers) != 1):
+        accepted = "a whole number above 0" if isinstance(default, int) else "whole numbers above 0 with commas"
+        raise ValueError(f"{name} is {accepted}, got {text!r}.")
+    return numbers[0] if isinstance(default, int) else numbers

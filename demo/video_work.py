@@ -1,0 +1,365 @@
+"""What one visitor does in the video tab: prompts, masks, tracking, undo, results. Knows nothing of Gradio.
+
+Coordinates are pixels of the clip's frames, and frames are numbered as in the clip, until results are written: there
+both are the video's own. Masks lie on disk, in the visitor's folder, as those of `efficienttam track` do. All methods
+may be called from several threads; tracking gives way to the others between frames.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import engine
+import numpy as np
+from clicks import Point, next_object_id, with_click
+from settings import Settings
+from uploads import Upload, UserError
+from video_clip import Clip, ClipFrames, clip_of_file
+
+from efficienttam_hf.cli.outputs import TrackFolder
+from efficienttam_hf.cli.prompts import ObjectPrompts, Prompts, prompts_as_json, scaled_prompts
+from efficienttam_hf.cli.tracking import TrackingPlan, plan_tracking
+from efficienttam_hf.mask_io import decode_rle
+from efficienttam_hf.visualization import overlay_masks
+
+
+@dataclass
+class _Step:
+    """What a click changed: an object on a frame, as it was before."""
+
+    frame: int
+    object_id: int
+    prompts: ObjectPrompts | None
+    result: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files that a visitor takes home."""
+
+    overlay: Path
+    masks_zip: Path
+    masks_json: Path
+
+
+class VideoWork:
+    """A clip, the prompts on it, and the masks so far.
+
+    Args:
+        folder: the visitor's own; everything here lies in it and goes with `close`.
+
+    Attributes:
+        clip: `None` before `load`.
+        prompts: by frame and object.
+        current: the object that clicks are for.
+        corner: where a box was begun.
+    """
+
+    def __init__(self, folder: Path, settings: Settings):
+        self.folder = folder
+        self.settings = settings
+        self.clip: Clip | None = None
+        self._frames: ClipFrames | None = None
+        self._upload: Upload | None = None
+        self._lock = threading.RLock()
+        self._closed = False
+        self._stop = threading.Event()
+        self._tracking = False
+        self._open = ExitStack()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.prompts: Prompts = {}
+        self.current = 1
+        self.corner: Point | None = None
+        self._steps: list[_Step] = []
+        self._complete = False
+
+    # ------------------------------------------------------------------------------------------------------- the clip
+
+    def load(self, path: Path, max_side: int, stride: int) -> Clip:
+        """Begin anew with an uploaded file.
+
+        Raises:
+            UserError: if it is no video, or larger than allowed; it is deleted, and what was there before stays.
+        """
+        self._check_not_tracking()
+        upload = Upload(path, self.folder / f"upload-{secrets.token_hex(4)}", self.settings)
+        try:
+            clip = clip_of_file(upload.path, self.settings, max_side, stride)
+        except UserError:
+            upload.delete()
+            raise
+        with self._lock:
+            self._let_go()
+            self._upload, self.clip = upload, clip
+            self._frames = self._open.enter_context(clip.open(read_ahead=0))
+            self._folder = TrackFolder(self.folder / "results", clip.name)
+            self._folder.prepare(overwrite=True)
+            self._reset()
+        return clip
+
+    def _let_go(self) -> None:
+        self._open.close()
+        self.clip = self._frames = None
+        if self._upload is not None:
+            self._upload.delete()
+        shutil.rmtree(self.folder / "results", ignore_errors=True)
+
+    def close(self) -> None:
+        """Stop what is running and delete everything."""
+        self._stop.set()
+        with self._lock:
+            self._closed = True
+            self._let_go()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_not_tracking(self) -> None:
+        if self._tracking:
+            raise UserError("Tracking is under way: wait for it, or cancel it first.")
+
+    def _check_loaded(self) -> Clip:
+        if self.clip is None:
+            raise UserError("Choose a video first.")
+        return self.clip
+
+    # ----------------------------------------------------------------------------------------------------- the picture
+
+    def picture(self, frame: int, opacity: float = 0.5) -> np.ndarray:
+        """A frame with its masks and prompts drawn: uint8 (height, width, 3) RGB."""
+        with self._lock:
+            clip = self._check_loaded()
+            image = self._frame(frame)
+            number = clip.number(frame)
+            masks = self._folder.masks(number) if number in self._folder.frames else {}
+            here = self.prompts.get(frame, {}).values()
+            points = [(*xy, label) for p in here for xy, label in zip(p.points, p.labels, strict=True)]
+            corner = [(*self.corner, 1)] if self.corner else []
+            boxes = [p.box for p in here if p.box]
+        return overlay_masks(image, masks, opacity, labels=len(self.objects) > 1, points=points + corner, boxes=boxes)
+
+    def _frame(self, frame: int) -> np.ndarray:
+        try:
+            return self._frames[frame]
+        except IndexError as error:
+            raise UserError(f"The video is damaged: it ends before frame {frame}.") from error
+
+    @property
+    def objects(self) -> list[int]:
+        """Ids of the objects prompted, and of the one that is to be."""
+        return sorted({i for on_frame in self.prompts.values() for i in on_frame} | {self.current})
+
+    def scores(self) -> list[tuple[int, int, float]]:
+        """For each frame and object with a mask: frame number in the video, object id, probability that it is there."""
+        with self._lock:
+            if self.clip is None:
+                return []
+            return [(t, o["id"], o["score"]) for t in self._folder.frames for o in self._folder.record(t)["objects"]]
+
+    # --------------------------------------------------------------------------------------------------------- prompts
+
+    def click(self, frame: int, kind: str, point: Point) -> None:
+        """One click of a kind of `clicks.KINDS` for the current object, answered with a mask on that frame.
+
+        The first click on a frame that was tracked corrects the mask there.
+
+        Raises:
+            UserError: if the click says nothing, or tracking is under way.
+        """
+        with self._lock:
+            clip = self._check_loaded()
+            self._check_not_tracking()
+            object_id = self.current
+            result = self._result(frame, object_id)
+            before = self.prompts.get(frame, {}).get(object_id)
+            given = before or ObjectPrompts(mask=_shown(result))
+            given, self.corner = with_click(given, kind, point, self.corner)
+            if self.corner is not None:
+                return
+            image = self._frame(frame)
+        found = engine.segment_frame(image, object_id, given)  # others may draw meanwhile
+        with self._lock:
+            if self.clip is not clip:
+                return
+            self._steps.append(_Step(frame, object_id, before, result))
+            self.prompts.setdefault(frame, {})[object_id] = given
+            self._keep(frame, [object_id], found.logits, found.scores)
+
+    def add_prompts(self, prompts: Prompts) -> None:
+        """Prompts by frame and object, in pixels of the video, in place of those there are. Nothing is run yet."""
+        clip = self._check_loaded()
+        self.prompts = scaled_prompts(prompts, clip.original, clip.size)
+
+    def undo(self) -> int | None:
+        """Take back the last click; its frame, or `None` if there is nothing to take back."""
+        with self._lock:
+            self._check_not_tracking()
+            if self.corner is not None:
+                self.corner = None
+                return None
+            if not self._steps:
+                return None
+            step = self._steps.pop()
+            self._set_prompts(step.frame, step.object_id, step.prompts)
+            if step.result is None:
+                self._folder.remove(self.clip.number(step.frame), step.object_id)
+            else:
+                mask = decode_rle(step.result["segmentation"])
+                self._keep(step.frame, [step.object_id], np.where(mask, 1.0, -1.0)[None], [step.result["score"]])
+            self.current = step.object_id
+            return step.frame
+
+    def next_object(self) -> None:
+        """Clicks are for a new object from now on.
+
+        Raises:
+            UserError: if there are as many as allowed.
+        """
+        with self._lock:
+            self.corner = None
+            prompted = [i for i in self.objects if any(i in on_frame for on_frame in self.prompts.values())]
+            self.current = next_object_id(prompted, self.settings.max_objects)
+
+    def remove_object(self) -> None:
+        """Forget the current object, its prompts and its masks."""
+        with self._lock:
+            self._check_not_tracking()
+            self._check_loaded()
+            self.corner = None
+            for number in self._folder.frames:
+                self._folder.remove(number, self.current)
+            for frame in list(self.prompts):
+                self._set_prompts(frame, self.current, None)
+            self._steps = [step for step in self._steps if step.object_id != self.current]
+            self.current = min((i for on_frame in self.prompts.values() for i in on_frame), default=1)
+
+    def _set_prompts(self, frame: int, object_id: int, prompts: ObjectPrompts | None) -> None:
+        on_frame = self.prompts.setdefault(frame, {})
+        on_frame.pop(object_id, None)
+        if prompts is not None:
+            on_frame[object_id] = prompts
+        if not on_frame:
+            del self.prompts[frame]
+
+    def _result(self, frame: int, object_id: int) -> dict[str, Any] | None:
+        number = self.clip.number(frame)
+        if number not in self._folder.frames:
+            return None
+        return next((o for o in self._folder.record(number)["objects"] if o["id"] == object_id), None)
+
+    def _keep(self, frame: int, object_ids: list[int], logits: np.ndarray, scores: list[float]) -> None:
+        number = self.clip.number(frame)
+        self._folder.add(number, f"{number:05d}", object_ids, logits, scores)
+
+    # -------------------------------------------------------------------------------------------------------- tracking
+
+    def plan(self, direction: str, start: int | None = None) -> tuple[Prompts, TrackingPlan]:
+        """What to track: every object from its prompts on or, with `start`, from there those prompted on that frame.
+
+        Raises:
+            UserError: if nothing is prompted.
+        """
+        self._check_loaded()
+        if not self.prompts:
+            raise UserError("Click on an object first.")
+        if start is None:
+            return dict(self.prompts), plan_tracking({t: list(p) for t, p in self.prompts.items()}, direction)
+        ids = list(self.prompts.get(start, {}))
+        if not ids:
+            raise UserError("Correct an object on this frame first: click on what is missing, or on what is too much.")
+        chosen = {t: {i: p for i, p in on_frame.items() if i in ids} for t, on_frame in self.prompts.items()}
+        return chosen, TrackingPlan(dict.fromkeys(ids, start), dict.fromkeys(ids, start), direction)
+
+    def track(self, direction: str, start: int | None = None) -> Iterator[tuple[int, int, int]]:
+        """Track, yielding for each frame done: the frame, how many are done, how many there will be.
+
+        Ends early after `cancel`; what was done stays.
+
+        Args:
+            direction: "forward", "backward" or "both".
+            start: see `plan`.
+
+        Raises:
+            UserError: if nothing is prompted, or tracking is under way already.
+        """
+        with self._lock:
+            self._check_not_tracking()
+            prompts, plan = self.plan(direction, start)
+            clip = self.clip
+            total = plan.num_steps(len(self._frames))
+            self._stop.clear()
+            self._complete = False
+            self._tracking = True
+            if start is None:
+                self._forget_tracked()
+        done = 0
+        try:
+            for found in engine.track(clip, prompts, plan):
+                done += 1
+                with self._lock:
+                    if self._stop.is_set() or self._closed:
+                        return
+                    if found.object_ids:
+                        self._keep(found.index, found.object_ids, found.logits, found.scores)
+                yield found.index, done, total
+            self._complete = True
+        finally:
+            self._tracking = False
+
+    def cancel(self) -> None:
+        """Stop tracking after the frame it is on."""
+        self._stop.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the last tracking was stopped before its end."""
+        return self._stop.is_set()
+
+    def _forget_tracked(self) -> None:
+        """Masks of an earlier run, on frames without prompts, that this one may not reach."""
+        prompted = {self.clip.number(frame) for frame in self.prompts}
+        for number in self._folder.frames:
+            if number not in prompted:
+                for one in self._folder.record(number)["objects"]:
+                    self._folder.remove(number, one["id"])
+
+    # --------------------------------------------------------------------------------------------------------- results
+
+    def write_results(self) -> Results | None:
+        """Write what there is, as `efficienttam track` does; `None` where there is nothing yet."""
+        with self._lock:
+            if self.clip is None or not self._folder.frames:
+                return None
+            clip, folder = self.clip, self._folder
+            in_video = {clip.number(t): on_frame for t, on_frame in self.prompts.items()}
+            height, width = clip.size
+            folder.write_json(
+                {
+                    "video": {"name": clip.name, "width": width, "height": height, "fps": clip.fps},
+                    "complete": self._complete,
+                    "model": self.settings.model,
+                    "objects": prompts_as_json(scaled_prompts(in_video, clip.size, clip.original)),
+                }
+            )
+            with clip.open() as frames:
+                folder.write_overlay(
+                    lambda number: frames[number // clip.stride], clip.size, clip.fps, in_video, folder.frames
+                )
+            archive = folder.path / "masks.zip"
+            with zipfile.ZipFile(archive, "w") as file:  # PNGs are compressed already
+                for png in sorted(folder.annotations.iterdir()):
+                    file.write(png, png.relative_to(folder.path))
+            return Results(folder.overlay, archive, folder.json)
+
+
+def _shown(result: dict[str, Any] | None) -> np.ndarray | None:
+    """The mask of a frame's result, unless it is empty."""
+    return decode_rle(result["segmentation"]) if result and result["area"] else None

@@ -1,0 +1,96 @@
+"""Who is here, and what is theirs: a folder each, deleted when they leave or have been silent for long.
+
+Gradio gives every open page a session hash. All that a visitor uploads and makes lies in one folder with a random name,
+inside the folder that Gradio serves files from, so that no second copy is made for downloads.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from image_work import ImageWork
+from live_work import LiveWork
+from settings import Settings
+from video_work import VideoWork
+
+
+class Visitor:
+    """What belongs to one open page."""
+
+    def __init__(self, folder: Path, settings: Settings):
+        self.folder = folder
+        self.settings = settings
+        self.seen()
+        folder.mkdir(parents=True)
+        self.video = VideoWork(folder / "video", settings)
+        self.image = ImageWork(folder / "image", settings)
+        self.live = LiveWork(settings)
+
+    def new_folder(self) -> Path:
+        """The path of one more folder in the visitor's own, for a call of the API."""
+        return self.folder / secrets.token_hex(8)
+
+    def seen(self) -> None:
+        """Note a sign of life."""
+        self.last_seen = time.monotonic()
+
+    def close(self) -> None:
+        """Stop what is running and delete everything."""
+        self.video.close()
+        self.image.close()
+        self.live.reset()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Visitors:
+    """All visitors, by session hash.
+
+    Args:
+        root: the folder that theirs are made in.
+    """
+
+    def __init__(self, root: Path, settings: Settings):
+        self.root = root
+        self.settings = settings
+        self._visitors: dict[str, Visitor] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def of(self, session: str) -> Visitor:
+        """The visitor of a session; a new one where there is none (any more)."""
+        self.sweep()
+        with self._lock:
+            if session not in self._visitors:
+                self._visitors[session] = Visitor(self.root / secrets.token_hex(16), self.settings)
+            visitor = self._visitors[session]
+            visitor.seen()
+            return visitor
+
+    def leave(self, session: str) -> None:
+        """A page was closed."""
+        with self._lock:
+            visitor = self._visitors.pop(session, None)
+        if visitor is not None:
+            visitor.close()
+
+    def sweep_now_and_then(self) -> None:
+        """Sweep in the background, as long as the process lives."""
+
+        def run() -> None:
+            while True:
+                time.sleep(60)
+                self.sweep()
+
+        threading.Thread(target=run, name="visitors", daemon=True).start()
+
+    def sweep(self) -> None:
+        """Let visitors go who were silent for longer than `settings.idle_minutes`."""
+        limit = time.monotonic() - 60 * self.settings.idle_minutes
+        for session in [s for s, visitor in list(self._visitors.items()) if visitor.last_seen < limit]:
+            self.leave(session)

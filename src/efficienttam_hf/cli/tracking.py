@@ -1,0 +1,207 @@
+"""Tracking as a whole: which objects from where in which direction, and the frames as they are done.
+
+What `efficienttam track` and the demo have in common. Every object begins where its prompts say. Forward, that is its
+first prompted frame, and it joins those tracked already when they arrive there; backward, likewise, from its last. In
+both directions an object is tracked forward from its first prompted frame to the end, then backward from there to the
+beginning, with the memory of what followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .prompts import ObjectPrompts, Prompts
+
+
+if TYPE_CHECKING:
+    from ..modeling_efficienttam_video import EfficientTamVideoModel, EfficientTamVideoSegmentationOutput
+    from ..processing_efficienttam import EfficientTamVideoProcessor
+    from ..video_session import EfficientTamVideoInferenceSession
+
+
+@dataclass
+class TrackedFrame:
+    """What tracking found on a frame.
+
+    Attributes:
+        index: of the frame, in the session.
+        object_ids: of the objects whose results these are; none where tracking only passed.
+        logits: float32 (objects, height, width) at the frame's size; above 0 is the object.
+        scores: for each object the probability that it is in the frame.
+    """
+
+    index: int
+    object_ids: list[int]
+    logits: np.ndarray
+    scores: list[float]
+
+
+def track_objects(
+    model: EfficientTamVideoModel,
+    processor: EfficientTamVideoProcessor,
+    frames: Any,
+    prompts: Prompts,
+    plan: TrackingPlan,
+) -> Iterator[TrackedFrame]:
+    """Track by a plan, yielding each frame as it is done; memory stays bounded.
+
+    Args:
+        frames: anything with `len` and indexing, uint8 (height, width, 3) RGB.
+        prompts: by frame index, in pixels of these frames.
+    """
+    session = processor.init_video_session(frames, inference_device=model.device, dtype=model.dtype, keep_history=False)
+
+    def add_all(object_id: int) -> None:
+        for index, on_frame in prompts.items():
+            if object_id in on_frame:
+                add_prompts(model, processor, session, index, object_id, on_frame[object_id])
+
+    for output, object_ids in plan.run(model, session, add_all):
+        yield _read(processor, session, output, object_ids)
+
+
+def segment_frame(
+    model: EfficientTamVideoModel,
+    processor: EfficientTamVideoProcessor,
+    frame: np.ndarray,
+    prompts: dict[int, ObjectPrompts],
+) -> TrackedFrame:
+    """What prompts on one frame, uint8 (height, width, 3) RGB, give by themselves: where tracking begins from them."""
+    session = processor.init_video_session([frame], inference_device=model.device, dtype=model.dtype)
+    for object_id, given in prompts.items():
+        add_prompts(model, processor, session, 0, object_id, given)
+    return _read(processor, session, model(session, frame_idx=0), list(prompts))
+
+
+def add_prompts(
+    model: EfficientTamVideoModel,
+    processor: EfficientTamVideoProcessor,
+    session: EfficientTamVideoInferenceSession,
+    index: int,
+    object_id: int,
+    prompts: ObjectPrompts,
+    **kwargs: Any,
+) -> None:
+    """Add all prompts of one object on a frame to a session. Points and a box beside a mask correct that mask."""
+    prompted = bool(prompts.points or prompts.box)
+    if prompts.mask is not None:
+        processor.add_inputs_to_inference_session(session, index, object_id, input_masks=prompts.mask, **kwargs)
+        if prompted:
+            model(session, frame_idx=index)
+    if prompted:
+        processor.add_inputs_to_inference_session(
+            session,
+            index,
+            object_id,
+            input_points=[[[list(point) for point in prompts.points]]] if prompts.points else None,
+            input_labels=[[prompts.labels]] if prompts.points else None,
+            input_boxes=[[list(prompts.box)]] if prompts.box else None,
+            **kwargs,
+        )
+
+
+def _read(
+    processor: EfficientTamVideoProcessor,
+    session: EfficientTamVideoInferenceSession,
+    output: EfficientTamVideoSegmentationOutput,
+    object_ids: list[int],
+) -> TrackedFrame:
+    size = (session.video_height, session.video_width)
+    rows = [output.object_ids.index(object_id) for object_id in object_ids]
+    logits = np.zeros((0, *size), np.float32)
+    if rows:
+        logits = processor.post_process_masks([output.pred_masks[rows]], [size], binarize=False)[0][:, 0].cpu().numpy()
+    return TrackedFrame(output.frame_idx, object_ids, logits, output.object_score_logits[rows, 0].sigmoid().tolist())
+
+
+# ------------------------------------------------------------------------------------------------------------ planning
+
+
+@dataclass
+class TrackingPlan:
+    """Which objects to track from which frame, in which direction.
+
+    Attributes:
+        first, last: each object's first and last prompted frame.
+        direction: "forward", "backward" or "both".
+    """
+
+    first: dict[int, int]
+    last: dict[int, int]
+    direction: str
+
+    def num_steps(self, num_frames: int) -> int:
+        """How many frames `run` yields on a video of this length."""
+        if self.direction == "backward":
+            return max(self.last.values()) + 1
+        forward = num_frames - min(self.first.values())
+        latest = max(self.first.values())
+        return forward + (latest + 1 if self.direction == "both" and latest else 0)
+
+    def run(
+        self,
+        model: EfficientTamVideoModel,
+        session: EfficientTamVideoInferenceSession,
+        add_prompts: Callable[[int], None],
+    ) -> Iterator[tuple[EfficientTamVideoSegmentationOutput, list[int]]]:
+        """Track, yielding each frame as it is done, with the ids of the objects whose result it is.
+
+        Args:
+            add_prompts: adds all prompts of an object to the session.
+        """
+        if self.direction == "backward":
+            begins, reverse = self.last, True
+        else:
+            begins, reverse = self.first, False
+        stages = sorted(set(begins.values()), reverse=reverse)
+        for begin, following in zip(stages, [*stages[1:], None], strict=True):
+            for object_id, own in begins.items():
+                if own == begin:
+                    add_prompts(object_id)
+            count = None if following is None else abs(following - begin) - 1
+            for output in _propagate(model, session, begin, count, reverse):
+                yield output, list(output.object_ids)
+
+        latest = max(self.first.values())
+        if self.direction == "both" and latest > 0:
+            for object_id in [i for i, begin in self.first.items() if begin == 0]:
+                session.remove_object(object_id)
+            for output in _propagate(model, session, latest, None, reverse=True):
+                yield output, [i for i in output.object_ids if output.frame_idx < self.first[i]]
+
+
+def plan_tracking(prompted: dict[int, list[int]], direction: str | None = None) -> TrackingPlan:
+    """The plan for objects prompted on frames.
+
+    Args:
+        prompted: for each prompted frame, counted from the first one tracked, the ids of the objects.
+        direction: if not given, "forward" where every object is prompted on the first frame, else "both".
+    """
+    frames: dict[int, list[int]] = {}
+    for frame, ids in sorted(prompted.items()):
+        for object_id in ids:
+            frames.setdefault(object_id, []).append(frame)
+    first = {object_id: own[0] for object_id, own in frames.items()}
+    last = {object_id: own[-1] for object_id, own in frames.items()}
+    if direction is None:
+        direction = "both" if any(first.values()) else "forward"
+    return TrackingPlan(first, last, direction)
+
+
+def _propagate(
+    model: EfficientTamVideoModel,
+    session: EfficientTamVideoInferenceSession,
+    begin: int,
+    count: int | None,
+    reverse: bool,
+) -> Iterator[EfficientTamVideoSegmentationOutput]:
+    """`propagate_in_video_iterator`, also backward from the first frame: that yields the first frame."""
+    if reverse and begin == 0:
+        model(session, frame_idx=0, reverse=True)  # runs prompts that wait there
+        yield model(session, frame_idx=0, reverse=True)  # tracks the objects that had none
+    else:
+        yield from model.propagate_in_video_iterator(session, begin, count, reverse=reverse)
