@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from reference import tiny_config
 
 from efficienttam_hf import EfficientTamVideoModel, FrameMemory, ObjectMemory
-from efficienttam_hf.memory import closest_conditioning_frames
 from efficienttam_hf.modeling_efficienttam import (
     EfficientTamVisionAttention,
     merge_windows,
@@ -24,6 +23,7 @@ from efficienttam_hf.modeling_efficienttam_memory import (
     rotate,
     to_windows,
 )
+from efficienttam_hf.object_memory import closest_conditioning_frames
 
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from PIL import Image
 from reference import tiny_config
 
 from efficienttam_hf import EfficientTamProcessor, EfficientTamVideoModel, EfficientTamVideoProcessor
-from efficienttam_hf.processing_efficienttam import to_rgb
+from efficienttam_hf.prompt_checks import to_rgb
 
 
 HEIGHT, WIDTH = 60, 80

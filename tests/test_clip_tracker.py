@@ -14,10 +14,10 @@ from torch import nn
 from efficienttam_hf import EfficientTamVideoInferenceSession, EfficientTamVideoModel
 from efficienttam_hf.data.batch import collate_clips
 from efficienttam_hf.data.clip import Clip
+from efficienttam_hf.tracking_session import FramePrompts
 from efficienttam_hf.training.clip_tracker import ClipTracker
 from efficienttam_hf.training.losses import LossOptions, tracking_losses
 from efficienttam_hf.training.simulated_user import PromptPlan, UserOptions
-from efficienttam_hf.video_session import FramePrompts
 
 
 SIZE, FRAMES = 128, 4

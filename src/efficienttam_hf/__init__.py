@@ -2,91 +2,26 @@
 
 Importing this package makes its classes known to the Auto classes, so that `AutoModel.from_pretrained` and
 `pipeline("mask-generation")` work on its checkpoints. It needs torch, torchvision and transformers; what else a part
-needs is imported where it is used.
+needs is imported where it is used. Where torch is not installed, the parts that do without it can still be imported:
+the tracker on exported graphs (`export.onnx_tracker`), and the readers and writers.
 """
-
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForMaskGeneration,
-    AutoProcessor,
-    AutoVideoProcessor,
-)
-
-from .configuration_efficienttam import (
-    PRESETS,
-    EfficientTamConfig,
-    EfficientTamMaskDecoderConfig,
-    EfficientTamMemoryAttentionConfig,
-    EfficientTamMemoryEncoderConfig,
-    EfficientTamPromptEncoderConfig,
-    EfficientTamVideoConfig,
-    EfficientTamVideoMaskDecoderConfig,
-    EfficientTamVideoPromptEncoderConfig,
-    EfficientTamVisionConfig,
-)
-from .memory import FrameMemory, MemoryBank, ObjectMemory
-from .modeling_efficienttam import (
-    EfficientTamImageSegmentationOutput,
-    EfficientTamModel,
-    EfficientTamPreTrainedModel,
-    EfficientTamVisionEncoderOutput,
-    EfficientTamVisionModel,
-)
-from .modeling_efficienttam_video import (
-    EfficientTamTrackingOutput,
-    EfficientTamVideoModel,
-    EfficientTamVideoSegmentationOutput,
-)
-from .processing_efficienttam import (
-    EfficientTamImageProcessor,
-    EfficientTamProcessor,
-    EfficientTamVideoProcessor,
-    EfficientTamVideoVideoProcessor,
-)
-from .video_session import EfficientTamVideoInferenceSession
-
 
 __version__ = "0.1.0"
 
-AutoConfig.register("efficienttam", EfficientTamConfig, exist_ok=True)
-AutoConfig.register("efficienttam_vision_model", EfficientTamVisionConfig, exist_ok=True)
-AutoModel.register(EfficientTamConfig, EfficientTamVideoModel, exist_ok=True)
-AutoModel.register(EfficientTamVisionConfig, EfficientTamVisionModel, exist_ok=True)
-AutoModelForMaskGeneration.register(EfficientTamConfig, EfficientTamModel, exist_ok=True)
-AutoProcessor.register(EfficientTamConfig, EfficientTamVideoProcessor, exist_ok=True)
-AutoProcessor.register(EfficientTamVisionConfig, EfficientTamProcessor, exist_ok=True)
-AutoImageProcessor.register(
-    EfficientTamConfig, image_processor_classes={"torchvision": EfficientTamImageProcessor}, exist_ok=True
-)
-AutoVideoProcessor.register(EfficientTamConfig, EfficientTamVideoVideoProcessor, exist_ok=True)
+try:
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+except ModuleNotFoundError as error:
+    _missing = error.name
 
-__all__ = [
-    "PRESETS",
-    "EfficientTamConfig",
-    "EfficientTamImageProcessor",
-    "EfficientTamImageSegmentationOutput",
-    "EfficientTamMaskDecoderConfig",
-    "EfficientTamMemoryAttentionConfig",
-    "EfficientTamMemoryEncoderConfig",
-    "EfficientTamModel",
-    "EfficientTamPreTrainedModel",
-    "EfficientTamProcessor",
-    "EfficientTamPromptEncoderConfig",
-    "EfficientTamTrackingOutput",
-    "EfficientTamVideoConfig",
-    "EfficientTamVideoInferenceSession",
-    "EfficientTamVideoMaskDecoderConfig",
-    "EfficientTamVideoModel",
-    "EfficientTamVideoProcessor",
-    "EfficientTamVideoPromptEncoderConfig",
-    "EfficientTamVideoSegmentationOutput",
-    "EfficientTamVideoVideoProcessor",
-    "EfficientTamVisionConfig",
-    "EfficientTamVisionEncoderOutput",
-    "EfficientTamVisionModel",
-    "FrameMemory",
-    "MemoryBank",
-    "ObjectMemory",
-]
+    def __getattr__(name: str):
+        if name.startswith("EfficientTam"):
+            raise ImportError(
+                f"efficienttam_hf.{name} needs {_missing}: pip install efficienttam-hf. What works without is "
+                "efficienttam_hf.export.onnx_tracker, on exported graphs."
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+else:
+    from ._public import *  # noqa: F403
+    from ._public import __all__  # noqa: F401

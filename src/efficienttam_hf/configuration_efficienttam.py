@@ -28,8 +28,11 @@ REMOTE_CODE_FILES = (
     "modeling_efficienttam.py",
     "modeling_efficienttam_memory.py",
     "modeling_efficienttam_video.py",
+    "object_memory.py",
     "memory.py",
+    "tracking_session.py",
     "video_session.py",
+    "prompt_checks.py",
     "processing_efficienttam.py",
 )
 

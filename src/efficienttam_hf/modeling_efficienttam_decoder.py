@@ -330,5 +330,5 @@ class EfficientTamMaskDecoder(nn.Module):
         stability = torch.where(outer > 0, inner / outer, 1.0)
         best = 1 + iou_scores[:, 1:].argmax(-1)
         choice = torch.where(stability >= self.config.dynamic_multimask_stability_thresh, 0, best)
-        rows = torch.arange(len(choice), device=choice.device)
+        rows = torch.arange(choice.shape[0], device=choice.device)
         return masks[rows, choice].unsqueeze(1), iou_scores[rows, choice].unsqueeze(1)

@@ -38,6 +38,8 @@ def rotary_table(size: tuple[int, int], channels: int, theta: float, device: tor
     angles = torch.cat(
         [columns[None].expand(height, width, -1), rows[:, None].expand(height, width, -1)], dim=-1
     ).flatten(0, 1)
+    if torch.compiler.is_compiling():  # or exporting: neither knows complex numbers everywhere
+        return angles.cos(), angles.sin()
     turns = torch.polar(torch.ones_like(angles), angles)  # `cos` and `sin` differ from it, and the published, by a bit
     return turns.real, turns.imag
 

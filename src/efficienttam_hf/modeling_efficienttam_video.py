@@ -25,7 +25,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_efficienttam import EfficientTamConfig, size_pair
-from .memory import FrameMemory, MemoryBank, MemorySelection
+from .memory import FrameMemory, MemoryBank
 from .modeling_efficienttam import EfficientTamModel
 from .modeling_efficienttam_layers import EfficientTamFeedForward
 from .modeling_efficienttam_memory import (
@@ -33,7 +33,9 @@ from .modeling_efficienttam_memory import (
     EfficientTamMemoryEncoder,
     EfficientTamMemoryFuserBlock,
 )
-from .video_session import EfficientTamVideoInferenceSession, EndOfVideoError, TrackedObject
+from .object_memory import MemorySelection
+from .tracking_session import EndOfVideoError, TrackedObject
+from .video_session import EfficientTamVideoInferenceSession
 
 
 @dataclass
@@ -222,7 +224,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         """(B, 1, h, w) logits to the model's input size, float32."""
         size = size_pair(self.config.image_size)
         masks = masks.float()
-        if masks.device.type == "cpu":
+        if masks.device.type == "cpu" and not torch.compiler.is_compiling():
             # Thrice, for one: with fewer channels PyTorch takes another kernel, whose last bits are not those of the
             # published code (it upsamples all proposals), and one bit can tip a memory's rounding to bfloat16.
             masks = masks.expand(-1, 3, -1, -1)
@@ -250,7 +252,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         # A hard choice, in the mask and so in its memory: there, or not.
         appears = object_score_logits > 0
         best = iou_scores.argmax(dim=-1)
-        rows = torch.arange(len(best), device=best.device)
+        rows = torch.arange(best.shape[0], device=best.device)
         pred_masks = proposals[rows, best].unsqueeze(1)
         pred_masks = torch.where(appears[..., None, None], pred_masks, self.config.no_object_score)
         # A single mask has a single token, whichever proposal stood in for it.
@@ -408,7 +410,7 @@ class EfficientTamVideoModel(EfficientTamModel):
             # A frame that was not tracked is segmented from its prompts alone; one that was is corrected.
             if reverse is not None and prompts.mask is None:
                 selection = self._select(obj, frame_idx, reverse)
-                bank, bank_shape = selection.to_bank(device, dtype), selection.shape
+                bank, bank_shape = MemoryBank.from_selection(selection, device, dtype), selection.shape
             if prompts.mask is None:
                 entry = obj.memory.find(frame_idx)
                 if entry is not None:
@@ -450,7 +452,9 @@ class EfficientTamVideoModel(EfficientTamModel):
             features = self._frame_features(session, frame_idx)
         for batch in batches.values():
             group, selections = zip(*batch, strict=True)
-            bank = MemoryBank.concatenate([s.to_bank(features.device, features.dtype) for s in selections])
+            bank = MemoryBank.concatenate(
+                [MemoryBank.from_selection(s, features.device, features.dtype) for s in selections]
+            )
             output = self.track_step(features, bank, encode_memory=run_mem_encoder)
             for row, obj in enumerate(group):
                 obj.memory.tracked[frame_idx] = self._entry(session, output, row)

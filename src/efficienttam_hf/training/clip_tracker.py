@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..data.batch import ClipBatch
-from ..memory import FrameMemory, MemoryBank, ObjectMemory
+from ..memory import FrameMemory, MemoryBank
 from ..modeling_efficienttam_video import EfficientTamTrackingOutput, EfficientTamVideoModel
+from ..object_memory import ObjectMemory
 from .losses import LossOptions, ObjectLosses, mask_iou, tracking_losses
 from .simulated_user import PromptPlan, SimulatedUser, UserOptions
 
@@ -218,7 +219,7 @@ class ClipTracker(nn.Module):
         selection = memory.select(
             frame, False, config.num_maskmem, config.max_object_pointers_in_encoder, config.max_cond_frame_num
         )
-        return selection.to_bank(features.device, features.dtype)
+        return MemoryBank.from_selection(selection, features.device, features.dtype)
 
     def _run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
         """Call a part of the model, or the losses; `checkpoint_steps` says whether its activations are kept."""

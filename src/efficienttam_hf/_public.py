@@ -1,0 +1,86 @@
+"""The public classes, and the Auto classes told of them: for `import efficienttam_hf` where torch is installed."""
+
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForMaskGeneration,
+    AutoProcessor,
+    AutoVideoProcessor,
+)
+
+from .configuration_efficienttam import (
+    PRESETS,
+    EfficientTamConfig,
+    EfficientTamMaskDecoderConfig,
+    EfficientTamMemoryAttentionConfig,
+    EfficientTamMemoryEncoderConfig,
+    EfficientTamPromptEncoderConfig,
+    EfficientTamVideoConfig,
+    EfficientTamVideoMaskDecoderConfig,
+    EfficientTamVideoPromptEncoderConfig,
+    EfficientTamVisionConfig,
+)
+from .memory import FrameMemory, MemoryBank
+from .modeling_efficienttam import (
+    EfficientTamImageSegmentationOutput,
+    EfficientTamModel,
+    EfficientTamPreTrainedModel,
+    EfficientTamVisionEncoderOutput,
+    EfficientTamVisionModel,
+)
+from .modeling_efficienttam_video import (
+    EfficientTamTrackingOutput,
+    EfficientTamVideoModel,
+    EfficientTamVideoSegmentationOutput,
+)
+from .object_memory import ObjectMemory
+from .processing_efficienttam import (
+    EfficientTamImageProcessor,
+    EfficientTamProcessor,
+    EfficientTamVideoProcessor,
+    EfficientTamVideoVideoProcessor,
+)
+from .video_session import EfficientTamVideoInferenceSession
+
+
+AutoConfig.register("efficienttam", EfficientTamConfig, exist_ok=True)
+AutoConfig.register("efficienttam_vision_model", EfficientTamVisionConfig, exist_ok=True)
+AutoModel.register(EfficientTamConfig, EfficientTamVideoModel, exist_ok=True)
+AutoModel.register(EfficientTamVisionConfig, EfficientTamVisionModel, exist_ok=True)
+AutoModelForMaskGeneration.register(EfficientTamConfig, EfficientTamModel, exist_ok=True)
+AutoProcessor.register(EfficientTamConfig, EfficientTamVideoProcessor, exist_ok=True)
+AutoProcessor.register(EfficientTamVisionConfig, EfficientTamProcessor, exist_ok=True)
+AutoImageProcessor.register(
+    EfficientTamConfig, image_processor_classes={"torchvision": EfficientTamImageProcessor}, exist_ok=True
+)
+AutoVideoProcessor.register(EfficientTamConfig, EfficientTamVideoVideoProcessor, exist_ok=True)
+
+__all__ = [
+    "PRESETS",
+    "EfficientTamConfig",
+    "EfficientTamImageProcessor",
+    "EfficientTamImageSegmentationOutput",
+    "EfficientTamMaskDecoderConfig",
+    "EfficientTamMemoryAttentionConfig",
+    "EfficientTamMemoryEncoderConfig",
+    "EfficientTamModel",
+    "EfficientTamPreTrainedModel",
+    "EfficientTamProcessor",
+    "EfficientTamPromptEncoderConfig",
+    "EfficientTamTrackingOutput",
+    "EfficientTamVideoConfig",
+    "EfficientTamVideoInferenceSession",
+    "EfficientTamVideoMaskDecoderConfig",
+    "EfficientTamVideoModel",
+    "EfficientTamVideoProcessor",
+    "EfficientTamVideoPromptEncoderConfig",
+    "EfficientTamVideoSegmentationOutput",
+    "EfficientTamVideoVideoProcessor",
+    "EfficientTamVisionConfig",
+    "EfficientTamVisionEncoderOutput",
+    "EfficientTamVisionModel",
+    "FrameMemory",
+    "MemoryBank",
+    "ObjectMemory",
+]
