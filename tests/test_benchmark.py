@@ -195,6 +195,7 @@ def test_the_yardstick_is_a_rate():
     assert MatrixProduct(torch.device("cpu"), "bfloat16", size=64).rate() > 1e3
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_call():
     size, memory = with_peak_memory("cpu", eval, "len(b'1' * (300 * 2**20))")
     assert size == 300 * 2**20

@@ -146,6 +146,7 @@ def test_a_bad_video_costs_itself_alone_and_the_exit_code_says_so(command, davis
     assert [name for name, objects in scores(tmp_path / "out")[1] if objects] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_scores_the_same(command, tmp_path):
     kept = tmp_path / "out" / "videos" / "a.json"
     half = tmp_path / "out" / "predictions" / "b" / "00001.png"

@@ -112,6 +112,7 @@ def run_stranger(folder: Path, saved: Path, masks: Path, home: Path) -> None:
     assert result.returncode == 0, result.stderr[-4000:]
 
 
+@pytest.mark.slow
 def test_a_folder_works_without_the_package(folder, tmp_path):
     first, second = tmp_path / "first.pt", tmp_path / "second.pt"
     run_stranger(folder, tmp_path / "saved again", first, tmp_path / "home")

@@ -67,6 +67,7 @@ def _digest(clip):
     return hashlib.sha256(clip.frames.numpy().tobytes() + clip.masks.numpy().tobytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same():
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         elsewhere = pool.submit(SyntheticClips(48, 2).__getitem__, 10**9).result()
