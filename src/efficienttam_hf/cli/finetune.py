@@ -34,10 +34,10 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     parser.add_argument(
         "--hold-out", metavar="VIDEO", nargs="+", help="videos to score and not train on; a fifth by default"
     )
-    parser.add_argument("--steps", metavar="N", type=int, default=300, help="optimisation steps (default: 300)")
+    parser.add_argument("--steps", metavar="N", type=int, default=120, help="optimisation steps (default: 120)")
     parser.add_argument("--num-frames", metavar="N", type=int, default=4, help="of a training clip (default: 4)")
     parser.add_argument("--batch-size", metavar="N", type=int, default=4, help="clips a step (default: 4)")
-    parser.add_argument("--learning-rate", metavar="RATE", type=float, default=1e-4, help="highest (default: 1e-4)")
+    parser.add_argument("--learning-rate", metavar="RATE", type=float, default=3e-5, help="highest (default: 3e-5)")
     parser.add_argument("--prompt", choices=PROMPTS, default="mask", help="what scored videos start from")
     parser.add_argument("--resume", action="store_true", help="go on with a run that stopped")
     parser.add_argument(

@@ -73,10 +73,10 @@ def finetuning_config(
     kind: str | None = None,
     split: str | None = None,
     held_out: Iterable[str] | int | None = None,
-    steps: int = 300,
+    steps: int = 120,
     num_frames: int = 4,
     batch_size: int = 4,
-    learning_rate: float = 1e-4,
+    learning_rate: float = 3e-5,
     prompt: Prompt = "mask",
 ) -> TrainingConfig:
     """A run that suits a few videos.
@@ -118,7 +118,16 @@ def finetuning_config(
     return TrainingConfig(
         output=str(output),
         model=model,
-        data=[SourceOptions(kind=kind, root=str(root), split=split, sequences=training)],
+        data=[
+            SourceOptions(
+                kind=kind,
+                root=str(root),
+                split=split,
+                sequences=training,
+                # Milder than the published ones, which are for far more videos.
+                options={"sampling": {"augmentation": {"rotation": 8.0, "shear": 5.0}}},
+            )
+        ],
         stages=[stage],
         user=UserOptions(
             point_probability=0.25, max_conditioning_frames=1, max_corrected_frames=1, correction_clicks=2
