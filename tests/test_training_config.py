@@ -68,7 +68,10 @@ def test_json_is_read_too_and_a_configuration_comes_back_from_what_is_saved(tmp_
         (["ema_decay=1"], "`ema_decay` must be from 0 to below 1, got 1.0"),
         (["workers=-1"], "`workers` must be at least 0, got -1"),
         (["data.0.weight=0"], r"`data\[0\]`: `weight` must be above 0, got 0.0"),
-        (["evaluation.prompt=scribble"], "`prompt` must be one of mask, box, 1-click, 3-click, 5-click, got 'scribble'"),
+        (
+            ["evaluation.prompt=scribble"],
+            "`prompt` must be one of mask, box, 1-click, 3-click, 5-click, got 'scribble'",
+        ),
         (["evaluation.max_frames=2"], "`max_frames` must be at least 3, got 2"),
         (["seed"], "written key.path=value, got 'seed'"),
         (["seed=[1"], r"seed=\[1 is neither YAML nor JSON"),

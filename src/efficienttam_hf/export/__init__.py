@@ -1,0 +1,5 @@
+"""The network as four ONNX graphs, and a tracker that runs on them with ONNX Runtime and NumPy, without torch.
+
+`exporting` makes a folder of graphs and a manifest; it needs torch. `onnx_tracker` and `onnx_segmenter` use such a
+folder and do not.
+"""

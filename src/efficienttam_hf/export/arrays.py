@@ -1,0 +1,68 @@
+"""Pixels, masks and memories as NumPy arrays: what the processors do with torch, for hosts without it."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+def resize_weights(size: int, new_size: int, antialias: bool) -> np.ndarray:
+    """Linear interpolation along one axis as a matrix, (new_size, size) float32: `weights @ values`.
+
+    A triangle filter around each new pixel's centre, as `torch.nn.functional.interpolate` has it (bilinear, without
+    aligned corners): two pixels wide, or with `antialias` as wide as what a new pixel covers.
+    """
+    scale = size / new_size
+    centres = (np.arange(new_size) + 0.5) * scale
+    support = max(scale, 1.0) if antialias else 1.0
+    if not antialias:
+        centres = centres.clip(0.5, size - 0.5)  # beyond the last centre, the last pixel counts alone
+    distances = np.abs(np.arange(size) + 0.5 - centres[:, None]) / support
+    weights = (1 - distances).clip(0)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def resize(maps: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.ndarray:
+    """(..., h, w) maps to (..., *size), float32, bilinearly."""
+    rows = resize_weights(maps.shape[-2], size[0], antialias)
+    columns = resize_weights(maps.shape[-1], size[1], antialias)
+    return rows @ (maps.astype(np.float32) @ columns.T)
+
+
+def video_pixels(frame: np.ndarray, size: tuple[int, int], mean: list[float], std: list[float]) -> np.ndarray:
+    """A uint8 (height, width, 3) frame to (3, *size) for the network, as for videos: by Pillow's bicubic filter."""
+    resized = Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return _normalized(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1), mean, std)
+
+
+def image_pixels(image: np.ndarray, size: tuple[int, int], mean: list[float], std: list[float]) -> np.ndarray:
+    """A uint8 (height, width, 3) image to (3, *size) for the network, as for images: bilinear, antialiased."""
+    return _normalized(resize(image.transpose(2, 0, 1), size, antialias=True), mean, std)
+
+
+def _normalized(pixels: np.ndarray, mean: list[float], std: list[float]) -> np.ndarray:
+    mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (mean, std))
+    return (pixels / np.float32(255) - mean) / std
+
+
+def pack(memory: np.ndarray, dtype: str) -> np.ndarray:
+    """A float32 array as it is kept: float16, float32, or bfloat16 (which NumPy does not know) as its 16 bits."""
+    if dtype != "bfloat16":
+        return memory.astype(dtype)
+    bits = np.ascontiguousarray(memory, dtype=np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to the nearest, ties to even
+
+
+def unpack(kept: np.ndarray, dtype: str) -> np.ndarray:
+    """The float32 array of what `pack` made."""
+    if dtype != "bfloat16":
+        return kept.astype(np.float32)
+    return (kept.astype(np.uint32) << 16).view(np.float32)
+
+
+def masks_at_size(
+    masks: list[np.ndarray], original_sizes: list[tuple[int, int]], mask_threshold: float = 0.0, binarize: bool = True
+) -> list[np.ndarray]:
+    """Mask logits (..., h, w) of each image to its (height, width): bool, or float32 logits with `binarize=False`."""
+    resized = [resize(m, (int(h), int(w))) for m, (h, w) in zip(masks, original_sizes, strict=True)]
+    return [m > mask_threshold for m in resized] if binarize else resized

@@ -1,0 +1,223 @@
+"""A model to a folder of four ONNX graphs and a manifest, checked against the model before it appears.
+
+Tracing, shrinking, quantising and comparing; what is traced is in `graphs.py`, what is written in `manifest.py`. Needs
+the `export` extra.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..configuration_efficienttam import size_pair
+from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..processing_efficienttam import EfficientTamVideoProcessor
+from .graphs import GRAPHS, Counts, ExportedGraph, host_constants, traces
+from .manifest import DTYPES, MANIFEST_NAME, ExportError, Manifest, Rules, sha256
+
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSETS = range(18, 24)
+
+# The largest difference from torch that passes, over the largest value of that output. In int8 some values are off by
+# much and masks are not: what counts there is the mean difference.
+BOUNDS = {"float32": 1e-3, "float16": 5e-2, "int8": 5e-2}
+
+# What int8 quantises: products with weights. Convolutions, normalisations and products of activations stay in float32.
+QUANTISED_OPERATORS = ("MatMul", "Gemm")
+
+# What is compared in a check: from the least there can be to several of each.
+CHECKED_COUNTS = (Counts(1, 1, 1, 1), Counts(3, 2, 0, 2), Counts(2, 4, 7, 5))
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """One graph that was made.
+
+    Attributes:
+        name: of the graph. size: of its file, in bytes.
+        largest, mean: difference from torch on the same inputs, over the largest value of each output, the worst.
+    """
+
+    name: str
+    size: int
+    largest: float
+    mean: float
+
+
+def export_onnx(
+    model: EfficientTamVideoModel,
+    output: str | Path,
+    source: str,
+    dtype: str = "float32",
+    opset: int = 18,
+    overwrite: bool = False,
+    report: Callable[[GraphReport], None] = lambda graph: None,
+) -> Manifest:
+    """Export a model: four graphs and `manifest.json` in a folder, which appears whole or not at all.
+
+    Args:
+        model: in float32, on the CPU.
+        output: the folder to make.
+        source: how the model is called, for the manifest.
+        dtype: how weights are stored; `int8` quantises products with weights, activations when they occur.
+        opset: ONNX operator set.
+        overwrite: whether an existing folder of exported graphs may be replaced.
+        report: called with each graph as it is done.
+
+    Raises:
+        ValueError: for a dtype or opset that is not supported. FileExistsError: if the folder may not be replaced.
+        ExportError: if a graph's outputs are not the model's. ImportError: without the packages of the extra.
+    """
+    output = Path(output)
+    if dtype not in DTYPES:
+        raise ValueError(f"There is no export in dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    if opset not in OPSETS:
+        raise ValueError(f"Opset {opset} is not supported: choose one from {OPSETS[0]} to {OPSETS[-1]}.")
+    if output.exists() and not (overwrite and (output / MANIFEST_NAME).is_file()):
+        way_out = "it holds no exported graphs, so it is not replaced" if overwrite else "allow replacing it"
+        raise FileExistsError(f"'{output}' exists already: choose another name, or {way_out}.")
+    _import_onnx()
+    network = _prepared(model, dtype)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        whole = Path(temporary) / "whole"
+        whole.mkdir()
+        graphs = {}
+        for graph in (graph_class(network).eval() for graph_class in GRAPHS):
+            path = whole / f"{graph.name}.onnx"
+            _save(_to_onnx(graph, dtype, opset, Path(temporary)), path)
+            made = GraphReport(graph.name, path.stat().st_size, *compare(graph, path))
+            report(made)
+            difference = made.mean if dtype == "int8" else made.largest
+            if not difference <= BOUNDS[dtype]:
+                raise ExportError(
+                    f"The exported {graph.name} is not the model's: its outputs differ by {difference:.1e} of their "
+                    f"range, and at most {BOUNDS[dtype]:g} is accepted in {dtype}. Nothing was written."
+                )
+            graphs[graph.name] = {
+                "file": path.name,
+                "sha256": sha256(path),
+                "bytes": made.size,
+                "inputs": {name: list(axes) for name, axes in graph.inputs.items()},
+                "outputs": {name: list(axes) for name, axes in graph.outputs.items()},
+            }
+        manifest = Manifest(source, __version__, dtype, opset, graphs, rules_of(model))
+        manifest.write(whole)
+        if output.exists():
+            shutil.move(output, Path(temporary) / "replaced")
+        whole.rename(output)
+    return manifest
+
+
+def rules_of(model: EfficientTamVideoModel) -> Rules:
+    """The numbers of a model that a host needs."""
+    config = model.config
+    pixels = EfficientTamVideoProcessor.from_config(config).video_processor
+    taken = {name: getattr(config, name) for name in Rules.__dataclass_fields__ if hasattr(config, name)}
+    taken |= host_constants(model)
+    return Rules(
+        **taken
+        | {
+            "image_size": list(size_pair(config.image_size)),
+            "feature_size": list(config.vision_config.feature_size),
+            "mask_size": list(config.prompt_encoder_config.mask_input_size),
+            "image_mean": list(pixels.image_mean),
+            "image_std": list(pixels.image_std),
+            "mask_threshold": 0.0,
+        }
+    )
+
+
+def compare(graph: ExportedGraph, path: Path) -> tuple[float, float]:
+    """The largest and the mean difference of a saved graph from torch, over each output's largest value: the worst.
+
+    Both run on the same inputs: one object, memory and click, and several; with proposals and without.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; in half precision it warns of what it computes in float32
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    largest = mean = 0.0
+    for counts in CHECKED_COUNTS:
+        inputs = graph.examples(counts, generator)
+        for several in (True, False) if "multimask_output" in inputs else (True,):
+            if "multimask_output" in inputs:
+                inputs["multimask_output"].fill_(several)
+            with torch.no_grad():
+                expected = graph(**inputs)
+            found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+            for name, mine, value in zip(graph.outputs, found, _as_tuple(expected), strict=True):
+                if name in graph.chosen_outputs:
+                    continue
+                value = value.numpy()
+                difference = np.abs(mine - value) / max(np.abs(value).max(), 1e-6)
+                largest, mean = max(largest, float(difference.max())), max(mean, float(difference.mean()))
+    return largest, mean
+
+
+def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _import_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"Exporting needs {error.name}: pip install efficienttam-hf[export].") from error
+
+
+def _prepared(model: EfficientTamVideoModel, dtype: str) -> EfficientTamVideoModel:
+    """A copy to trace, with attention written out: the fused kernels are not the graph's."""
+    network = EfficientTamVideoModel(model.config)
+    network.load_state_dict(model.state_dict())
+    network.set_attn_implementation("eager")
+    return network.eval().to(torch.float16 if dtype == "float16" else torch.float32)
+
+
+def _to_onnx(graph: ExportedGraph, dtype: str, opset: int, folder: Path) -> onnx.ModelProto:
+    """Trace a graph, and quantise it in int8."""
+    from .onnx_models import choose_by_memories, quantised, with_axes
+
+    models = []
+    for counts, axes in traces(graph):
+        examples = graph.examples(counts, torch.Generator().manual_seed(1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about names of axes, and the exporter's own innards
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            program = torch.onnx.export(
+                graph,
+                kwargs=examples,
+                dynamo=True,
+                dynamic_shapes=axes,
+                output_names=list(graph.outputs),
+                opset_version=opset,
+                verbose=False,
+            )
+        model = with_axes(program, graph.inputs, graph.outputs)
+        models.append(quantised(model, QUANTISED_OPERATORS, folder) if dtype == "int8" else model)
+    return models[0] if len(models) == 1 else choose_by_memories(*models)
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)

@@ -1,0 +1,176 @@
+"""What an exported folder holds beside its graphs: `manifest.json`, all that a host in any language needs to know.
+
+Reading and checking it needs neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "efficienttam-onnx"
+FORMAT_VERSION = 1
+DTYPES = ("float32", "float16", "int8")
+
+GUIDE = {
+    "frame": "Run image_encoder once a frame, whatever the number of objects. For each object choose memories (below), "
+    "run memory_attention on `features`, mask_decoder on its output with one point (0, 0) labelled -1, and "
+    "memory_encoder on `features` and `pred_masks`. Objects with equally many memories and pointers run as one batch.",
+    "prompts": "On a frame that was not tracked, run mask_decoder on `image_embeddings`, without memory_attention, and "
+    "memory_encoder with mask_from_prompts true; the result is a conditioning frame. On a frame that was tracked, "
+    "run memory_attention as when tracking, and give mask_decoder the frame's masks, clamped to plus or minus "
+    "previous_mask_clamp, as previous_masks; the result replaces the frame's (a conditioning frame only if "
+    "add_all_frames_to_correct_as_cond). Points are (x, y) in pixels of the input size: x / frame width * input width. "
+    "Labels: 1 positive, 0 negative, 2 and 3 the top-left and bottom-right corner of a box, ahead of other points; -1 "
+    "none.",
+    "multimask_output": "True if multimask_output_in_sam, the number of points (corners count; a frame without prompts "
+    "has 0) lies from multimask_min_pt_num to multimask_max_pt_num, and the frame is segmented without memory or "
+    "multimask_output_for_tracking holds.",
+    "mask_prompts": "A mask of 0 and 1 at the input size is itself the result: pred_masks are mask_prompt_scale * mask "
+    "+ mask_prompt_bias, scaled down to mask_size (triangle filter, antialiased); the score is +10 if any pixel is set "
+    "(scale + bias). Its object pointer comes from mask_decoder on `features` with the point (0, 0) labelled -1, "
+    "multimask_output false, and as previous_masks the mask convolved with mask_downsample_weight (stride 4) plus "
+    "mask_downsample_bias; it is no_object_pointer if no pixel is set.",
+    "memories": "Of the frames an object has a result for, a frame t looks at all its conditioning frames (at most "
+    "max_cond_frame_num, the closest in time; -1: all) with temporal_index num_maskmem - 1, then at those among the "
+    "last num_maskmem - 1 frames, the farthest first, with temporal_index distance - 1. When tracking backwards, the "
+    "last frames are t + 1, t + 2 and so on.",
+    "pointers": "object_pointers are those of the chosen conditioning frames that are not ahead of t, then of the last "
+    "max_object_pointers_in_encoder - 1 frames there are, the nearest first. There may be none.",
+    "storage": "Between frames an object's memory is rounded to memory_dtype.",
+    "masks": "Masks are logits at mask_size; above mask_threshold is the object. Scale them to the frame bilinearly "
+    "(pixel centres at half, no antialiasing), then threshold.",
+    "pixels": "Frames of videos: bicubic as Pillow does it, rounded to 8 bits; images: triangle filter, antialiased, "
+    "not rounded. To RGB, to [0, 1], minus image_mean, over image_std, channels first.",
+}
+
+
+class ExportError(ValueError):
+    """A folder of exported graphs is not what it should be; the message says what, and the way out."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The numbers of a model that a host needs, by the names of `EfficientTamConfig`; sizes are (height, width).
+
+    `feature_size` is that of the feature map, `mask_size` that of masks (four times it); `mask_downsample_*` and
+    `no_object_pointer` are learned (see `graphs.host_constants`).
+    """
+
+    image_size: list[int]
+    feature_size: list[int]
+    mask_size: list[int]
+    image_mean: list[float]
+    image_std: list[float]
+    mask_threshold: float
+    num_maskmem: int
+    max_cond_frame_num: int
+    max_object_pointers_in_encoder: int
+    multimask_output_in_sam: bool
+    multimask_min_pt_num: int
+    multimask_max_pt_num: int
+    multimask_output_for_tracking: bool
+    add_all_frames_to_correct_as_cond: bool
+    mask_prompt_scale: float
+    mask_prompt_bias: float
+    no_object_score: float
+    previous_mask_clamp: float
+    memory_dtype: str
+    mask_downsample_weight: list[list[float]]
+    mask_downsample_bias: float
+    no_object_pointer: list[float]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json`.
+
+    Attributes:
+        source: the model the graphs were made of, as its user named it.
+        package_version: of this package.
+        dtype: one of `DTYPES`: how weights are stored. Inputs and outputs are float32 in all.
+        opset: the ONNX operator set.
+        graphs: by name `file`, `sha256`, `bytes`, and the axes of `inputs` and `outputs`: a number, or the name of one
+            that may vary.
+        rules: see `Rules`.
+    """
+
+    source: str
+    package_version: str
+    dtype: str
+    opset: int
+    graphs: dict[str, dict[str, Any]]
+    rules: Rules
+
+    def write(self, folder: Path) -> None:
+        """Write the file, with `GUIDE` for whoever reads it."""
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self), "guide": GUIDE}
+        (folder / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Manifest:
+        """The manifest of an exported folder.
+
+        Raises:
+            FileNotFoundError: if there is none. ExportError: if it is not one, or of another version.
+        """
+        path = Path(folder) / MANIFEST_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no {MANIFEST_NAME} in '{folder}': give the folder that `efficienttam export` made."
+            )
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as error:
+            raise ExportError(f"'{path}' is damaged ({error}): export the model again.") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ExportError(f"'{path}' does not describe exported graphs: its format is not {FORMAT!r}.")
+        if content.get("format_version") != FORMAT_VERSION:
+            raise ExportError(
+                f"'{path}' is of format version {content.get('format_version')}, this package reads {FORMAT_VERSION}: "
+                "export the model again."
+            )
+        rules = content.get("rules", {})
+        missing = [f.name for f in fields(cls) if f.name not in content]
+        missing += [f"rules.{f.name}" for f in fields(Rules) if f.name not in rules]
+        if missing:
+            raise ExportError(f"'{path}' is not complete, {', '.join(missing)} missing: export the model again.")
+        values = {f.name: content[f.name] for f in fields(cls)}
+        return cls(**{**values, "rules": Rules(**{f.name: rules[f.name] for f in fields(Rules)})})
+
+    def graph_file(self, folder: str | Path, name: str) -> Path:
+        """The file of a graph, checked to be the one that was exported.
+
+        Raises:
+            FileNotFoundError: if it is not there. ExportError: if it is another, of another model say.
+        """
+        entry = self.graphs.get(name)
+        if entry is None:
+            raise ExportError(f"The manifest in '{folder}' names no graph {name!r}: export the model again.")
+        path = Path(folder) / entry["file"]
+        if not path.is_file():
+            raise FileNotFoundError(f"The graph '{path}' is missing: export the model again.")
+        if sha256(path) != entry["sha256"]:
+            raise ExportError(
+                f"'{path}' is not the graph that was exported with this manifest (its SHA-256 differs): it was "
+                "damaged, or belongs to another model. Export the model again."
+            )
+        return path
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()  # Python 3.10
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
