@@ -8,6 +8,7 @@ from reference import tiny_config
 from torch import Tensor, nn
 
 from efficienttam_hf import (
+    EfficientTamConfig,
     EfficientTamModel,
     EfficientTamTrackingOutput,
     EfficientTamVideoModel,
@@ -286,6 +287,15 @@ def test_inputs_need_not_be_square(size):
         second = model.track_step(features[1], remember(model, [first]))
     assert second.high_res_masks.shape == (2, 1, *size)
     assert second.pred_masks.shape == (2, 1, size[0] // 4, size[1] // 4)
+
+
+def test_a_checkpoint_is_loaded_at_another_input_size(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    model = EfficientTamVideoModel.from_pretrained(tmp_path, image_size=96).eval()
+    with torch.no_grad():
+        output = click(model, encode(model, torch.randn(1, 3, 96, 96))[0])
+    assert output.high_res_masks.shape == (2, 1, 96, 96)
+    assert EfficientTamConfig.from_pretrained(tmp_path).image_size == tiny_config().image_size
 
 
 def test_pixels_that_do_not_fit_are_refused_by_name():

@@ -536,6 +536,13 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
             )
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """As in Transformers. `image_size`, among `kwargs` or those of `from_pretrained`, is that of the parts too."""
+        if kwargs.get("image_size") is not None:
+            config_dict = {**config_dict, "image_size": kwargs.pop("image_size")}
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> EfficientTamConfig:
         """The configuration of a published variant, or of a small model of ours.
 
