@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import datasets
@@ -65,6 +66,7 @@ def files(tmp_path_factory) -> Path:
         write, _ = TREES[kind]
         write(root / folders.get(kind, kind))
     davis_tree(root / "DAVIS", frames=8)
+    shutil.copytree(root / "DAVIS" / "Annotations" / "480p", root / "predictions")
     (root / "DAVIS" / "ImageSets" / "2016").mkdir()
     (root / "DAVIS" / "ImageSets" / "2016" / "val.txt").write_text("cow\n")
     return root
