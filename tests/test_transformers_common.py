@@ -81,7 +81,7 @@ def model_config() -> EfficientTamConfig:
     """A whole model of under 200,000 parameters."""
     return EfficientTamConfig(
         image_size=64,
-        # Weights then deviate by about 0.02, for which the suites' tolerances are; ours are wider, and so are last bits.
+        # Weights then deviate by about 0.02, which the tolerances of the suites are for; wider ones amplify last bits.
         initializer_range=0.005,
         vision_config=vision_config().to_dict(),
         prompt_encoder_config={"hidden_size": 32, "mask_input_channels": 8},
