@@ -23,6 +23,7 @@ POOLING_SCOPES = ("spatial", "all")
 # The files that make a checkpoint folder usable with `trust_remote_code=True`, where this package is not installed.
 REMOTE_CODE_FILES = (
     "configuration_efficienttam.py",
+    "matrix_products.py",
     "modeling_efficienttam_layers.py",
     "modeling_efficienttam_decoder.py",
     "modeling_efficienttam.py",

@@ -25,6 +25,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_efficienttam import EfficientTamConfig, EfficientTamVisionConfig, RemoteCode
+from .matrix_products import EfficientTamLinear
 from .modeling_efficienttam_decoder import (
     EfficientTamAttention,
     EfficientTamMaskDecoder,
@@ -100,13 +101,29 @@ def partition_windows(features: Tensor, window_size: int, padding: Tensor) -> Te
     """
     batch_size, height, width, channels = features.shape
     pad_height, pad_width = -height % window_size, -width % window_size
-    if pad_width:
-        features = torch.cat([features, padding.expand(batch_size, height, pad_width, channels)], dim=2)
-    if pad_height:
-        features = torch.cat([features, padding.expand(batch_size, pad_height, width + pad_width, channels)], dim=1)
     rows, columns = (height + pad_height) // window_size, (width + pad_width) // window_size
-    windows = features.view(batch_size, rows, window_size, columns, window_size, channels)
-    return windows.permute(0, 1, 3, 2, 4, 5).reshape(-1, window_size, window_size, channels)
+    if torch.compiler.is_compiling():  # or exporting: as one expression, which both make good code of
+        padded = torch.cat([features, padding.expand(batch_size, height, pad_width, channels)], dim=2)
+        padded = torch.cat([padded, padding.expand(batch_size, pad_height, width + pad_width, channels)], dim=1)
+        windows = padded.view(batch_size, rows, window_size, columns, window_size, channels).transpose(2, 3)
+    else:  # every value is copied once
+        windows = features.new_empty(batch_size, rows, columns, window_size, window_size, channels)
+        windows[:, -1, :, window_size - pad_height :] = padding
+        windows[:, :, -1, :, window_size - pad_width :] = padding
+        padded = windows.transpose(2, 3)
+        for (whole_rows, part_rows), tokens_down in _whole_and_rest(height, window_size):
+            for (whole_columns, part_columns), tokens_across in _whole_and_rest(width, window_size):
+                part = features[:, tokens_down][:, :, tokens_across]
+                part = part.unflatten(2, (-1, part_columns)).unflatten(1, (-1, part_rows))
+                padded[:, whole_rows, :part_rows, whole_columns, :part_columns] = part
+    return windows.reshape(-1, window_size, window_size, channels)
+
+
+def _whole_and_rest(length: int, window_size: int) -> list[tuple[tuple[slice, int], slice]]:
+    """Where the tokens of an axis go: `((windows, tokens in each), tokens)` of whole windows, and of the last one."""
+    whole, rest = divmod(length, window_size)
+    parts = [((slice(0, whole), window_size), slice(0, length - rest))] if whole else []
+    return parts + ([((slice(whole, None), rest), slice(length - rest, None))] if rest else [])
 
 
 def merge_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
@@ -126,8 +143,8 @@ class EfficientTamVisionAttention(nn.Module):
         self.config = config
         self.window_size = window_size
         self.num_heads = config.num_attention_heads
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv = EfficientTamLinear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
+        self.proj = EfficientTamLinear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """(B, H, W, C) to the same, and attention weights where available."""

@@ -17,6 +17,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_efficienttam import EfficientTamMaskDecoderConfig, EfficientTamPromptEncoderConfig, size_pair
+from .matrix_products import EfficientTamLinear
 from .modeling_efficienttam_layers import EfficientTamFeedForward, EfficientTamLayerNorm2d, attend
 
 
@@ -148,10 +149,10 @@ class EfficientTamAttention(nn.Module):
         inner = config.hidden_size // rate
         self.config = config
         self.num_heads = config.num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, inner)
-        self.k_proj = nn.Linear(config.hidden_size, inner)
-        self.v_proj = nn.Linear(config.hidden_size, inner)
-        self.o_proj = nn.Linear(inner, config.hidden_size)
+        self.q_proj = EfficientTamLinear(config.hidden_size, inner)
+        self.k_proj = EfficientTamLinear(config.hidden_size, inner)
+        self.v_proj = EfficientTamLinear(config.hidden_size, inner)
+        self.o_proj = EfficientTamLinear(inner, config.hidden_size)
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attention_similarity: Tensor | None = None
@@ -290,10 +291,10 @@ class EfficientTamMaskDecoder(nn.Module):
         tokens = tokens.flatten(0, 1)
 
         # Each prompt of an image sees the same features: (B, C, H, W) -> (B * P, N, C).
-        image = (image_embeddings + dense_prompt_embeddings).flatten(2).transpose(1, 2)
+        image = (image_embeddings + dense_prompt_embeddings).flatten(2).transpose(1, 2).contiguous()
         if num_prompts > 1:
             image = image.repeat_interleave(num_prompts, dim=0)
-        positions = image_positional_embeddings.to(image.dtype).flatten(2).transpose(1, 2)
+        positions = image_positional_embeddings.to(image.dtype).flatten(2).transpose(1, 2).contiguous()
         if target_embedding is not None:
             target_embedding = target_embedding.reshape(-1, 1, width)
         tokens, image = self.transformer(tokens, image, positions, attention_similarity, target_embedding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .matrix_products import EfficientTamLinear, attend_by_rows, rows_are_faster
+
+
+def constant(function: Callable) -> Callable:
+    """Keep what a function of a resolution gives, for the next frame. Its results must not be changed in place."""
+
+    @functools.lru_cache(maxsize=16)
+    def kept(*args: Any) -> Tensor:
+        with torch.inference_mode(False):  # or it could not take part in training later
+            return function(*args)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Tensor:
+        return function(*args) if torch.compiler.is_compiling() else kept(*args)
+
+    return call
 
 
 def eager_attention_forward(
@@ -32,6 +50,11 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+def attends_by_rows(module: nn.Module, query: Tensor, key: Tensor) -> bool:
+    """Whether `attend` does what `sdpa` does by itself, because that is faster here."""
+    return module.config._attn_implementation == "sdpa" and not module.training and rows_are_faster(query, key)
+
+
 def attend(
     module: nn.Module,
     query: Tensor,
@@ -47,6 +70,7 @@ def attend(
         query, key, value: (B, heads, N, C).
         logit_bias: added to the scaled logits, broadcastable to (B, heads, queries, keys). Flash attention has no such
             bias and flex attention does not broadcast it: a call with one falls back to `sdpa`.
+        value: its width may differ where `attends_by_rows`.
 
     Returns:
         (B, queries, heads * C), and the weights where the implementation gives them.
@@ -54,6 +78,9 @@ def attend(
     implementation = module.config._attn_implementation
     if logit_bias is not None and implementation != "eager":
         implementation = "sdpa"
+    if attends_by_rows(module, query, key) and (logit_bias is None or logit_bias.numel() == key.shape[2]):
+        bias = None if logit_bias is None else logit_bias.flatten()
+        return attend_by_rows(query, key, value, query.shape[-1] ** -0.5, bias).flatten(2), None
     interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     output, weights = interface(
         module,
@@ -97,7 +124,7 @@ class EfficientTamFeedForward(nn.Module):
     ):
         super().__init__()
         sizes = [input_size] + [hidden_size] * (num_layers - 1) + [output_size]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(EfficientTamLinear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
         self.activation = ACT2FN[activation]
         self.sigmoid_output = sigmoid_output
 
@@ -108,6 +135,7 @@ class EfficientTamFeedForward(nn.Module):
         return torch.sigmoid(hidden_states) if self.sigmoid_output else hidden_states
 
 
+@constant
 def sine_position_encoding(size: tuple[int, int], channels: int, temperature: float, device: torch.device) -> Tensor:
     """The two-dimensional sine encoding of a feature map, positions normalised to (0, 2π]: (channels, H, W), float32.
 

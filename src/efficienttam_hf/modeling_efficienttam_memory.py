@@ -19,16 +19,27 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_efficienttam import EfficientTamMemoryAttentionConfig, EfficientTamMemoryEncoderConfig
-from .modeling_efficienttam_layers import EfficientTamLayerNorm2d, attend, sine_position_encoding
+from .matrix_products import EfficientTamLinear
+from .modeling_efficienttam_layers import (
+    EfficientTamLayerNorm2d,
+    attend,
+    attends_by_rows,
+    constant,
+    sine_position_encoding,
+)
 
+
+Size = tuple[int, int]
 
 # ------------------------------------------------------------------------------------------------ memory attention
 
 
-def rotary_table(size: tuple[int, int], channels: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the axial rotary encoding, (N, channels / 2) each, float32.
+@constant
+def rotary_table(size: tuple[int, int], channels: int, theta: float, device: torch.device) -> Tensor:
+    """The turns of the axial rotary encoding: (N, channels / 2) complex numbers of length 1, complex64.
 
-    The first half of the pairs of channels turns with the column, the second with the row.
+    The first half of the pairs of channels turns with the column, the second with the row. While compiling or
+    exporting, which do not know complex numbers everywhere, (N, channels / 2, 2): cosines and sines.
     """
     height, width = size
     exponents = torch.arange(0, channels, 4, device=device)[: channels // 4].float() / channels
@@ -38,17 +49,19 @@ def rotary_table(size: tuple[int, int], channels: int, theta: float, device: tor
     angles = torch.cat(
         [columns[None].expand(height, width, -1), rows[:, None].expand(height, width, -1)], dim=-1
     ).flatten(0, 1)
-    if torch.compiler.is_compiling():  # or exporting: neither knows complex numbers everywhere
-        return angles.cos(), angles.sin()
-    turns = torch.polar(torch.ones_like(angles), angles)  # `cos` and `sin` differ from it, and the published, by a bit
-    return turns.real, turns.imag
+    if torch.compiler.is_compiling():
+        return torch.stack([angles.cos(), angles.sin()], dim=-1)
+    return torch.polar(torch.ones_like(angles), angles)
 
 
-def rotate(tokens: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(tokens: Tensor, table: Tensor) -> Tensor:
     """Turn neighbouring pairs of channels by the table's angles, in float32: (..., N, C) to the same."""
-    cosines, sines = table
-    even, odd = tokens.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([even * cosines - odd * sines, even * sines + odd * cosines], dim=-1)
+    pairs = tokens.float().unflatten(-1, (-1, 2))
+    if table.is_complex():  # a fifth of the time
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * table)
+    else:
+        (even, odd), (cosines, sines) = pairs.unbind(-1), table.unbind(-1)
+        turned = torch.stack([even * cosines - odd * sines, even * sines + odd * cosines], dim=-1)
     return turned.flatten(-2).to(tokens.dtype)
 
 
@@ -61,9 +74,9 @@ def pool_squares(tokens: Tensor, size: tuple[int, int], pool_size: int) -> Tenso
 
 
 def pool_sequence(tokens: Tensor, pool_size: int) -> Tensor:
-    """Average (B, heads, T, C) tokens over runs of `pool_size`."""
-    pooled = F.avg_pool1d(tokens.flatten(0, 1).transpose(1, 2), pool_size, ceil_mode=True, count_include_pad=False)
-    return pooled.transpose(1, 2).unflatten(0, tokens.shape[:2])
+    """Average (..., T, C) tokens over runs of `pool_size`."""
+    pooled = F.avg_pool1d(tokens.flatten(0, -3).transpose(1, 2), pool_size, ceil_mode=True, count_include_pad=False)
+    return pooled.transpose(1, 2).unflatten(0, tokens.shape[:-2])
 
 
 def to_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Tensor:
@@ -91,16 +104,16 @@ class EfficientTamRoPEAttention(nn.Module):
         width, key_size = config.hidden_size, key_size or config.hidden_size
         self.config = config
         self.num_heads = config.num_attention_heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(key_size, width)
-        self.v_proj = nn.Linear(key_size, width)
-        self.o_proj = nn.Linear(width, width)
+        self.q_proj = EfficientTamLinear(width, width)
+        self.k_proj = EfficientTamLinear(key_size, width)
+        self.v_proj = EfficientTamLinear(key_size, width)
+        self.o_proj = EfficientTamLinear(width, width)
 
     def heads(self, tokens: Tensor) -> Tensor:
         """(B, N, C) to (B, heads, N, C / heads)."""
         return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def forward(self, tokens: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, tokens: Tensor, table: Tensor) -> Tensor:
         """(B, N, C) to the same."""
         query = rotate(self.heads(self.q_proj(tokens)), table)
         key = rotate(self.heads(self.k_proj(tokens)), table)
@@ -116,6 +129,9 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
     memories are smooth, so averages over small squares can stand for their tokens: `config.cross_attention` says
     whether and how. An average of n tokens counts for n of them when log n is added to its logit; `pooled_key_shift`
     adds that constant to the key instead. A single memory is not pooled.
+
+    Memories have fewer channels than the frame. Since weights sum to 1, the projection of an average of values is the
+    average of their projections: `attend` may average memories as they are, and what comes out is projected.
     """
 
     def __init__(self, config: EfficientTamMemoryAttentionConfig):
@@ -123,68 +139,57 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         self.bias = 2 * math.log(config.pool_size)
 
     def forward(
-        self,
-        tokens: Tensor,
-        memory: Tensor,
-        memory_positions: Tensor,
-        pointer_tokens: Tensor,
-        table: tuple[Tensor, Tensor],
-        size: tuple[int, int],
+        self, tokens: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
         """
         Args:
-            tokens: (B, N, C), the frame.
+            tokens: (B, N, C), the frame, or (1, N, C) as long as all objects see the same.
             memory: (B, M, N, c), memory_positions: the same shape, added to keys only.
-            pointer_tokens: (B, T, c), object pointers cut into memory-sized tokens.
+            pointers: (B, T, c), object pointers cut into memory-sized tokens.
             table: of `rotary_table` for `size`, the feature map's (H, W).
 
         Returns:
             (B, N, C).
         """
         config = self.config
-        num_tokens = memory.shape[1] * memory.shape[2]
-        query = rotate(self.heads(self.q_proj(tokens)), table)
+        batch_size, num_memories, num_tokens = memory.shape[:3]
+        query = rotate(self.heads(self.q_proj(tokens)), table).expand(batch_size, -1, -1, -1)
         # Projected together, then taken apart: memories (B, heads, M, N, C / heads), pointers (B, heads, T, C / heads).
-        key = self.heads(self.k_proj(torch.cat([(memory + memory_positions).flatten(1, 2), pointer_tokens], dim=1)))
-        value = self.heads(self.v_proj(torch.cat([memory.flatten(1, 2), pointer_tokens], dim=1)))
-        pointer_key, pointer_value = key[:, :, num_tokens:], value[:, :, num_tokens:]
-        key = rotate(key[:, :, :num_tokens].unflatten(2, memory.shape[1:3]), table)
-        value = value[:, :, :num_tokens].unflatten(2, memory.shape[1:3])
+        key = self.heads(self.k_proj(torch.cat([(memory + memory_positions).flatten(1, 2), pointers], dim=1)))
+        pointer_key = key[:, :, num_memories * num_tokens :]
+        key = rotate(key[:, :, : num_memories * num_tokens].unflatten(2, (num_memories, num_tokens)), table)
         if config.cross_attention == "windowed":
-            return self._windowed(query, key, value, pointer_key, pointer_value, size)
+            return self._windowed(query, key, memory, pointer_key, pointers, size)
 
         logit_bias = None
-        if config.cross_attention != "full" and memory.shape[1] > 1:
-            key, value = (pool_squares(x, size, config.pool_size) for x in (key, value))
+        if config.cross_attention != "full" and num_memories > 1:
+            key, memory = (pool_squares(x, size, config.pool_size) for x in (key, memory))
             num_pooled = key.shape[2] * key.shape[3]
-            if config.pooling_scope == "all" and pointer_key.shape[2]:
-                pointer_key, pointer_value = (
-                    pool_sequence(x, config.pool_size**2) for x in (pointer_key, pointer_value)
-                )
-                num_pooled += pointer_key.shape[2]
+            if config.pooling_scope == "all" and pointers.shape[1]:
+                pointer_key, pointers = (pool_sequence(x, config.pool_size**2) for x in (pointer_key, pointers))
+                num_pooled += pointers.shape[1]
             if config.cross_attention == "pooled_logit_bias":
-                num_keys = key.shape[2] * key.shape[3] + pointer_key.shape[2]
-                logit_bias = query.new_zeros(1, 1, 1, num_keys)
+                logit_bias = query.new_zeros(1, 1, 1, key.shape[2] * key.shape[3] + pointers.shape[1])
                 logit_bias[..., :num_pooled] = self.bias
             else:
                 key = key + self.bias
                 if config.pooling_scope == "all":
                     pointer_key = pointer_key + self.bias
         key = torch.cat([key.flatten(2, 3), pointer_key], dim=2)
-        value = torch.cat([value.flatten(2, 3), pointer_value], dim=2)
-        output, _ = attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)
+        value = torch.cat([memory.flatten(1, 2), pointers], dim=1)
+        if self.num_heads == 1 and attends_by_rows(self, query, key):
+            output = self.v_proj(attend(self, query, key, value.unsqueeze(1), logit_bias)[0])
+        else:
+            value = self.heads(self.v_proj(value))
+            output, _ = attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)
         return self.o_proj(output)
 
     def _windowed(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        pointer_key: Tensor,
-        pointer_value: Tensor,
-        size: tuple[int, int],
+        self, query: Tensor, key: Tensor, memory: Tensor, pointer_key: Tensor, pointers: Tensor, size: Size
     ) -> Tensor:
         """Each window of the frame attends to the same window of every memory, and to all pointers."""
+        value = self.heads(self.v_proj(memory.flatten(1, 2))).unflatten(2, memory.shape[1:3])
+        pointer_value = self.heads(self.v_proj(pointers))
         window_size = self.config.window_size
         query = to_windows(query, size, window_size)  # (B, windows, heads, w², C / heads)
         batch_size, windows = query.shape[:2]
@@ -207,28 +212,22 @@ class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
         width, eps = config.hidden_size, config.layer_norm_eps
         self.self_attn = EfficientTamRoPEAttention(config)
         self.cross_attn_image = EfficientTamMemoryCrossAttention(config)
-        self.linear1 = nn.Linear(width, config.feed_forward_hidden_size)
-        self.linear2 = nn.Linear(config.feed_forward_hidden_size, width)
+        self.linear1 = EfficientTamLinear(width, config.feed_forward_hidden_size)
+        self.linear2 = EfficientTamLinear(config.feed_forward_hidden_size, width)
         self.layer_norm1 = nn.LayerNorm(width, eps=eps)
         self.layer_norm2 = nn.LayerNorm(width, eps=eps)
         self.layer_norm3 = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(config.dropout)
         self.activation = ACT2FN[config.feed_forward_hidden_act]
+        if isinstance(self.activation, nn.ReLU):
+            self.activation.inplace = True  # the hidden layer is the largest tensor here
 
     def forward(
-        self,
-        tokens: Tensor,
-        memory: Tensor,
-        memory_positions: Tensor,
-        pointer_tokens: Tensor,
-        table: tuple[Tensor, Tensor],
-        size: tuple[int, int],
+        self, tokens: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
-        """(B, N, C) to the same; arguments as `EfficientTamMemoryCrossAttention`."""
+        """(B or 1, N, C) to (B, N, C); arguments as `EfficientTamMemoryCrossAttention`."""
         tokens = tokens + self.dropout(self.self_attn(self.layer_norm1(tokens), table))
-        attended = self.cross_attn_image(
-            self.layer_norm2(tokens), memory, memory_positions, pointer_tokens, table, size
-        )
+        attended = self.cross_attn_image(self.layer_norm2(tokens), memory, memory_positions, pointers, table, size)
         tokens = tokens + self.dropout(attended)
         hidden = self.dropout(self.activation(self.linear1(self.layer_norm3(tokens))))
         return tokens + self.dropout(self.linear2(hidden))
@@ -246,7 +245,8 @@ class EfficientTamMemoryAttention(nn.Module):
     def forward(self, features: Tensor, memory: Tensor, temporal_encoding: Tensor, object_pointers: Tensor) -> Tensor:
         """
         Args:
-            features: (B, C, H, W), the frame.
+            features: (B, C, H, W), the frame; or (1, C, H, W): all objects see the same until they look at their
+                memories, so that the first self-attention is computed once.
             memory: (B, M, N, c), spatial memories.
             temporal_encoding: (B, M, 1, c), when each of them was.
             object_pointers: (B, K, C).
@@ -257,17 +257,17 @@ class EfficientTamMemoryAttention(nn.Module):
         config, size = self.config, features.shape[-2:]
         positions = sine_position_encoding(size, features.shape[1], config.position_temperature, features.device)
         tokens = features + config.input_position_scale * positions.to(features.dtype)
-        tokens = tokens.flatten(2).transpose(1, 2)
+        tokens = tokens.flatten(2).transpose(1, 2).contiguous()
 
         places = sine_position_encoding(size, memory.shape[-1], config.position_temperature, features.device)
         places = places.flatten(1).t().to(memory.dtype)
         memory_positions = places + temporal_encoding
         # A pointer of C channels enters as C / c tokens of a memory's width.
-        pointer_tokens = object_pointers.unflatten(-1, (-1, config.memory_size)).flatten(1, 2)
+        pointers = object_pointers.unflatten(-1, (-1, config.memory_size)).flatten(1, 2)
 
         table = rotary_table(size, config.hidden_size // config.num_attention_heads, config.rope_theta, features.device)
         for layer in self.layers:
-            tokens = layer(tokens, memory, memory_positions, pointer_tokens, table, size)
+            tokens = layer(tokens, memory, memory_positions, pointers, table, size)
         return self.layer_norm(tokens).transpose(1, 2).unflatten(2, size)
 
 
@@ -306,8 +306,8 @@ class EfficientTamMemoryFuserBlock(GradientCheckpointingLayer):
             width, width, config.fuser_kernel_size, padding=config.fuser_padding, groups=width
         )
         self.layer_norm = EfficientTamLayerNorm2d(width, eps=config.layer_norm_eps)
-        self.pointwise_conv1 = nn.Linear(width, config.fuser_intermediate_size)
-        self.pointwise_conv2 = nn.Linear(config.fuser_intermediate_size, width)
+        self.pointwise_conv1 = EfficientTamLinear(width, config.fuser_intermediate_size)
+        self.pointwise_conv2 = EfficientTamLinear(config.fuser_intermediate_size, width)
         self.activation = ACT2FN[config.fuser_hidden_act]
         self.initial_scale = config.fuser_layer_scale_init_value
         self.scale = nn.Parameter(self.initial_scale * torch.ones(width))

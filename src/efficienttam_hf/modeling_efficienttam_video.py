@@ -161,12 +161,11 @@ class EfficientTamVideoModel(EfficientTamModel):
                 hand because the frame is run again with another prompt.
         """
         batch_size = self._batch_size(memory_bank, input_points, input_masks, features)
-        features = features.expand(batch_size, -1, -1, -1)
         if input_masks is not None:
-            output = self._use_mask_as_output(features, input_masks)
+            output = self._use_mask_as_output(features.expand(batch_size, -1, -1, -1), input_masks)
         else:
             if conditioned_features is None and memory_bank is None:
-                conditioned_features = self.add_no_memory(features)
+                conditioned_features = self.add_no_memory(features).expand(batch_size, -1, -1, -1)
             elif conditioned_features is None:
                 conditioned_features = self.condition_on_memory(features, memory_bank)
             if multimask_output is None:
@@ -177,7 +176,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         return output
 
     def condition_on_memory(self, features: Tensor, memory_bank: MemoryBank) -> Tensor:
-        """(B, C, H, W) features of a frame, after memory attention over the bank."""
+        """(B or 1, C, H, W) features of a frame to (B, C, H, W), after memory attention over the bank."""
         temporal = self.memory_temporal_positional_encoding.flatten(1)[memory_bank.temporal_index].unsqueeze(2)
         pointers = memory_bank.object_pointers
         if not self.config.use_object_pointers:
@@ -188,7 +187,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         """The spatial memory of a frame: (B, N, c).
 
         Args:
-            features: (B, C, H, W), before memory attention.
+            features: (B or 1, C, H, W), before memory attention.
             masks: (B, 1, height, width) logits at the model's input size.
             mask_from_prompts: as in `track_step`.
         """
