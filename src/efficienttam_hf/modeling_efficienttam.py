@@ -132,7 +132,8 @@ def merge_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
     window_size, channels = windows.shape[1], windows.shape[-1]
     rows, columns = -(-height // window_size), -(-width // window_size)
     features = windows.view(-1, rows, columns, window_size, window_size, channels).permute(0, 1, 3, 2, 4, 5)
-    return features.reshape(-1, rows * window_size, columns * window_size, channels)[:, :height, :width]
+    features = features.reshape(-1, rows * window_size, columns * window_size, channels)[:, :height, :width]
+    return features.contiguous()  # or a linear layer in bfloat16 multiplies row by row
 
 
 class EfficientTamVisionAttention(nn.Module):
@@ -234,6 +235,8 @@ class EfficientTamPatchEmbeddings(nn.Module):
                 "processor to prepare images."
             )
         tokens = self.projection(pixel_values.to(self.projection.weight.dtype)).permute(0, 2, 3, 1)
+        # In this order in memory too: all blocks inherit it, and would reorder it for each normalisation.
+        tokens = tokens.contiguous()
         return tokens + self.positions((tokens.shape[1], tokens.shape[2]))
 
 

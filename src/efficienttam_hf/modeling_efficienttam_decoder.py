@@ -198,13 +198,14 @@ class EfficientTamTwoWayAttentionBlock(GradientCheckpointingLayer):
             tokens = tokens + self.self_attn(query, query, tokens)[0]
         tokens = self.layer_norm1(tokens)
 
+        placed_image = image + image_positions
         attended, _ = self.cross_attn_token_to_image(
-            tokens + token_positions, image + image_positions, image, attention_similarity
+            tokens + token_positions, placed_image, image, attention_similarity
         )
         tokens = self.layer_norm2(tokens + attended)
         tokens = self.layer_norm3(tokens + self.mlp(tokens))
 
-        attended, _ = self.cross_attn_image_to_token(image + image_positions, tokens + token_positions, tokens)
+        attended, _ = self.cross_attn_image_to_token(placed_image, tokens + token_positions, tokens)
         return tokens, self.layer_norm4(image + attended)
 
 
