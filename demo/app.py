@@ -9,7 +9,7 @@
     engine.py                                    running the model; ZeroGPU
     api.py                                       the endpoint for programs
     common_ui.py, click_image.py                 what the tabs share
-    style.css, keys.html                         looks; keyboard
+    style.css, page.html                         looks; keyboard and mouse
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def build(settings: Settings) -> gr.Blocks:
 
     seconds = 60 * settings.idle_minutes
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(seconds // 6, seconds)) as demo:
-        gr.Markdown(f"# {TITLE}")
-        with gr.Tabs():
+        gr.Markdown(f"# {TITLE}", elem_id="title")
+        with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Video", id="video"):
                 VideoTab(visitors, settings, videos, images)
             with gr.Tab("Image", id="image"):
@@ -63,7 +64,7 @@ def build(settings: Settings) -> gr.Blocks:
             visitors.leave(request.session_hash)
 
         demo.unload(leave)
-    demo.visitors = visitors
+    demo.folder = root
     demo.queue(default_concurrency_limit=8, max_size=64)
     return demo
 
@@ -71,10 +72,17 @@ def build(settings: Settings) -> gr.Blocks:
 def launch(settings: Settings, **options) -> gr.Blocks:
     """Build and serve; `options` are those of `gr.Blocks.launch`."""
     demo = build(settings)
+
+    def end(*_) -> None:
+        """Tidy up and go at once: Gradio would wait for pages that are open."""
+        shutil.rmtree(demo.folder, ignore_errors=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     demo.launch(
         css_paths=HERE / "style.css",
         css=object_colours(settings.max_objects),
-        head_paths=HERE / "keys.html",
+        head_paths=HERE / "page.html",
         theme=gr.themes.Soft(),
         max_file_size=f"{settings.max_upload_mb}mb",
         footer_links=["api", "gradio", "settings"],

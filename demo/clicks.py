@@ -9,7 +9,7 @@ from uploads import UserError
 from efficienttam_hf.cli.prompts import ObjectPrompts
 
 
-POSITIVE, NEGATIVE, BOX = "+ on the object", "− not the object", "box: two corners"
+POSITIVE, NEGATIVE, BOX = "+ object", "− not object", "box"
 KINDS = (POSITIVE, NEGATIVE, BOX)
 
 Point = tuple[float, float]

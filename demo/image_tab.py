@@ -9,8 +9,7 @@ from typing import Any
 
 import gradio as gr
 from click_image import click_image
-from clicks import KINDS, POSITIVE
-from common_ui import PAGE_EVENT, example_gallery, friendly, object_choice, refuse
+from common_ui import PAGE_EVENT, example_gallery, friendly, object_choice, object_controls, refuse
 from image_work import ImageWork
 from settings import Settings
 from uploads import UserError
@@ -43,23 +42,12 @@ class ImageTab:
                 height=160,
                 elem_id="image-upload",
             )
-            self.gallery = example_gallery(self.examples, height=160, elem_id="image-examples")
-        with gr.Row():
+            self.gallery = example_gallery(self.examples, elem_id="image-examples")
+        with gr.Row(visible=False) as self.workspace:
             with gr.Column(scale=3, min_width=320):
                 self.canvas = click_image(label="Click to mark objects", elem_id="image-canvas", elem_classes="canvas")
             with gr.Column(scale=2, min_width=300):
-                self.kind = gr.Radio(KINDS, value=POSITIVE, label="A click says", elem_id="image-kind")
-                self.objects = gr.Radio(
-                    [("Object 1", "1")],
-                    value="1",
-                    label="Which object",
-                    elem_classes="objects",
-                    elem_id="image-objects",
-                )
-                with gr.Row(elem_classes="buttons"):
-                    self.next_object = gr.Button("Next object (n)", elem_classes="key-n", elem_id="image-next")
-                    self.undo = gr.Button("Undo (u)", elem_classes="key-u", elem_id="image-undo")
-                    self.remove = gr.Button("Remove object", elem_id="image-remove")
+                self.controls = object_controls("image")
                 with gr.Column(visible=False, elem_id="image-proposals") as self.proposals:
                     self.scores = gr.Markdown()
                     with gr.Row():
@@ -74,23 +62,24 @@ class ImageTab:
                     ]
                 self.everything = gr.Button("Everything", variant="primary", elem_id="image-everything")
                 self.least_iou = gr.Slider(
-                    0, 1, 0.3, step=0.05, label="Everything: least predicted IoU", elem_id="image-least-iou"
+                    0, 1, 0.3, step=0.05, label="Everything: least predicted IoU", buttons=[], elem_id="image-least-iou"
                 )
 
     def _wire(self) -> None:
-        shown = [self.canvas, self.objects, self.proposals, self.scores, *self.choices, self.results, *self.files]
-        loaded = [self.source, self.upload, *shown]
+        controls = self.controls
+        shown = [self.canvas, controls.objects, self.proposals, self.scores, *self.choices, self.results, *self.files]
+        loaded = [self.source, self.upload, self.workspace, *shown]
         quiet = {**PAGE_EVENT, "show_progress": "hidden"}
         model = {**PAGE_EVENT, "concurrency_id": "click", "concurrency_limit": self.settings.clicks_at_once}
         tracking = {**PAGE_EVENT, "concurrency_id": "track", "concurrency_limit": self.settings.tracking_at_once}
         self.upload.upload(self.on_upload, self.upload, loaded, **quiet)
         self.gallery.select(self.on_example, None, loaded, **quiet)
-        inputs = [self.kind, self.objects]
+        inputs = [controls.kind, controls.objects]
         self.canvas.select(self.on_click, inputs, shown, show_progress="hidden", trigger_mode="multiple", **model)
-        self.objects.input(self.on_object, self.objects, shown, **quiet)
-        self.next_object.click(self.on_next, None, shown, **quiet)
-        self.undo.click(self.on_undo, None, shown, show_progress="hidden", **model)
-        self.remove.click(self.on_remove, None, shown, **quiet)
+        controls.objects.input(self.on_object, controls.objects, shown, **quiet)
+        controls.next_object.click(self.on_next, None, shown, **quiet)
+        controls.undo.click(self.on_undo, None, shown, show_progress="hidden", **model)
+        controls.remove.click(self.on_remove, None, shown, **quiet)
         for number, choice in enumerate(self.choices):
             choice.select(self._chooser(number), None, shown, **quiet)
         self.everything.click(self.on_everything, self.least_iou, shown, show_progress_on=self.canvas, **tracking)
@@ -102,7 +91,7 @@ class ImageTab:
 
     def on_upload(self, path: str | None, request: gr.Request):
         """An image was uploaded."""
-        return self._load(Path(path), request) if path else [gr.skip()] * (2 + SHOWN)
+        return self._load(Path(path), request) if path else [gr.skip()] * (3 + SHOWN)
 
     def on_example(self, event: gr.SelectData, request: gr.Request):
         """A picture of the examples was clicked."""
@@ -117,8 +106,8 @@ class ImageTab:
             work.load(path)
         except UserError as error:
             refuse(error)
-            return [gr.skip(), None, *[gr.skip()] * SHOWN]  # ready for another file
-        return [gr.update(open=False, label="Choose another image"), None, *self._shown(work)]
+            return [gr.skip(), None, gr.skip(), *[gr.skip()] * SHOWN]  # ready for another file
+        return [gr.update(open=False, label="Choose another image"), None, gr.update(visible=True), *self._shown(work)]
 
     def on_click(self, event: gr.SelectData, kind: str, object_id: str, request: gr.Request):
         """The picture was clicked."""

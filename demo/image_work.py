@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class ImageWork:
         self.settings = settings
         self.image: np.ndarray | None = None
         self._name = ""
+        self._lock = threading.Lock()  # of clicks, which may be as fast as the two that draw a box
         self._reset()
 
     def _reset(self) -> None:
@@ -101,11 +103,13 @@ class ImageWork:
             UserError: if the click says nothing.
         """
         image = self._check_loaded()
-        self._all = []
-        known = self._objects.get(self.current)
-        prompts, self.corner = with_click(known.prompts[-1] if known else ObjectPrompts(), kind, point, self.corner)
-        if self.corner is None:
-            self._propose(image, [*(known.prompts if known else []), prompts])
+        with self._lock:
+            self._all = []
+            known = self._objects.get(self.current)
+            before = known.prompts if known else []
+            prompts, self.corner = with_click(before[-1] if before else ObjectPrompts(), kind, point, self.corner)
+            if self.corner is None:
+                self._propose(image, [*before, prompts])
 
     def _propose(self, image: np.ndarray, prompts: list[ObjectPrompts]) -> None:
         self._objects[self.current] = _ImageObject(prompts, engine.propose_masks(image, self.current, prompts[-1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import numpy as np
 from click_image import click_image
-from common_ui import PAGE_EVENT, friendly
+from common_ui import PAGE_EVENT, camera, friendly
 from settings import Settings
 from visitors import Visitors
 
@@ -27,7 +27,7 @@ class LiveTab:
                 sources=["webcam"],
                 streaming=True,
                 type="numpy",
-                webcam_options=gr.WebcamOptions(mirror=False),
+                webcam_options=camera(640),
                 label="Camera",
                 height=320,
                 elem_id="live-camera",

@@ -7,6 +7,7 @@ hard link to it, and whoever lets go of the last one deletes Gradio's copy.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from settings import Settings
@@ -47,8 +48,8 @@ class Upload:
     def delete(self) -> None:
         """Delete the file, unless another visitor has it too."""
         self.path.unlink(missing_ok=True)
-        try:
+        with suppress(FileNotFoundError):
             if self._cached.stat().st_nlink == 1:
                 self._cached.unlink()
-        except FileNotFoundError:
-            pass
+        with suppress(OSError):  # of Gradio's, for this file alone; it stays while there is something in it
+            self._cached.parent.rmdir()

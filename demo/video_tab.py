@@ -10,8 +10,7 @@ from typing import Any
 
 import gradio as gr
 from click_image import click_image
-from clicks import KINDS, POSITIVE
-from common_ui import PAGE_EVENT, example_gallery, friendly, object_choice, refuse
+from common_ui import PAGE_EVENT, camera, example_gallery, friendly, object_choice, object_controls, refuse
 from settings import Settings
 from uploads import UserError
 from video_work import VideoWork
@@ -21,11 +20,14 @@ from efficienttam_hf.visualization import object_color
 
 
 DIRECTIONS = ("forward", "backward", "both")
+# The last ones are videos that not every system calls so.
+FILE_TYPES = ["video", ".gif", ".mkv", ".3gp", ".ts", ".mts", ".m2ts"]
+LOADED = 9  # components that a new video changes
 SECONDS_BETWEEN_PICTURES = 0.2
 
 HOW_TO = (
     "**1** choose a video · **2** click on what you want to track · **3** press *Track*. "
-    "Where it goes wrong, move the slider there, click to correct, and re-track from that frame."
+    "Where it goes wrong, move the slider there, click to correct, and re-track from there."
 )
 
 
@@ -50,43 +52,30 @@ class VideoTab:
         settings = self.settings
         gr.Markdown(HOW_TO)
         with gr.Accordion("Choose a video", open=True, elem_id="video-source") as self.source, gr.Row():
-            # Not turned, not muted, no other format: Gradio would run FFmpeg on the upload for each of these.
-            self.upload = gr.Video(
-                sources=["upload", "webcam"],
-                webcam_options=gr.WebcamOptions(mirror=False),
-                include_audio=True,
-                label=f"Upload or record: up to {settings.max_upload_mb} MB, {settings.max_frames} frames are used",
-                height=260,
-                elem_id="video-upload",
-            )
-            self.gallery = example_gallery(example_pictures, height=200, elem_id="video-examples")
-        with gr.Row():
-            with gr.Column(scale=3, min_width=320):
-                self.canvas = click_image(label="Click to mark objects", elem_id="video-canvas", elem_classes="canvas")
-                self.frame = gr.Slider(0, 1, 0, step=1, label="Frame", interactive=True, elem_id="video-frame")
-                self.status = gr.HTML(_status("Choose a video to begin."), elem_id="video-status")
-            with gr.Column(scale=2, min_width=300):
-                self.kind = gr.Radio(KINDS, value=POSITIVE, label="A click says", elem_id="video-kind")
-                self.objects = gr.Radio(
-                    [("Object 1", "1")],
-                    value="1",
-                    label="Which object",
-                    elem_classes="objects",
-                    elem_id="video-objects",
-                )
-                with gr.Row(elem_classes="buttons"):
-                    self.next_object = gr.Button("Next object (n)", elem_classes="key-n", elem_id="video-next")
-                    self.undo = gr.Button("Undo (u)", elem_classes="key-u", elem_id="video-undo")
-                    self.remove = gr.Button("Remove object", elem_id="video-remove")
-                self.direction = gr.Radio(
-                    DIRECTIONS, value="forward", label="Track which way from the clicks", elem_id="video-direction"
-                )
-                with gr.Row(elem_classes="buttons"):
-                    self.track = gr.Button("Track", variant="primary", elem_id="video-track")
-                    self.retrack = gr.Button("Re-track from this frame", elem_id="video-retrack")
-                    self.cancel = gr.Button("Cancel", variant="stop", elem_id="video-cancel")
-                with gr.Accordion("Settings", open=False, elem_id="video-settings"):
-                    gr.Markdown(f"Model: `{settings.model}`. The first two count from the next video on.")
+            with gr.Column(), gr.Tabs():
+                with gr.Tab("Upload"):
+                    self.upload = gr.File(
+                        label=f"Up to {settings.max_upload_mb} MB; {settings.max_frames} frames are used",
+                        file_types=FILE_TYPES,
+                        height=160,
+                        elem_id="video-upload",
+                    )
+                with gr.Tab("Record"):
+                    # Not turned, not muted, no other format: Gradio would run FFmpeg for each of these.
+                    self.recorder = gr.Video(
+                        sources=["webcam"],
+                        webcam_options=camera(1280),
+                        include_audio=True,
+                        show_label=False,
+                        height=260,
+                        elem_id="video-recorder",
+                    )
+            with gr.Column():
+                self.gallery = example_gallery(example_pictures, elem_id="video-examples")
+                with (
+                    gr.Accordion(f"Settings · model: {settings.model}", open=False, elem_id="video-settings"),
+                    gr.Row(),
+                ):
                     self.side = gr.Dropdown(
                         list(settings.result_sides),
                         value=settings.result_sides[0],
@@ -101,7 +90,23 @@ class VideoTab:
                         info="Covers a longer video in the same time",
                         elem_id="video-stride",
                     )
-                    self.opacity = gr.Slider(0.1, 0.9, 0.5, step=0.1, label="Opacity of masks")
+        with gr.Row(visible=False) as self.workspace:
+            with gr.Column(scale=3, min_width=320):
+                self.canvas = click_image(label="Click to mark objects", elem_id="video-canvas", elem_classes="canvas")
+                self.frame = gr.Slider(
+                    0, 1, 0, step=1, label="Frame", interactive=True, buttons=[], elem_id="video-frame"
+                )
+                self.status = gr.HTML(elem_id="video-status")
+            with gr.Column(scale=2, min_width=300):
+                self.controls = object_controls("video")
+                self.direction = gr.Radio(
+                    DIRECTIONS, value="forward", label="Track which way from the clicks", elem_id="video-direction"
+                )
+                with gr.Row(elem_classes="buttons"):
+                    self.track = gr.Button("Track", variant="primary", elem_id="video-track")
+                    self.retrack = gr.Button("Re-track from here", elem_id="video-retrack")
+                    self.cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="video-cancel")
+                self.opacity = gr.Slider(0.1, 0.9, 0.5, step=0.1, label="Opacity of masks", buttons=[])
         with gr.Column(visible=False, elem_id="video-results") as self.results:
             with gr.Row(elem_classes="buttons"):
                 self.overlay_file = gr.DownloadButton("Overlay video (MP4)", elem_id="download-overlay")
@@ -109,46 +114,60 @@ class VideoTab:
                 self.json_file = gr.DownloadButton("Masks (COCO JSON)", elem_id="download-json")
             with gr.Row():
                 self.player = gr.Video(
-                    label="Result", interactive=False, height=340, elem_id="video-player", buttons=[]
+                    label="Result", interactive=False, min_width=320, elem_id="video-player", buttons=[]
                 )
                 self.plot = gr.LinePlot(
                     x="frame",
                     y="score",
                     color="object",
                     color_map={str(i): _css_colour(i) for i in range(1, settings.max_objects + 1)},
-                    y_lim=[0, 1],
-                    height=340,
-                    label="Is the object in the frame? (probability)",
+                    y_lim=[0, 1.05],
+                    y_title="probability that the object is in the frame",
+                    height=360,
+                    min_width=320,
+                    show_label=False,  # Gradio leaves no room for it
                     elem_id="video-plot",
                 )
 
     def _wire(self) -> None:
-        loaded = [self.source, self.upload, self.canvas, self.frame, self.objects, self.status, self.results]
-        edited = [self.canvas, self.objects, self.status, self.results]
+        controls = self.controls
+        edited = [self.canvas, controls.objects, self.status, self.results]
+        loaded = [self.source, self.upload, self.recorder, self.workspace, self.frame, *edited]
         tracked = [self.canvas, self.frame, self.status, self.results]
         files = [self.overlay_file, self.masks_file, self.json_file, self.player, self.plot]
-        chosen = {"inputs": [self.upload, self.side, self.stride], "outputs": loaded}
+        chosen = [self.side, self.stride]
         quiet = {**PAGE_EVENT, "show_progress": "hidden"}
         model = {**quiet, "concurrency_id": "click", "concurrency_limit": self.settings.clicks_at_once}
-        tracking = {**quiet, "concurrency_id": "track", "concurrency_limit": self.settings.tracking_at_once}
-        showing = {**PAGE_EVENT, "show_progress_on": self.status, "show_progress": "minimal"}
+        tracking = {**PAGE_EVENT, "concurrency_id": "track", "concurrency_limit": self.settings.tracking_at_once}
 
-        self.upload.upload(self.on_upload, **chosen, **showing)
-        self.upload.stop_recording(self.on_upload, **chosen, **showing)
-        self.gallery.select(self.on_example, [self.side, self.stride], loaded, **showing)
+        self.upload.upload(self.on_upload, [self.upload, *chosen], loaded, show_progress_on=self.upload, **PAGE_EVENT)
+        recorded = self.recorder.stop_recording
+        recorded(self.on_upload, [self.recorder, *chosen], loaded, show_progress_on=self.recorder, **PAGE_EVENT)
+        self.gallery.select(self.on_example, chosen, loaded, **quiet)
         self.frame.input(self.on_frame, [self.frame, self.opacity], self.canvas, trigger_mode="always_last", **quiet)
         self.opacity.input(self.on_frame, [self.frame, self.opacity], self.canvas, trigger_mode="always_last", **quiet)
         self.canvas.select(
-            self.on_click, [self.frame, self.kind, self.objects, self.opacity], edited, trigger_mode="multiple", **model
+            self.on_click,
+            [self.frame, controls.kind, controls.objects, self.opacity],
+            edited,
+            trigger_mode="multiple",
+            **model,
         )
-        self.objects.input(self.on_object, self.objects, None, **quiet)
-        self.next_object.click(self.on_next, None, self.objects, **quiet)
-        self.undo.click(self.on_undo, [self.frame, self.opacity], [self.frame, *edited], **quiet)
-        self.remove.click(self.on_remove, [self.frame, self.opacity], edited, **quiet)
-        inputs = [self.frame, self.direction, self.opacity]
-        for button, callback in ((self.track, self.on_track), (self.retrack, self.on_retrack)):
-            button.click(callback, inputs, [*tracked, *files], **{**tracking, **showing})
-        self.cancel.click(self.on_cancel, None, None, queue=False, **quiet)
+        controls.objects.input(self.on_object, controls.objects, None, **quiet)
+        controls.next_object.click(self.on_next, None, controls.objects, **quiet)
+        controls.undo.click(self.on_undo, [self.frame, self.opacity], [self.frame, *edited], **quiet)
+        controls.remove.click(self.on_remove, [self.frame, self.opacity], edited, **quiet)
+
+        # Tracking waits in the queue; what comes before and after does not, nor does Cancel.
+        buttons = [self.track, self.retrack, self.cancel]
+        at_once = {**quiet, "queue": False}
+        waiting = {"show_progress_on": self.status, "show_progress": "minimal"}
+        for button, again in ((self.track, False), (self.retrack, True)):
+            inputs = [gr.State(again), self.frame, self.direction, self.opacity]
+            begun = button.click(self.on_begin, inputs[:3], [self.status, *buttons], **at_once)
+            ended = begun.success(self.on_track, inputs, [*tracked, *files], **waiting, **tracking)
+            ended.then(self.on_end, None, buttons, **at_once)
+        self.cancel.click(self.on_cancel, None, None, **at_once)
 
     # ------------------------------------------------------------------------------------------------------- callbacks
 
@@ -158,7 +177,7 @@ class VideoTab:
     def on_upload(self, path: str | None, side: int, stride: int, request: gr.Request):
         """A video was uploaded or recorded."""
         if path is None:
-            return [gr.skip()] * 7
+            return [gr.skip()] * LOADED
         return self._load(Path(path), side, stride, request)
 
     def on_example(self, event: gr.SelectData, side: int, stride: int, request: gr.Request):
@@ -175,20 +194,22 @@ class VideoTab:
             picture = work.picture(0)
         except UserError as error:
             refuse(error)
-            return [gr.skip(), None, *[gr.skip()] * 5]  # ready for another file
+            return [gr.skip(), None, None, *[gr.skip()] * (LOADED - 3)]  # ready for another file
         used = clip.count * clip.stride
         text = f"{clip.original[1]}×{clip.original[0]} pixels, {clip.count} frames. Now click on an object."
         if used < clip.in_video:
             gr.Warning(
                 f"The video has {clip.in_video} frames; the first {used} are used. "
-                "To cover more of it, set 'Use every n-th frame' and choose the video again.",
+                "To cover more of it, set 'Use every n-th frame' in the settings and choose the video again.",
                 duration=8,
             )
         return [
             gr.update(open=False, label=f"Choose another video · now: {clip.name}"),
             None,
-            picture,
+            None,
+            gr.update(visible=True),
             gr.update(maximum=max(1, clip.count - 1), value=0),
+            picture,
             object_choice(work.objects, work.current),
             _status(text),
             gr.update(visible=False),
@@ -253,32 +274,38 @@ class VideoTab:
             gr.update(visible=False),
         ]
 
-    def on_track(self, frame: int, direction: str, opacity: float, request: gr.Request):
-        """Track everything from its prompts."""
-        yield from self._track(None, direction, opacity, request)
+    def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> list[Any]:
+        """Track or, `again`, re-track was pressed. If others are tracking, it waits now."""
+        with friendly():
+            self._work(request).prepare_tracking(direction, int(frame) if again else None)
+        return [_status("Waiting for a turn …"), *_tracking_buttons(True)]
 
-    def on_retrack(self, frame: int, direction: str, opacity: float, request: gr.Request):
-        """Track on from the frame shown."""
-        yield from self._track(int(frame), direction, opacity, request)
+    def on_end(self, request: gr.Request) -> list[Any]:
+        """Tracking ended in whatever way."""
+        return _tracking_buttons(False)
 
-    def _track(self, start: int | None, direction: str, opacity: float, request: gr.Request) -> Iterator[list[Any]]:
+    def on_track(
+        self, again: bool, frame: int, direction: str, opacity: float, request: gr.Request
+    ) -> Iterator[list[Any]]:
+        """Track everything from its prompts or, `again`, from the frame shown."""
         visitor = self.visitors.of(request.session_hash)
         work = visitor.video
         unchanged = [gr.skip()] * 6  # the results and their files
-        begun = shown = time.monotonic()
-        frame, rate = 0, 0.0
+        begun = last = time.monotonic()
+        start = _within(work, frame)
+        shown, rate = start, 0.0
         with friendly():
-            for frame, done, total in work.track(direction, start):
+            for shown, done, total in work.track(direction, start if again else None):
                 visitor.seen()
                 now = time.monotonic()
                 rate = done / (now - begun)
-                if now - shown >= SECONDS_BETWEEN_PICTURES or done == 1:
-                    shown = now
-                    text = f"Frame {frame} · {done} of {total} · {rate:.1f} frames/s"
-                    yield [work.picture(frame, opacity), frame, _status(text, done / total), *unchanged]
+                if now - last >= SECONDS_BETWEEN_PICTURES or done == 1:
+                    last = now
+                    text = f"Frame {shown} · {done} of {total} · {rate:.1f} frames/s"
+                    yield [work.picture(shown, opacity), shown, _status(text, done / total), *unchanged]
         if work.clip is None:  # the visitor has left
             return
-        yield [work.picture(frame, opacity), frame, _status("Writing the files …", 1.0), *unchanged]
+        yield [work.picture(shown, opacity), shown, _status("Writing the files …", 1.0), *unchanged]
         results = work.write_results()
         text = "Cancelled; what was done is kept." if work.cancelled else f"Done, at {rate:.1f} frames/s."
         if results is None:
@@ -304,6 +331,11 @@ class VideoTab:
 def _within(work: VideoWork, frame: float) -> int:
     """A slider's value as a frame that there is."""
     return max(0, min(int(frame), work.clip.count - 1)) if work.clip else 0
+
+
+def _tracking_buttons(tracking: bool) -> list[Any]:
+    """Track, re-track, cancel."""
+    return [gr.update(interactive=on) for on in (not tracking, not tracking, tracking)]
 
 
 def _score_table(work: VideoWork):

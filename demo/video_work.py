@@ -61,6 +61,7 @@ class VideoWork:
         prompts: by frame and object.
         current: the object that clicks are for.
         corner: where a box was begun.
+        cancelled: whether the last tracking was stopped before its end.
     """
 
     def __init__(self, folder: Path, settings: Settings):
@@ -82,6 +83,7 @@ class VideoWork:
         self.corner: Point | None = None
         self._steps: list[_Step] = []
         self._complete = False
+        self.cancelled = False
 
     # ------------------------------------------------------------------------------------------------------- the clip
 
@@ -278,10 +280,21 @@ class VideoWork:
         chosen = {t: {i: p for i, p in on_frame.items() if i in ids} for t, on_frame in self.prompts.items()}
         return chosen, TrackingPlan(dict.fromkeys(ids, start), dict.fromkeys(ids, start), direction)
 
+    def prepare_tracking(self, direction: str, start: int | None = None) -> None:
+        """`track` is wanted, but has to wait: a `cancel` counts from here on.
+
+        Raises:
+            UserError: where `track` would.
+        """
+        with self._lock:
+            self._check_not_tracking()
+            self.plan(direction, start)
+            self._stop.clear()
+
     def track(self, direction: str, start: int | None = None) -> Iterator[tuple[int, int, int]]:
         """Track, yielding for each frame done: the frame, how many are done, how many there will be.
 
-        Ends early after `cancel`; what was done stays.
+        Ends early after `cancel`, also one of before; what was done stays, and `cancelled` is true.
 
         Args:
             direction: "forward", "backward" or "both".
@@ -295,7 +308,10 @@ class VideoWork:
             prompts, plan = self.plan(direction, start)
             clip = self.clip
             total = plan.num_steps(len(self._frames))
+            self.cancelled = self._stop.is_set()
             self._stop.clear()
+            if self.cancelled:
+                return
             self._complete = False
             self._tracking = True
             if start is None:
@@ -306,6 +322,7 @@ class VideoWork:
                 done += 1
                 with self._lock:
                     if self._stop.is_set() or self._closed:
+                        self.cancelled = True
                         return
                     if found.object_ids:
                         self._keep(found.index, found.object_ids, found.logits, found.scores)
@@ -313,15 +330,11 @@ class VideoWork:
             self._complete = True
         finally:
             self._tracking = False
+            self._stop.clear()
 
     def cancel(self) -> None:
         """Stop tracking after the frame it is on."""
         self._stop.set()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the last tracking was stopped before its end."""
-        return self._stop.is_set()
 
     def _forget_tracked(self) -> None:
         """Masks of an earlier run, on frames without prompts, that this one may not reach."""

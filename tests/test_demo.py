@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -225,6 +226,18 @@ def test_cancel_keeps_what_is_done(work):
     assert run(work.track("forward", start=2)) == [2, 3, 4, 5, 6, 7]
 
 
+def test_tracking_is_cancelled_while_it_waits_for_its_turn(work):
+    work.click(0, POSITIVE, ON_OBJECT)
+    work.cancel()  # nothing is under way: this one does not count
+    work.prepare_tracking("forward")
+    work.cancel()
+    assert run(work.track("forward")) == []
+    assert work.cancelled
+    assert list(masks(work)) == [(0, 1)]
+    work.prepare_tracking("forward")
+    assert len(run(work.track("forward"))) == NUM_FRAMES
+
+
 def test_a_correction_changes_its_object_from_its_frame_on(work):
     work.click(0, POSITIVE, ON_OBJECT)
     work.next_object()
@@ -392,15 +405,20 @@ def test_callbacks_of_two_visitors(settings, upload, tmp_path):
     refused = tab.on_upload(str(upload("text.mp4", b"no video")), WIDTH, 1, one)
     assert refused[1] is None, "the upload is empty again, ready for another"
     loaded = tab.on_upload(str(upload()), WIDTH, 1, one)
-    plain = loaded[2]
+    plain = loaded[5]
     assert plain.shape == (HEIGHT, WIDTH, 3)
-    assert "8 frames" in loaded[5]
+    assert "8 frames" in loaded[7]
     click = SimpleNamespace(index=ON_OBJECT)
     picture, *_ = tab.on_click(click, 0, POSITIVE, "1", 0.5, one)
     assert (picture != plain).any()
     with pytest.raises(gradio.Error, match="Choose a video first"):
         tab.on_click(click, 0, POSITIVE, "1", 0.5, other)
-    *_, last = tab.on_track(0, "forward", 0.5, one)
+    with pytest.raises(gradio.Error, match="Choose a video first"):
+        tab.on_begin(False, 0, "forward", other)
+    _, *buttons = tab.on_begin(False, 0, "forward", one)
+    assert [button["interactive"] for button in buttons] == [False, False, True], "there is something to cancel"
+    *_, last = tab.on_track(False, 0, "forward", 0.5, one)
+    assert [button["interactive"] for button in tab.on_end(one)] == [True, True, False]
     assert all(Path(path).is_relative_to(visitors.of("one").folder) for path in last[4:8])
     assert set(last[8].columns) == {"frame", "object", "score"}
     assert len(last[8]) == NUM_FRAMES
@@ -413,6 +431,27 @@ def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("EFFICIENTTAM_MAX_FRAMES", "many")
     with pytest.raises(ValueError, match="EFFICIENTTAM_MAX_FRAMES is a whole number above 0, got 'many'"):
         Settings.from_environment()
+
+
+def test_on_zero_gpu_all_that_runs_the_model_asks_for_the_gpu(monkeypatch):
+    seconds = {}
+
+    def gpu(duration):
+        def decorate(function):
+            seconds[function.__name__] = duration
+            return function
+
+        return decorate
+
+    fake = ModuleType("spaces"), ModuleType("spaces.config")
+    fake[0].GPU, fake[1].Config = gpu, SimpleNamespace(zero_gpu=True)
+    for module in fake:
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    on_zero_gpu = runpy.run_path(str(DEMO / "engine.py"))
+    assert on_zero_gpu["ON_ZERO_GPU"] is True
+    assert seconds == {"track": 120, "segment_frame": 15, "propose_masks": 15, "segment_everything": 60}
+    monkeypatch.setitem(sys.modules, "spaces", None)  # as where it is not installed
+    assert runpy.run_path(str(DEMO / "engine.py"))["ON_ZERO_GPU"] is False
 
 
 def test_the_space_says_what_it_is_and_what_it_needs():

@@ -6,7 +6,6 @@ displayed picture are checked, and downloaded files are opened.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -18,11 +17,12 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from demo_page import changes, click, download, load, move_slider, picture, reddened, wait_for_status
 from PIL import Image
 
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png
@@ -44,7 +44,7 @@ RED = (235, 64, 52)  # outline of object 1
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The demo's address, and the folder in which all its temporary files are."""
+    """The demo's address, the folder in which all its temporary files are, and its process."""
     folder = tmp_path_factory.mktemp("demo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -65,17 +65,28 @@ def server(tmp_path_factory):
                     break
                 except OSError:
                     time.sleep(1)
-            yield address, folder
+            yield address, folder, psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(30)
 
 
 @pytest.fixture(scope="module")
-def browser():
+def scene():
+    """What the camera sees: an object that moves a little to and fro."""
+    return make_clip(200, 640, 480)
+
+
+@pytest.fixture(scope="module")
+def browser(scene, tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
+    camera = tmp_path_factory.mktemp("camera") / "scene.mjpeg"
+    with camera.open("wb") as file:
+        for frame in [*scene.frames[:20], *scene.frames[20:0:-1]]:
+            Image.fromarray(frame).save(file, "JPEG")
     arguments = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    arguments.append(f"--use-file-for-fake-video-capture={camera}")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
@@ -93,7 +104,7 @@ def visit(server, browser):
         page = context.new_page()
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(server[0])
-        page.wait_for_selector("#video-canvas")
+        page.wait_for_selector("#video-examples button")
         return page
 
     yield open_page
@@ -112,77 +123,6 @@ def video(tmp_path_factory):
         for frame in clip.frames:
             writer.write(frame)
     return path, (clip.click[0] / 320, clip.click[1] / 240)
-
-
-# -------------------------------------------------------------------------------------------------------------- helpers
-
-
-def picture(page, tab="video"):
-    """The displayed picture, uint8 (height, width, 3)."""
-    shown = "s => { const i = document.querySelector(s); return i && i.src.startsWith('data:') && i.src; }"
-    source = page.wait_for_function(shown, arg=f"#{tab}-canvas img").json_value()
-    return np.array(Image.open(io.BytesIO(b64decode(source.split(",")[1]))).convert("RGB"))
-
-
-def changes(page, tab="video"):
-    """A context in which the displayed picture changes."""
-    return _Changes(page, f"#{tab}-canvas img")
-
-
-class _Changes:
-    def __init__(self, page, selector):
-        self.page, self.selector = page, selector
-
-    def __enter__(self):
-        image = self.page.query_selector(self.selector)
-        self.before = image.get_attribute("src") if image else None
-
-    def __exit__(self, kind, *_):
-        if kind is None:
-            self.page.wait_for_function(
-                "([s, old]) => { const i = document.querySelector(s); return i && i.src && i.src !== old; }",
-                arg=[self.selector, self.before],
-            )
-
-
-def load(page, path):
-    with changes(page):
-        page.set_input_files("#video-upload input[type=file]", str(path))
-    return picture(page)
-
-
-def click(page, at, tab="video"):
-    image = page.locator(f"#{tab}-canvas img")
-    image.scroll_into_view_if_needed()
-    box = image.bounding_box()
-    with changes(page, tab):
-        image.click(position={"x": at[0] * box["width"], "y": at[1] * box["height"]})
-    return picture(page, tab)
-
-
-def wait_for_status(page, text):
-    page.wait_for_function("t => document.querySelector('#video-status').innerText.includes(t)", arg=text)
-
-
-def move_slider(page, frame):
-    with changes(page):
-        page.fill("#video-frame input[type=number]", str(frame))
-        page.press("#video-frame input[type=number]", "Enter")
-    return picture(page)
-
-
-def download(page, which, folder):
-    with page.expect_download() as coming:
-        page.click(f"#download-{which}")
-    path = folder / coming.value.suggested_filename
-    coming.value.save_as(path)
-    return path
-
-
-def reddened(before, after):
-    """Where a picture has become redder: bool (height, width)."""
-    change = after.astype(int) - before.astype(int)
-    return (change[..., 0] - change[..., 1:].mean(-1)) > 25
 
 
 # ---------------------------------------------------------------------------------------------------------------- video
@@ -208,7 +148,7 @@ def test_click_track_correct_and_take_home(visit, video, tmp_path):
     page.wait_for_selector("#video-plot svg, #video-plot canvas")
 
     tracked = move_slider(page, 12)
-    page.click("#video-kind >> text=not the object")
+    page.click("#video-kind >> text=not object")
     corrected = click(page, (0.9, 0.1))
     assert (corrected != tracked).any()
     assert not page.is_visible("#download-overlay"), "the files of before no longer fit"
@@ -301,6 +241,94 @@ def test_visitors_do_not_see_each_other(visit, server, video):
             urllib.request.urlopen(link)
 
 
+def test_ten_visitors_at_once(visit, server, tmp_path):
+    _, folder, process = server
+    pages = []
+    for i in range(10):
+        clip = make_clip(8, 160 + 16 * i, 128, seed=i)
+        path = tmp_path / f"visitor{i}.mp4"
+        with VideoWriter(path, 8, *clip.frames[0].shape[1::-1]) as writer:
+            for frame in clip.frames:
+                writer.write(frame)
+        pages.append((visit(), clip, path))
+    for page, _, path in pages:
+        load(page, path)
+    memory = process.memory_info().rss
+    for page, clip, _ in pages:
+        height, width = clip.frames[0].shape[:2]
+        click(page, (clip.click[0] / width, clip.click[1] / height))
+    for page, _, _ in pages:
+        page.click("#video-track")
+    pages[9][0].click("#video-cancel")  # while it waits for its turn
+    for page, _, _ in pages[:9]:
+        wait_for_status(page, "Done")
+    wait_for_status(pages[9][0], "Cancelled")
+    for i, (page, clip, path) in enumerate(pages):
+        content = json.loads(download(page, "json", tmp_path).read_text())
+        height, width = clip.frames[0].shape[:2]
+        assert content["video"]["name"] == path.stem
+        ((x, y),) = content["objects"][0]["prompts"][0]["points"]
+        assert abs(x - clip.click[0]) < 2
+        assert abs(y - clip.click[1]) < 2
+        assert len(content["frames"]) == (8 if i < 9 else 1)
+        first = decode_rle(content["frames"][0]["objects"][0]["segmentation"])
+        assert first.shape == (height, width)
+        shown = picture(page)
+        own = abs(shown.astype(int) - clip.frames[7 if i < 9 else 0]).mean(-1) < 30
+        assert own.mean() > 0.5, "the picture is that of the visitor's own video"
+    for page, _, _ in pages:
+        page.context.close()
+    (demo,) = folder.glob("efficienttam-demo-*")
+    for _ in range(PATIENCE):
+        left = [p for p in demo.rglob("*") if p.is_file() and p.stat().st_size and p.parent.name != "examples"]
+        if not left:
+            break
+        time.sleep(1)
+    assert not left, "all files of those who left are gone"
+    assert process.memory_info().rss - memory < 300 * 2**20
+
+
+def test_a_box_is_drawn_with_the_mouse(visit, video, tmp_path):
+    page = visit()
+    load(page, video[0])
+    page.check("#video-kind input[value=box]")
+    box = page.locator("#video-canvas img").bounding_box()
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.4 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.8 * box["height"], steps=4)
+    page.wait_for_selector(".drawn-box")
+    page.mouse.up()
+    wait_for_status(page, "marked")
+    assert page.query_selector(".drawn-box") is None
+    page.click("#video-track")
+    wait_for_status(page, "Frame")
+    page.click("#video-cancel")
+    wait_for_status(page, "Cancelled")
+    content = json.loads(download(page, "json", tmp_path).read_text())
+    x0, y0, x1, y1 = content["objects"][0]["prompts"][0]["box"]
+    with open_video(video[0]) as source:
+        width, height = source.width, source.height
+    assert np.allclose([x0 / width, y0 / height, x1 / width, y1 / height], [0.3, 0.4, 0.6, 0.8], atol=0.02)
+
+
+def test_a_recording_is_tracked(visit, scene, tmp_path):
+    page = visit()
+    page.click("#video-source button[role=tab] >> text=Record")
+    page.click("#video-recorder button >> text=/Click to Access Webcam/i")
+    page.click("#video-recorder button[aria-label='start recording']")
+    page.wait_for_timeout(2000)
+    with changes(page):
+        page.click("#video-recorder .button-wrap button")
+    shown = np.array(Image.fromarray(picture(page)).resize((640, 480))).astype(int)
+    assert abs(shown - scene.frames[10]).mean() < 25, "it is the camera's picture, not mirrored"
+    click(page, (scene.click[0] / 640, scene.click[1] / 480))
+    page.click("#video-track")
+    wait_for_status(page, "Done")
+    content = json.loads(download(page, "json", tmp_path).read_text())
+    assert len(content["frames"]) > 3
+    assert all(frame["objects"] for frame in content["frames"])
+
+
 def test_a_broken_upload_is_answered_in_words(visit, video, tmp_path):
     page = visit()
     broken = tmp_path / "holiday.mp4"
@@ -336,15 +364,14 @@ def test_an_image_has_three_proposals_and_everything(visit, tmp_path):
     page.wait_for_selector("text=/[0-9]+ objects? found/")
 
 
-def test_an_object_is_tracked_before_the_camera(visit):
+def test_an_object_is_tracked_before_the_camera(visit, server, scene):
     page = visit()
     page.click("button[role=tab] >> text=Live camera")
     page.click("#live-camera button >> text=/Click to Access Webcam/i")
     page.wait_for_selector("#live-camera video")
     page.click("#live-camera button[title*='start' i], #live-camera .button-wrap button >> nth=0")
     page.wait_for_selector("#live-canvas img")
-    image = page.locator("#live-canvas img")
-    image.click(position={"x": 60, "y": 60})
+    click(page, (scene.click[0] / 640, scene.click[1] / 480), "live")
 
     def outlined():
         distance = np.abs(picture(page, "live").astype(int) - RED).max(-1)
@@ -354,7 +381,11 @@ def test_an_object_is_tracked_before_the_camera(visit):
         if outlined() > 30:
             break
         time.sleep(1)
+    page.wait_for_timeout(5000)
+    memory = server[2].memory_info().rss
+    page.wait_for_timeout(15000)
     assert outlined() > 30
+    assert server[2].memory_info().rss - memory < 50 * 2**20, "memory does not grow with what passes"
 
 
 # ---------------------------------------------------------------------------------------------------------------- phone
