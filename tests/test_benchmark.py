@@ -15,7 +15,7 @@ from efficienttam_hf.benchmark import runner
 from efficienttam_hf.benchmark.contenders import ContenderSpec, OurContender
 from efficienttam_hf.benchmark.machine import MatrixProduct, MemoryUse, with_peak_memory
 from efficienttam_hf.benchmark.peers import check_peer, make_peer
-from efficienttam_hf.benchmark.reference import published_variant
+from efficienttam_hf.benchmark.reference import NEEDED, published_variant
 from efficienttam_hf.benchmark.report import PAPER_METHODS, published_accuracy, to_markdown, write_report
 from efficienttam_hf.benchmark.results import FRAME_PARTS, BenchmarkReport
 from efficienttam_hf.benchmark.runner import BenchmarkOptions, TimedTrack, plan
@@ -278,6 +278,19 @@ def _result(name: str, image_size: int) -> runner.ContenderResult:
 def test_what_cannot_be_measured_is_named_first(options, said):
     with pytest.raises(ValueError, match=said):
         plan(BenchmarkOptions(**{"models": ["efficienttam_s"], **options}))
+
+
+def test_the_published_code_may_run_in_another_type(tmp_path):
+    for name in NEEDED:
+        path = tmp_path / name
+        path.mkdir(parents=True) if not path.suffix else (path.parent.mkdir(parents=True, exist_ok=True), path.touch())
+    options = BenchmarkOptions(
+        ["efficienttam_s"], reference=tmp_path, dtype="bfloat16", reference_dtype="float32", device="cpu"
+    )
+    assert [(spec.name, spec.dtype) for spec in plan(options)] == [
+        ("efficienttam_s", "bfloat16"),
+        ("published efficienttam_s", "float32"),
+    ]
 
 
 def test_an_edgetam_that_cannot_be_made_is_named(monkeypatch):

@@ -64,18 +64,20 @@ def to_markdown(report: BenchmarkReport) -> str:
     settings, machine = report.settings, report.machine
     rates = ", ".join(f"{dtype} {_spread(rate, 1e-9)} GFLOP/s" for dtype, rate in report.matrix_product.items())
     width, height = settings["video_size"]
+    published = settings.get("reference_dtype")
     return "\n".join(
         [
             *_table(speed),
             "",
             *_table(parts),
             "",
-            f"{settings['dtype']}{', compiled' if settings['compiled'] else ''}, {machine['device']} "
+            f"{settings['dtype']}{f' (published code: {published})' if published else ''}"
+            f"{', compiled' if settings['compiled'] else ''}, {machine['device']} "
             f"({machine['processor']}), {machine['threads']} threads, load {machine['load average at the start']} at "
             f"the start; torch {machine['torch']}, Transformers {machine['transformers']}; {machine['date']}.",
             f"{width}x{height} video; {settings['warmup']} frames of warm-up, then {settings['frames']} rounds in "
             "which each contender tracks one frame in turn. Medians; quartiles in brackets; time ratios within rounds.",
-            f"Matrix product, in turns with the stages: {rates}. Shares are of the one in {settings['dtype']}.",
+            f"Matrix product, in turns with the stages: {rates}. Shares are of the one in the contender's type.",
             "A frame goes from the model's input to masks at the video's size. Input (decoding, resizing) is not in "
             "it. Stages were timed on other frames. Peak memory is without the libraries'.",
         ]

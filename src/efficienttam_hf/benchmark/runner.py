@@ -38,6 +38,7 @@ class BenchmarkOptions:
         models: of this package: presets (with random weights), names, folders. All ratios are to the first.
         peers: names in `peers.PEERS`.
         reference: a checkout of the published implementation, to run each of `models` too.
+        reference_dtype: its type, where that is not `dtype`.
         objects: how many are tracked at once, one after another.
         frames: that are timed of each contender; as many again with meters on the stages.
         warmup: frames before that; by default until memory is full.
@@ -50,6 +51,7 @@ class BenchmarkOptions:
     models: Sequence[str]
     peers: Sequence[str] = ()
     reference: Path | None = None
+    reference_dtype: str | None = None
     objects: Sequence[int] = (1,)
     frames: int = 10
     warmup: int | None = None
@@ -90,7 +92,8 @@ def plan(options: BenchmarkOptions) -> list[ContenderSpec]:
             raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, got {smallest}.")
     if options.image_size is not None and (options.image_size < 64 or options.image_size % 32):
         raise ValueError(f"The image size must be a multiple of 32 from 64 on, got {options.image_size}.")
-    check_device(torch.device(options.device), options.dtype)
+    for dtype in (options.dtype, options.reference_dtype or options.dtype):
+        check_device(torch.device(options.device), dtype)
     for peer in options.peers:
         check_peer(peer, options.image_size)
     if options.reference is not None:
@@ -108,7 +111,8 @@ def plan(options: BenchmarkOptions) -> list[ContenderSpec]:
         specs.append(ContenderSpec("ours", model, **common))
         if options.reference is not None:
             published_variant(config)
-            specs.append(ContenderSpec("reference", model, checkout=options.reference, **common))
+            own = common | {"dtype": options.reference_dtype or options.dtype}
+            specs.append(ContenderSpec("reference", model, checkout=options.reference, **own))
     specs += [ContenderSpec("peer", peer, **common) for peer in options.peers]
     names = [spec.name for spec in specs]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -208,7 +212,7 @@ def _measure(
             if options.memory:
                 on_progress(f"memory of {name}, objects: {num_objects}")
                 _, memory = with_peak_memory(options.device, track_video, contender.spec, video, num_objects)
-            peak = Spread.of(timed.rates[options.dtype]).median
+            peak = Spread.of(timed.rates[contender.spec.dtype]).median
             results.append(_summarise(contender, num_objects, timed, inputs[name], peak, memory))
     return BenchmarkReport(machine, _settings(options), {dtype: Spread.of(rates[dtype]) for dtype in rates}, results)
 

@@ -36,6 +36,9 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     parser.add_argument(
         "--reference", metavar="PATH", type=Path, help="a checkout of the published implementation, run beside them too"
     )
+    parser.add_argument(
+        "--reference-dtype", choices=("float32", "bfloat16"), help="of the published implementation; default: --dtype"
+    )
     group = parser.add_argument_group("what is tracked")
     group.add_argument("--objects", metavar="N", type=int, nargs="+", default=[1], help="at once; default: 1")
     group.add_argument("--frames", metavar="N", type=int, default=10, help="that are timed of each; default: 10")
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         models=args.model,
         peers=() if args.peers is None else args.peers or PEERS,
         reference=args.reference,
+        reference_dtype=args.reference_dtype,
         objects=args.objects,
         frames=args.frames,
         warmup=args.warmup,
