@@ -188,7 +188,8 @@ def test_operations_of_the_encoder_do_not_grow_with_objects_and_those_of_attenti
         track.step()
         counts.append(track.count_flops())
     assert counts[0]["image encoder"] == counts[1]["image encoder"]
-    assert counts[1]["memory encoder"] == 3 * counts[0]["memory encoder"]
+    for stage in ("memory encoder", "memory attention"):  # but for what is the same for all objects
+        assert 2.5 * counts[0][stage] < counts[1][stage] < 3 * counts[0][stage]
 
 
 def test_the_yardstick_is_a_rate():
