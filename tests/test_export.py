@@ -12,6 +12,7 @@ from PIL import Image
 from reference import tiny_config
 
 from efficienttam_hf import EfficientTamProcessor, EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf.checkpoints import weights_sha256
 from efficienttam_hf.cli import main
 from efficienttam_hf.configuration_efficienttam import PRESETS
 from efficienttam_hf.export import arrays
@@ -21,7 +22,8 @@ from efficienttam_hf.export.manifest import ExportError, Manifest, sha256
 pytest.importorskip("onnx", reason="exporting needs the extra: pip install efficienttam-hf[export]")
 pytest.importorskip("onnxscript", reason="exporting needs the extra: pip install efficienttam-hf[export]")
 
-from efficienttam_hf.export.exporting import export_onnx, rules_of  # noqa: E402
+from efficienttam_hf.export.exporting import BOUNDS, CHECKED_COUNTS, export_onnx, rules_of  # noqa: E402
+from efficienttam_hf.export.graphs import GRAPHS  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def folder(tmp_path, model):
     graph = tmp_path / "image_encoder.onnx"
     graph.write_bytes(b"a graph")
     entry = {"file": graph.name, "sha256": sha256(graph), "bytes": 7, "inputs": {}, "outputs": {}}
-    Manifest("tiny", "0", "float32", 18, {"image_encoder": entry}, rules_of(model)).write(tmp_path)
+    Manifest("tiny", "a" * 64, "0", "float32", 18, {"image_encoder": entry}, rules_of(model)).write(tmp_path)
     return tmp_path
 
 
@@ -54,6 +56,15 @@ def folder(tmp_path, model):
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         export_onnx(model, tmp_path / "out", "tiny", **options)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["pooled_logit_bias", "pooled_key_shift"])
+def test_a_model_that_pools_pointers_is_refused(kind, tmp_path):
+    config = tiny_config(kind)
+    config.memory_attention_config.pooling_scope = "all"
+    with pytest.raises(ValueError, match="pooling_scope='all' cannot be exported: only with 'spatial'"):
+        export_onnx(EfficientTamVideoModel(config), tmp_path / "out", "tiny")
     assert not any(tmp_path.iterdir())
 
 
@@ -85,6 +96,39 @@ def test_a_graph_of_another_model_is_refused(folder):
     (folder / "image_encoder.onnx").write_bytes(b"a grapH")
     with pytest.raises(ExportError, match="SHA-256 differs.*another model"):
         Manifest.read(folder).graph_file(folder, "image_encoder")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "large", "weights_sha256": "b" * 64}, f"source is large, not tiny and its weights.* is {'b' * 64}"),
+        ({"dtype": "int8"}, "its dtype is int8, not float32[.]"),
+        ({"graph": "mask_decoder"}, "its graph is mask_decoder, not image_encoder[.]"),
+        ({}, "from another export of this model"),
+    ],
+)
+def test_a_graph_of_another_export_is_named(folder, changes, message):
+    import onnx
+    from onnx import helper
+
+    manifest = Manifest.read(folder)
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [])
+    graph.output.append(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1]))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, manifest.properties("image_encoder") | changes)
+    onnx.save(model, folder / "image_encoder.onnx")
+    with pytest.raises(ExportError, match=f"SHA-256 differs.*{message}"):
+        manifest.graph_file(folder, "image_encoder")
+
+
+def test_weights_have_one_digest_however_the_model_is_called(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    same = EfficientTamVideoModel.from_pretrained(tmp_path)
+    assert weights_sha256(same) == weights_sha256(model)
+    with torch.no_grad():
+        same.no_memory_embedding[0, 0, 0] += 1e-3
+    assert weights_sha256(same) != weights_sha256(model)
 
 
 def test_a_graph_that_is_not_there_is_named(folder):
@@ -167,6 +211,39 @@ def test_every_variant_exports(name, dtype, tmp_path):
     """Of the published sizes, at a small input: an export compares each graph with the model before it appears."""
     assert main(["export", name, str(tmp_path / "out"), "--dtype", dtype, "--image-size", "128"]) == 0
     assert Manifest.read(tmp_path / "out").dtype == dtype
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("full", "float32"), ("pooled_logit_bias", "float32"), ("pooled_logit_bias", "int8"), ("windowed", "float32")],
+)
+def test_graphs_run_in_onnx_s_own_evaluator(kind, dtype, tmp_path):
+    """Which is written from the standard alone; each kind of memory attention."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    fields = tiny_config().to_dict()
+    fields["memory_attention_config"] |= {"cross_attention": kind, "window_size": 4}
+    torch.manual_seed(0)
+    model = EfficientTamVideoModel(type(tiny_config()).from_dict(fields)).eval()
+    export_onnx(model, tmp_path / "out", kind, dtype)
+    for graph in (graph_class(model) for graph_class in GRAPHS):
+        proto = onnx.load(tmp_path / "out" / f"{graph.name}.onnx")
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        evaluator = ReferenceEvaluator(proto)
+        for counts in CHECKED_COUNTS:
+            examples = graph.examples(counts, torch.Generator().manual_seed(2))
+            outputs = evaluator.run(None, {name: value.numpy() for name, value in examples.items()})
+            with torch.no_grad():
+                expected = graph(**examples)
+            for name, output, value in zip(
+                graph.outputs, outputs, expected if isinstance(expected, tuple) else [expected], strict=True
+            ):
+                assert output.shape == graph.shape(graph.outputs[name], counts)
+                if name not in graph.chosen_outputs:
+                    difference = np.abs(output - value.numpy()) / value.abs().max().item()
+                    assert (difference.mean() if dtype == "int8" else difference.max()) < BOUNDS[dtype], name
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 import venv
@@ -21,6 +22,7 @@ from reference import (
     load_suites,
     tiny_config,
 )
+from test_datasets import davis_tree
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.synthetic_clip import make_clip
@@ -186,6 +188,22 @@ def test_tracking_needs_no_torch(exported, tracker, tmp_path):
     tracker.add_inputs_to_inference_session(session, 0, 1, **one(CLICKS))
     expected = [output.pred_masks for output in tracker.propagate_in_video_iterator(session)]
     np.testing.assert_array_equal(np.load(tmp_path / "masks.npy"), expected)
+
+
+def test_an_export_is_scored_as_its_model(exported, tmp_path, capsys):
+    model, processor, folder = exported
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    main = runpy.run_path(str(ROOT / "scripts" / "evaluate_exported.py"))["main"]
+    data = davis_tree(tmp_path / "DAVIS", frames=5)
+    assert main([str(folder), "--model", str(tmp_path / "model"), "--data", str(data), "--prompt", "box"]) == 0
+    (_, torchs), (name, ours) = (
+        (cells[1], [float(cell) for cell in cells[2:5]])
+        for cells in (re.split(r" *\| *", line) for line in capsys.readouterr().out.splitlines()[2:])
+    )
+    assert name == folder.name
+    assert 0 < torchs[0] < 100
+    np.testing.assert_allclose(ours, torchs, atol=0.5)
 
 
 # ------------------------------------------------------------------------------------------------------ slow tests

@@ -9,6 +9,7 @@ and a result appears under its name only when it is whole.
 from __future__ import annotations
 
 import errno
+import hashlib
 import re
 import shutil
 import stat
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .configuration_efficienttam import PRESETS, EfficientTamConfig
 from .modeling_efficienttam_video import EfficientTamVideoModel
@@ -266,6 +267,15 @@ def _damaged_member(path: Path) -> str | None:
             if error.errno != errno.EINVAL:
                 raise
             raise zipfile.BadZipFile("its directory points outside the file") from error
+
+
+def weights_sha256(model: nn.Module, also: str = "") -> str:
+    """SHA-256, in hexadecimal, of a text and of all weights of a model, by name: of their values as they are held."""
+    seen = hashlib.sha256(also.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        seen.update(name.encode())
+        seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return seen.hexdigest()
 
 
 def resolve_config(variant: str | Path | EfficientTamConfig) -> EfficientTamConfig:

@@ -23,6 +23,7 @@ import transformers
 from torch import nn
 from tqdm import tqdm
 
+from ..checkpoints import weights_sha256
 from ..configuration_efficienttam import size_pair
 from ..data.loading import VideoRecords
 from ..data.records import VideoRecord
@@ -320,13 +321,8 @@ def model_settings(model: nn.Module) -> dict[str, Any]:
 
 def _weights_digest(model: nn.Module) -> str:
     """A text that changes when a weight or an option of a model does."""
-    seen = hashlib.sha256()
     options = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-    seen.update(json.dumps(options, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        seen.update(name.encode())
-        seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return seen.hexdigest()[:16]
+    return weights_sha256(model, json.dumps(options, sort_keys=True, default=str))[:16]
 
 
 def surroundings(model: nn.Module) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The network as four ONNX graphs, and a tracker that runs on them with ONNX Runtime and NumPy, without torch.
+"""The network as four graphs for other runtimes, and a tracker on ONNX Runtime and NumPy, without torch.
 
 `exporting` makes a folder of graphs and a manifest; it needs torch. `onnx_tracker` and `onnx_segmenter` use such a
 folder and do not.

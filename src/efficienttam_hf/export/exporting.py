@@ -1,7 +1,7 @@
-"""A model to a folder of four ONNX graphs and a manifest, checked against the model before it appears.
+"""A model to a folder of four graphs and a manifest, checked against the model before it appears; and that as ONNX.
 
-Tracing, shrinking, quantising and comparing; what is traced is in `graphs.py`, what is written in `manifest.py`. Needs
-the `export` extra.
+Tracing, shrinking, quantising and comparing; what is traced is in `graphs.py`, what is written in `manifest.py`. ONNX
+needs the `export` extra. `coreml_export.py` and `executorch_export.py` write such folders for phones.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..checkpoints import weights_sha256
 from ..configuration_efficienttam import size_pair
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .graphs import GRAPHS, Counts, ExportedGraph, host_constants, traces
-from .manifest import DTYPES, MANIFEST_NAME, ExportError, Manifest, Rules, sha256
+from .manifest import DTYPES, FORMAT, MANIFEST_NAME, SUFFIXES, ExportError, Manifest, Rules, sha256
 
 
 if TYPE_CHECKING:
@@ -48,14 +49,17 @@ class GraphReport:
     """One graph that was made.
 
     Attributes:
-        name: of the graph. size: of its file, in bytes.
-        largest, mean: difference from torch on the same inputs, over the largest value of each output, the worst.
+        name: of the graph. size: of its file or folder, in bytes.
+        largest, mean: difference from torch on the same inputs, over the largest value of each output, the worst. None
+            where the graph cannot be run on this system.
+        note: what else there is to say of it.
     """
 
     name: str
     size: int
-    largest: float
-    mean: float
+    largest: float | None = None
+    mean: float | None = None
+    note: str = ""
 
 
 def export_onnx(
@@ -79,48 +83,94 @@ def export_onnx(
         report: called with each graph as it is done.
 
     Raises:
-        ValueError: for a dtype or opset that is not supported. FileExistsError: if the folder may not be replaced.
+        ValueError: for a dtype, an opset or a kind of model that is not supported. FileExistsError: if the folder may
+            not be replaced.
         ExportError: if a graph's outputs are not the model's. ImportError: without the packages of the extra.
     """
-    output = Path(output)
     if dtype not in DTYPES:
         raise ValueError(f"There is no export in dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     if opset not in OPSETS:
         raise ValueError(f"Opset {opset} is not supported: choose one from {OPSETS[0]} to {OPSETS[-1]}.")
+    check_exportable(model, output, overwrite)
+    _import_onnx()
+    manifest = manifest_of(model, source, dtype, opset)
+
+    def make(graph: ExportedGraph, folder: Path, temporary: Path) -> GraphReport:
+        path = folder / manifest.graphs[graph.name]["file"]
+        _save(_to_onnx(graph, dtype, opset, temporary), path, manifest.properties(graph.name))
+        made = GraphReport(graph.name, path.stat().st_size, *compare(graph, path))
+        report(made)
+        check_difference(made, dtype)
+        return made
+
+    write_folder(prepared(model, dtype), output, manifest, make)
+    return manifest
+
+
+def check_exportable(model: EfficientTamVideoModel, output: str | Path, overwrite: bool) -> None:
+    """Raise ValueError for a kind of model without export, FileExistsError for a folder that may not be replaced."""
+    output = Path(output)
+    attention = model.config.memory_attention_config
+    if attention.cross_attention.startswith("pooled") and attention.pooling_scope != "spatial":
+        # Runtimes do not pool what is empty, as object pointers can be.
+        raise ValueError(
+            f"A model with pooling_scope={attention.pooling_scope!r} cannot be exported: only with 'spatial', as all "
+            "published variants have it. The same weights run with either."
+        )
     if output.exists() and not (overwrite and (output / MANIFEST_NAME).is_file()):
         way_out = "it holds no exported graphs, so it is not replaced" if overwrite else "allow replacing it"
         raise FileExistsError(f"'{output}' exists already: choose another name, or {way_out}.")
-    _import_onnx()
-    network = _prepared(model, dtype)
+
+
+def check_difference(made: GraphReport, dtype: str) -> None:
+    """Raise ExportError for a graph whose outputs are not the model's."""
+    difference = made.mean if dtype == "int8" else made.largest
+    if not difference <= BOUNDS[dtype]:
+        raise ExportError(
+            f"The exported {made.name} is not the model's: its outputs differ by {difference:.1e} of their "
+            f"range, and at most {BOUNDS[dtype]:g} is accepted in {dtype}. Nothing was written."
+        )
+
+
+def manifest_of(
+    model: EfficientTamVideoModel, source: str, dtype: str, opset: int | None = None, format: str = FORMAT
+) -> Manifest:
+    """The manifest of an export to be made; what is known of the graphs only then is for `write_folder`."""
+    graphs = {
+        graph.name: {
+            "file": graph.name + SUFFIXES[format],
+            "inputs": {name: list(axes) for name, axes in graph.inputs.items()},
+            "outputs": {name: list(axes) for name, axes in graph.outputs.items()},
+        }
+        for graph in (graph_class(model) for graph_class in GRAPHS)
+    }
+    return Manifest(source, weights_sha256(model), __version__, dtype, opset, graphs, rules_of(model), format)
+
+
+def write_folder(
+    network: EfficientTamVideoModel,
+    output: str | Path,
+    manifest: Manifest,
+    make: Callable[[ExportedGraph, Path, Path], GraphReport],
+) -> None:
+    """Graphs and manifest in a folder, which appears whole or not at all, in the place of one that is there.
+
+    Args:
+        network: what `prepared` gave.
+        make: called with each graph, the folder, and another for what is not to stay; writes the graph's file.
+    """
+    output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         whole = Path(temporary) / "whole"
         whole.mkdir()
-        graphs = {}
         for graph in (graph_class(network).eval() for graph_class in GRAPHS):
-            path = whole / f"{graph.name}.onnx"
-            _save(_to_onnx(graph, dtype, opset, Path(temporary)), path)
-            made = GraphReport(graph.name, path.stat().st_size, *compare(graph, path))
-            report(made)
-            difference = made.mean if dtype == "int8" else made.largest
-            if not difference <= BOUNDS[dtype]:
-                raise ExportError(
-                    f"The exported {graph.name} is not the model's: its outputs differ by {difference:.1e} of their "
-                    f"range, and at most {BOUNDS[dtype]:g} is accepted in {dtype}. Nothing was written."
-                )
-            graphs[graph.name] = {
-                "file": path.name,
-                "sha256": sha256(path),
-                "bytes": made.size,
-                "inputs": {name: list(axes) for name, axes in graph.inputs.items()},
-                "outputs": {name: list(axes) for name, axes in graph.outputs.items()},
-            }
-        manifest = Manifest(source, __version__, dtype, opset, graphs, rules_of(model))
+            made, entry = make(graph, whole, Path(temporary)), manifest.graphs[graph.name]
+            entry |= {"sha256": sha256(whole / entry["file"]), "bytes": made.size}
         manifest.write(whole)
         if output.exists():
             shutil.move(output, Path(temporary) / "replaced")
         whole.rename(output)
-    return manifest
 
 
 def rules_of(model: EfficientTamVideoModel) -> Rules:
@@ -143,15 +193,22 @@ def rules_of(model: EfficientTamVideoModel) -> Rules:
 
 
 def compare(graph: ExportedGraph, path: Path) -> tuple[float, float]:
-    """The largest and the mean difference of a saved graph from torch, over each output's largest value: the worst.
-
-    Both run on the same inputs: one object, memory and click, and several; with proposals and without.
-    """
+    """`differences` of a saved ONNX graph, run by ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; in half precision it warns of what it computes in float32
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return differences(graph, lambda inputs: session.run(None, {name: x.numpy() for name, x in inputs.items()}))
+
+
+def differences(
+    graph: ExportedGraph, run: Callable[[dict[str, Tensor]], Sequence[np.ndarray | Tensor]]
+) -> tuple[float, float]:
+    """The largest and the mean difference of what `run` gives from torch, over each output's largest value: the worst.
+
+    Both run on the same inputs: one object, memory and click, and several; with proposals and without.
+    """
     generator = torch.Generator().manual_seed(0)
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {
         name: [] for name in graph.outputs if name not in graph.chosen_outputs
@@ -163,10 +220,9 @@ def compare(graph: ExportedGraph, path: Path) -> tuple[float, float]:
                 inputs["multimask_output"].fill_(several)
             with torch.no_grad():
                 expected = graph(**inputs)
-            found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-            for name, mine, value in zip(graph.outputs, found, _as_tuple(expected), strict=True):
+            for name, mine, value in zip(graph.outputs, run(inputs), _as_tuple(expected), strict=True):
                 if name in pairs:
-                    pairs[name].append((mine.ravel(), value.numpy().ravel()))
+                    pairs[name].append((np.asarray(mine).ravel(), value.numpy().ravel()))
     largest = mean = 0.0
     for compared in pairs.values():
         mine, value = (np.concatenate(values) for values in zip(*compared, strict=True))
@@ -188,7 +244,7 @@ def _import_onnx() -> None:
         raise ImportError(f"Exporting needs {error.name}: pip install efficienttam-hf[export].") from error
 
 
-def _prepared(model: EfficientTamVideoModel, dtype: str) -> EfficientTamVideoModel:
+def prepared(model: EfficientTamVideoModel, dtype: str) -> EfficientTamVideoModel:
     """A copy to trace, with attention written out: the fused kernels are not the graph's."""
     network = EfficientTamVideoModel(model.config)
     network.load_state_dict(model.state_dict())
@@ -220,8 +276,9 @@ def _to_onnx(graph: ExportedGraph, dtype: str, opset: int, folder: Path) -> onnx
     return models[0] if len(models) == 1 else choose_by_memories(*models)
 
 
-def _save(model: onnx.ModelProto, path: Path) -> None:
+def _save(model: onnx.ModelProto, path: Path, properties: dict[str, str]) -> None:
     import onnx
 
+    onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

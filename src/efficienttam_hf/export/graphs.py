@@ -8,11 +8,13 @@ float32 in every precision, so that a host is the same for all; a half-precision
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from .. import modeling_efficienttam_memory
 from ..configuration_efficienttam import EfficientTamConfig, size_pair
 from ..memory import MemoryBank
 from ..modeling_efficienttam_video import EfficientTamVideoModel
@@ -240,6 +242,25 @@ def _dynamic_axes(graph: ExportedGraph, variable: dict[str, torch.export.Dim | N
         name: {i: variable[axis] for i, axis in enumerate(axes) if isinstance(axis, str) and variable[axis] is not None}
         for name, axes in graph.inputs.items()
     }
+
+
+def fix_positions(model: EfficientTamVideoModel) -> None:
+    """Make the resized positions of the input size a constant, where a runtime would resize them for every image."""
+    embeddings = model.get_input_embeddings()
+    with torch.no_grad():
+        positions = embeddings.positions(model.config.vision_config.feature_size)
+    embeddings.positions = lambda size: positions
+
+
+@contextmanager
+def at_most_five_axes() -> Iterator[None]:
+    """While tracing, turn the tokens of all memories as one batch: pairs of channels would be a sixth axis."""
+    rotate = modeling_efficienttam_memory.rotate
+    modeling_efficienttam_memory.rotate = lambda tokens, table: rotate(tokens.flatten(0, -3), table).view_as(tokens)
+    try:
+        yield
+    finally:
+        modeling_efficienttam_memory.rotate = rotate
 
 
 def host_constants(model: EfficientTamVideoModel) -> dict[str, list]:

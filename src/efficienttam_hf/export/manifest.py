@@ -14,6 +14,7 @@ from typing import Any
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "efficienttam-onnx"
+SUFFIXES = {FORMAT: ".onnx", "efficienttam-coreml": ".mlpackage", "efficienttam-executorch": ".pte"}
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16", "int8")
 
@@ -92,28 +93,34 @@ class Manifest:
 
     Attributes:
         source: the model the graphs were made of, as its user named it.
+        weights_sha256: of its weights in float32, see `checkpoints.weights_sha256`; the same for each dtype, so that it
+            says which exports are of one model, whatever they are called.
         package_version: of this package.
         dtype: one of `DTYPES`: how weights are stored. Inputs and outputs are float32 in all.
-        opset: the ONNX operator set.
+        opset: the ONNX operator set; None for other formats.
         graphs: by name `file`, `sha256`, `bytes`, and the axes of `inputs` and `outputs`: a number, or the name of one
-            that may vary.
+            that may vary. Where axes are bounded or a graph is several functions (see `bounded.py`), also `functions`:
+            by name, the least and the largest of each axis.
         rules: see `Rules`.
+        format: one of `SUFFIXES`.
     """
 
     source: str
+    weights_sha256: str
     package_version: str
     dtype: str
-    opset: int
+    opset: int | None
     graphs: dict[str, dict[str, Any]]
     rules: Rules
+    format: str = FORMAT
 
     def write(self, folder: Path) -> None:
         """Write the file, with `GUIDE` for whoever reads it."""
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self), "guide": GUIDE}
+        content = {"format": self.format, "format_version": FORMAT_VERSION, **asdict(self), "guide": GUIDE}
         (folder / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
-    def read(cls, folder: str | Path) -> Manifest:
+    def read(cls, folder: str | Path, format: str = FORMAT) -> Manifest:
         """The manifest of an exported folder.
 
         Raises:
@@ -128,8 +135,8 @@ class Manifest:
             content = json.loads(path.read_text())
         except ValueError as error:
             raise ExportError(f"'{path}' is damaged ({error}): export the model again.") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ExportError(f"'{path}' does not describe exported graphs: its format is not {FORMAT!r}.")
+        if not isinstance(content, dict) or content.get("format") != format:
+            raise ExportError(f"'{path}' does not describe exported graphs: its format is not {format!r}.")
         if content.get("format_version") != FORMAT_VERSION:
             raise ExportError(
                 f"'{path}' is of format version {content.get('format_version')}, this package reads {FORMAT_VERSION}: "
@@ -153,24 +160,40 @@ class Manifest:
         if entry is None:
             raise ExportError(f"The manifest in '{folder}' names no graph {name!r}: export the model again.")
         path = Path(folder) / entry["file"]
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"The graph '{path}' is missing: export the model again.")
         if sha256(path) != entry["sha256"]:
             raise ExportError(
-                f"'{path}' is not the graph that was exported with this manifest (its SHA-256 differs): it was "
-                "damaged, or belongs to another model. Export the model again."
+                f"'{path}' is not the graph that was exported with this manifest (its SHA-256 differs): "
+                f"{self._difference(path, name)}. Export the model again."
             )
         return path
 
+    def properties(self, graph: str) -> dict[str, str]:
+        """What a graph's file says of itself, in its metadata."""
+        return {"graph": graph, "source": self.source, "weights_sha256": self.weights_sha256, "dtype": self.dtype}
+
+    def _difference(self, path: Path, graph: str) -> str:
+        """In words: how another graph than that of the manifest differs, by what both say of themselves."""
+        try:
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            found = session.get_modelmeta().custom_metadata_map
+            expected = self.properties(graph)
+            others = [
+                f"its {key} is {found[key]}, not {value}" for key, value in expected.items() if found[key] != value
+            ]
+        except Exception:  # it is no graph any more, or none of this package
+            return "it was damaged, or belongs to another model"
+        return " and ".join(others) or "it is from another export of this model"
+
 
 def sha256(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()  # Python 3.10
-    while block := file.read(1 << 20):
-        digest.update(block)
+    """A file's SHA-256, in hexadecimal; a folder's is of its files' contents, one after another by their paths."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
