@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,14 +140,18 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 class ResizedFrames:
-    """A `FrameSource` whose frames are scaled to `height` and `width` as they are read."""
+    """A `FrameSource` whose frames are scaled to `height` and `width` as they are read.
+
+    The last few stay at hand, for a frame is tracked first and drawn on after that.
+    """
 
     def __init__(self, source: Any, size: tuple[int, int]):
         self._source = source
         self.height, self.width = size
+        self._read = lru_cache(maxsize=4)(lambda index: resize_image(source[index], size))
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return resize_image(self._source[index], (self.height, self.width))
+        return self._read(index)

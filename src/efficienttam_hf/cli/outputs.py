@@ -1,8 +1,9 @@
 """What tracking leaves behind, written so that memory stays bounded and an interruption loses nothing.
 
 Masks arrive in the order of tracking, forward and then perhaps backward. Each frame's PNG is written at once. The
-run-length masks go to a temporary file on disk, of which only offsets are held; from there the JSON file and the
-overlay are written at the end, in the order of frames. The demo keeps a visitor's masks the same way, and changes them.
+run-length masks go to a temporary file on disk, of which only offsets are held; from there the JSON file is written at
+the end, in the order of frames. So is the overlay, unless tracking goes in that order itself: then each frame is drawn
+as it is done. The demo keeps a visitor's masks the same way, and changes them.
 
 The JSON file:
 
@@ -38,6 +39,9 @@ import numpy as np
 
 from ..atomic_file import atomic_path
 from ..mask_io import decode_rle, encode_rle, read_indexed_png, write_indexed_png
+from ..video_writer import VideoWriter
+from ..visualization import overlay_masks
+from .background import Background
 from .prompts import Prompts
 
 
@@ -174,21 +178,9 @@ class TrackFolder:
             prompts: by number of the frame, in pixels of these frames.
             frames: their numbers, ascending.
         """
-        from ..video_writer import VideoWriter
-        from ..visualization import overlay_masks
-
-        several = len({object_id for on_frame in prompts.values() for object_id in on_frame}) > 1
-        with VideoWriter(self.overlay, fps, size[1], size[0]) as writer:
+        with OverlayWriter(self.overlay, size, fps, prompts) as overlay, Background() as drawing:
             for frame in frames:
-                here = prompts.get(frame, {}).values()
-                picture = overlay_masks(
-                    read(frame),
-                    self.masks(frame),
-                    labels=several,
-                    points=[(*xy, label) for p in here for xy, label in zip(p.points, p.labels, strict=True)],
-                    boxes=[p.box for p in here if p.box],
-                )
-                writer.write(picture)
+                drawing.submit(overlay.add, frame, read(frame), self.masks(frame))
 
     def discard(self) -> None:
         """Remove the folders made for a run that came to nothing, as far as they are empty."""
@@ -197,6 +189,37 @@ class TrackFolder:
             if any(folder.iterdir()):
                 return
             folder.rmdir()
+
+
+class OverlayWriter(VideoWriter):
+    """A `VideoWriter` of frames with their masks and prompts drawn.
+
+    Args:
+        path: of the video.
+        size: (height, width) of its frames.
+        fps: frames per second.
+        prompts: by number of the frame, in pixels of these frames.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float, prompts: Prompts):
+        super().__init__(path, fps, size[1], size[0])
+        self._prompts = prompts
+        self._several = len({object_id for on_frame in prompts.values() for object_id in on_frame}) > 1
+
+    def add(self, frame: int, image: np.ndarray, masks: dict[int, np.ndarray]) -> None:
+        """Draw on a frame and append it; see `draw`."""
+        self.write(self.draw(frame, image, masks))
+
+    def draw(self, frame: int, image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
+        """The frame of a number, uint8 (height, width, 3) RGB, with its masks by object id and its prompts."""
+        here = self._prompts.get(frame, {}).values()
+        return overlay_masks(
+            image,
+            masks,
+            labels=self._several,
+            points=[(*xy, label) for p in here for xy, label in zip(p.points, p.labels, strict=True)],
+            boxes=[p.box for p in here if p.box],
+        )
 
 
 def _separated(lines: Iterator[str]) -> Iterator[str]:

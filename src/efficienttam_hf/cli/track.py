@@ -17,14 +17,16 @@ from .common import (
     load_model,
 )
 from .prompts import GivenPrompt, Prompts, add_prompt_arguments, check_order, gather, prompts_as_json, scaled_prompts
-from .tracking import plan_tracking, track_objects
+from .tracking import TrackedFrame, plan_tracking, track_objects
 
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..modeling_efficienttam_video import EfficientTamVideoModel
     from ..processing_efficienttam import EfficientTamVideoProcessor
     from ..video_io import FrameSource
-    from .outputs import TrackFolder
+    from .outputs import OverlayWriter, TrackFolder
 
 DEFAULT_OUT = Path("efficienttam-out")
 
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         model, processor = load_model(EfficientTamVideoModel, args.model, device, args.dtype)
         folder = TrackFolder(out or DEFAULT_OUT / source.name, source.name)
         folder.prepare(overwrite)
-        job = _Job(source, first, size, prompts, model, processor, folder)
+        job = Job(source, first, size, prompts, model, processor, folder)
         return job.run(args.direction, args.model)
 
 
@@ -124,8 +126,12 @@ def make_example_clip(path: Path, number: int = DEMO_CLIP, max_objects: int = 1)
 
 
 @dataclass
-class _Job:
-    """One run of the command. Frame numbers are the whole video's; the session's begin with 0 at `first`."""
+class Job:
+    """One run of the command. Frame numbers are the whole video's; the session's begin with 0 at `first`.
+
+    While the model computes a frame, the next one is decoded and resized, and the one before is written and, where
+    tracking goes in the order of the video, drawn and encoded.
+    """
 
     source: FrameSource
     first: int
@@ -134,29 +140,37 @@ class _Job:
     model: EfficientTamVideoModel
     processor: EfficientTamVideoProcessor
     folder: TrackFolder
+    last_kept: int | None = None
 
     def run(self, direction: str | None, model_name: str) -> int:
         from tqdm import tqdm
+
+        from .background import Background
+        from .outputs import OverlayWriter
 
         prompts = {t - self.first: on_frame for t, on_frame in self._scaled_prompts().items()}
         plan = plan_tracking(prompts, direction)
         frames_in = ResizedFrames(self.source, self.size)
         total = plan.num_steps(len(self.source))
         stop: BaseException | None = None
-        at = None
+        overlay: OverlayWriter | None = None
         with tqdm(total=total, desc="track", unit="frame") as progress:
             try:
-                for done in track_objects(self.model, self.processor, frames_in, prompts, plan):
-                    if done.object_ids:
-                        frame, name = self.first + done.index, self.source.frame_name(done.index)
-                        self.folder.add(frame, name, done.object_ids, done.logits, done.scores)
-                        at = frame
-                    progress.update()
+                if plan.in_order:
+                    overlay = OverlayWriter(self.folder.overlay, self.size, self.source.fps, self._scaled_prompts())
+                with Background() as writing:  # while the model computes the next frame
+                    for done in track_objects(self.model, self.processor, frames_in, prompts, plan):
+                        if done.object_ids:
+                            image = None if overlay is None else frames_in[done.index]
+                            writing.submit(self._keep, done, overlay, image)
+                        progress.update()
             except BaseException as error:  # whatever happened, what is done is kept
                 stop = error
             rate = progress.n / max(progress.format_dict["elapsed"], 1e-9)
         frames = self.folder.frames
         if not frames:
+            if overlay is not None:
+                overlay.abort()
             self.folder.discard()
             if isinstance(stop, KeyboardInterrupt):
                 print("Stopped by Ctrl-C before the first frame was done; there are no results.", file=sys.stderr)
@@ -166,15 +180,27 @@ class _Job:
         interrupted = isinstance(stop, KeyboardInterrupt)
         if interrupted:
             print(
-                f"Stopped by Ctrl-C after frame {at}. Writing what is done; Ctrl-C again leaves the overlay out.",
+                f"Stopped by Ctrl-C after frame {self.last_kept}. "
+                "Writing what is done; Ctrl-C again leaves the overlay out.",
                 file=sys.stderr,
             )
         self._write_json(model_name, complete=stop is None and progress.n == total)
-        self._write_overlay(frames)
+        if overlay is None:
+            self._write_overlay(frames)
+        else:
+            overlay.close()
         self._report(frames, rate, sys.stderr if stop else sys.stdout)
         if stop is not None and not interrupted:
             raise stop
         return 130 if interrupted else 0
+
+    def _keep(self, done: TrackedFrame, overlay: OverlayWriter | None, image: np.ndarray | None) -> None:
+        """Write what tracking found on a frame, and draw it on the frame's image where there is an overlay."""
+        frame, name = self.first + done.index, self.source.frame_name(done.index)
+        self.folder.add(frame, name, done.object_ids, done.logits, done.scores)
+        self.last_kept = frame
+        if overlay is not None:
+            overlay.add(frame, image, self.folder.masks(frame))
 
     def _scaled_prompts(self) -> Prompts:
         """The prompts in pixels of the results."""
@@ -192,7 +218,7 @@ class _Job:
         )
 
     def _write_overlay(self, frames: list[int]) -> None:
-        """The video once more, with the masks drawn: tracking may have passed it in another order."""
+        """The video once more, with the masks drawn: tracking passed it in another order."""
         from tqdm import tqdm
 
         resized = ResizedFrames(self.source, self.size)

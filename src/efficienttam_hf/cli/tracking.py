@@ -50,10 +50,12 @@ def track_objects(
     """Track by a plan, yielding each frame as it is done; memory stays bounded.
 
     Args:
-        frames: anything with `len` and indexing, uint8 (height, width, 3) RGB.
+        frames: anything with `len` and indexing, uint8 (height, width, 3) RGB; read on a thread.
         prompts: by frame index, in pixels of these frames.
     """
-    session = processor.init_video_session(frames, inference_device=model.device, dtype=model.dtype, keep_history=False)
+    session = processor.init_video_session(
+        frames, inference_device=model.device, dtype=model.dtype, keep_history=False, read_ahead=True
+    )
 
     def add_all(object_id: int) -> None:
         for index, on_frame in prompts.items():
@@ -61,7 +63,7 @@ def track_objects(
                 add_prompts(model, processor, session, index, object_id, on_frame[object_id])
 
     for output, object_ids in plan.run(model, session, add_all):
-        yield _read(processor, session, output, object_ids)
+        yield read_output(processor, session, output, object_ids)
 
 
 def segment_frame(
@@ -74,7 +76,7 @@ def segment_frame(
     session = processor.init_video_session([frame], inference_device=model.device, dtype=model.dtype)
     for object_id, given in prompts.items():
         add_prompts(model, processor, session, 0, object_id, given)
-    return _read(processor, session, model(session, frame_idx=0), list(prompts))
+    return read_output(processor, session, model(session, frame_idx=0), list(prompts))
 
 
 def add_prompts(
@@ -104,12 +106,13 @@ def add_prompts(
         )
 
 
-def _read(
+def read_output(
     processor: EfficientTamVideoProcessor,
     session: EfficientTamVideoInferenceSession,
     output: EfficientTamVideoSegmentationOutput,
     object_ids: list[int],
 ) -> TrackedFrame:
+    """Results of some objects on a frame, brought to the size of the video."""
     size = (session.video_height, session.video_width)
     rows = [output.object_ids.index(object_id) for object_id in object_ids]
     logits = np.zeros((0, *size), np.float32)
@@ -141,6 +144,11 @@ class TrackingPlan:
         forward = num_frames - min(self.first.values())
         latest = max(self.first.values())
         return forward + (latest + 1 if self.direction == "both" and latest else 0)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether `run` yields each frame once, ascending."""
+        return self.direction == "forward" or (self.direction == "both" and not max(self.first.values()))
 
     def run(
         self,

@@ -1,0 +1,71 @@
+"""Work beside the main thread, in order: results are written while the model computes the next frame."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class Background:
+    """Runs calls one after another on a thread. Leaving the `with` block waits until all are done.
+
+    A call that raises is the last one: those after it are dropped, and its error is raised by the next `submit` or on
+    leaving. Ctrl-C while leaving cuts nothing short, as what waits is little; it is raised when that is done, unless an
+    error is on its way already.
+
+    Args:
+        waiting: how many calls may wait; `submit` blocks where one more would.
+    """
+
+    def __init__(self, waiting: int = 2):
+        self._calls: queue.SimpleQueue[tuple[Callable, tuple] | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(waiting)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="efficienttam-background", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def submit(self, call: Callable, *arguments: Any) -> None:
+        """Have `call(*arguments)` run after what was submitted before.
+
+        Raises:
+            BaseException: what an earlier call raised.
+        """
+        self._room.acquire()
+        if self._error is not None:
+            raise self._error
+        self._calls.put((call, arguments))
+
+    def _run(self) -> None:
+        while (item := self._calls.get()) is not None:
+            self._room.release()
+            call, arguments = item
+            try:
+                if self._error is None:
+                    call(*arguments)
+            except BaseException as error:  # the caller's, whatever it is
+                self._error = error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        interrupt = None
+        while self._thread.is_alive():
+            try:
+                self._calls.put(None)
+                self._thread.join()
+            except KeyboardInterrupt as stop:
+                interrupt = stop
+        if self._error is not None:
+            raise self._error
+        if interrupt is not None and error is None:
+            raise interrupt
