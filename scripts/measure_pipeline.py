@@ -2,9 +2,9 @@
 
     python scripts/measure_pipeline.py my.mp4 --point 640,360
 
-Below 1 the stages overlap: decoding and resizing go ahead of the model, and results are written, drawn and encoded
-behind it. Both are measured in turns, so that a busy machine slows both alike; the table has medians over the rounds.
-Loading the model is left out. Stages hand on all their frames at once, which takes about 12 MB a frame at 720p.
+Below 1 the stages overlap: decoding goes ahead of the model, and results are written, drawn and encoded behind it.
+Both are measured in turns, so that a busy machine slows both alike; the table has medians over the rounds. Loading the
+model is left out. Stages hand on all their frames at once, which takes about 12 MB a frame at 720p.
 """
 
 from __future__ import annotations

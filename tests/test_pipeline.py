@@ -1,7 +1,5 @@
-"""What runs beside the model: frames made ready ahead of it, results written and drawn behind it."""
+"""What runs beside the model: results written and drawn while it computes the next frame."""
 
-import copy
-import gc
 import importlib.util
 import threading
 from pathlib import Path
@@ -12,10 +10,6 @@ from reference import tiny_config
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.synthetic_clip import make_clip
-from efficienttam_hf.tracking_session import ReadAhead
-
-
-READER = "efficienttam-read-ahead"
 
 
 @pytest.fixture(scope="module")
@@ -32,105 +26,6 @@ def processor(model):
 @pytest.fixture(scope="module")
 def frames():
     return make_clip(6, 160, 96).frames
-
-
-def readers():
-    return [thread for thread in threading.enumerate() if thread.name.startswith(READER)]
-
-
-# -------------------------------------------------------------------------------------------------------- reading ahead
-
-
-class Frames(list):
-    """Frames that note which were read."""
-
-    def __init__(self, frames):
-        super().__init__(frames)
-        self.read = []
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return super().__getitem__(index)
-
-
-def test_the_next_frame_is_ready_in_either_direction_and_no_other():
-    frames = Frames("abcdefgh")
-    read = ReadAhead(frames.__getitem__)
-
-    def asked(index):
-        """The frame, and what was read on its account."""
-        frames.read.clear()
-        frame = read(index)
-        for ahead in read._ahead.values():
-            ahead.exception()
-        return frame, frames.read[:]
-
-    assert asked(2) == ("c", [2])  # no direction yet
-    assert asked(3) == ("d", [3, 4])
-    assert asked(4) == ("e", [5])
-    assert asked(7) == ("h", [7])  # a jump: the frame that was ready is let go
-    assert asked(6) == ("g", [6, 5])
-    assert asked(5) == ("f", [4])
-    assert asked(1) == ("b", [1])
-    assert asked(0) == ("a", [0])  # nothing before it
-
-
-def test_what_is_wrong_with_a_frame_shows_at_its_turn():
-    def broken(index):
-        if index == 2:
-            raise OSError("frame 2 is damaged")
-        return index
-
-    read = ReadAhead(broken)
-    assert [read(0), read(1)] == [0, 1]
-    with pytest.raises(OSError, match="frame 2 is damaged"):
-        read(2)
-    assert [read(3), read(4)] == [3, 4]
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_tracking_is_the_same_with_and_without(reverse, model, processor, frames):
-    masks = []
-    for read_ahead in (False, True):
-        session = processor.init_video_session(frames, read_ahead=read_ahead)
-        for index in (0, 4):
-            processor.add_inputs_to_inference_session(
-                session, index, 1, input_points=[[[[40, 60]]]], input_labels=[[[1]]]
-            )
-        start = 5 if reverse else 0
-        masks.append([o.pred_masks for o in model.propagate_in_video_iterator(session, start, reverse=reverse)])
-    assert readers()
-    assert all(torch.equal(*pair) for pair in zip(*masks, strict=True))
-
-
-def test_the_thread_ends_with_the_session_and_a_copy_has_its_own(processor, frames):
-    session = processor.init_video_session(list(frames))
-    pixels = [session.get_frame(index) for index in range(3)]
-    other = copy.deepcopy(session)
-    del session
-    gc.collect()
-    assert all(torch.equal(other.get_frame(index), pixels[index]) for index in range(3))
-    ours = readers()
-    del other
-    gc.collect()
-    for thread in ours:
-        thread.join(10)
-    assert not readers()
-
-
-def test_frames_of_a_users_own_object_are_read_in_the_users_thread(processor, frames):
-    class Own:
-        height, width = frames[0].shape[:2]
-
-        def __len__(self):
-            return len(frames)
-
-        def __getitem__(self, index):
-            assert threading.current_thread() is threading.main_thread()
-            return frames[index]
-
-    session = processor.init_video_session(Own())
-    assert [session.get_frame(index).shape[0] for index in range(len(frames))] == [3] * len(frames)
 
 
 # -------------------------------------------------------------------------------------------------------- in background

@@ -365,12 +365,10 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         max_vision_features_cache_size: int = 1,
         dtype: torch.dtype = torch.float32,
         keep_history: bool | int = 32,
-        read_ahead: bool | None = None,
     ) -> EfficientTamVideoInferenceSession:
         """Begin tracking in a video or a stream.
 
-        Frames are decoded and processed one by one, when it is their turn or the model is busy with the one before, and
-        are not kept.
+        Frames are decoded and processed one by one, when it is their turn, and are not kept.
 
         Args:
             video: a path to a video file or a folder of frames; or frames by index: a list of images, an array
@@ -383,9 +381,6 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             max_vision_features_cache_size: frames whose image features are kept.
             dtype: of pixels.
             keep_history: how far back a user can return; see `EfficientTamVideoInferenceSession`.
-            read_ahead: whether a thread of the session decodes and processes the next frame while the model computes.
-                By default not where `video` is an object of your own, which then would be read from two threads if you
-                read it too.
 
         Raises:
             ValueError: if the video has no frames or frames of several sizes. FileNotFoundError: no such path.
@@ -394,8 +389,6 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         process = partial(self.process_frame, device=processing_device or device)
         frames = None if video is None else _as_frames(video)
         height, width = (None, None) if frames is None else _frame_size(frames)
-        if read_ahead is None:
-            read_ahead = isinstance(video, str | Path | list | tuple | np.ndarray | Tensor)
         return EfficientTamVideoInferenceSession(
             frames=frames,
             process_frame=process,
@@ -407,7 +400,6 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             dtype=dtype,
             max_vision_features_cache_size=max_vision_features_cache_size,
             keep_history=keep_history,
-            read_ahead=read_ahead,
         )
 
     def add_inputs_to_inference_session(

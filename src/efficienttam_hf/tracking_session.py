@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from .object_memory import MemoryEntry, ObjectMemory
@@ -75,50 +73,6 @@ class FeatureCache:
         self._features.clear()
 
 
-class ReadAhead:
-    """Reads frames on a thread: where they are asked for one after another, the next one while this one is computed.
-
-    One frame at a time is read, and one at most is held. What is wrong with a frame is raised when it is asked for.
-    The thread begins with the first frame and ends when this object is dropped; a copy has its own.
-
-    Args:
-        read: gives the frame of an index.
-    """
-
-    def __init__(self, read: Callable[[int], Any]):
-        self._read = read
-        self._thread = ThreadPoolExecutor(1, "efficienttam-read-ahead")
-        self._ahead: dict[int, Future] = {}
-        self._last: int | None = None
-
-    def __call__(self, frame_idx: int) -> Any:
-        """The frame of an index."""
-        frame = self._ahead.pop(frame_idx, None) or self._thread.submit(self._read, frame_idx)
-        step = 0 if self._last is None else frame_idx - self._last
-        self._last = frame_idx
-        try:
-            return frame.result()
-        finally:
-            self._ahead.clear()
-            following = frame_idx + step
-            if abs(step) == 1 and following >= 0:
-                self._ahead[following] = self._thread.submit(self._read, following)
-
-    def __reduce__(self) -> tuple:
-        return ReadAhead, (self._read,)
-
-
-def _read_frame(
-    frames: Sequence[Any], process_frame: Callable[[Any], tuple[Any, tuple[int, int]]] | None, frame_idx: int
-) -> tuple[Any, tuple[int, int] | None]:
-    """A frame of a video as the network's pixels, and its own (height, width) where that is known."""
-    try:
-        frame = frames[frame_idx]
-    except IndexError as error:
-        raise EndOfVideoError(str(error)) from error
-    return (frame, None) if process_frame is None else process_frame(frame)
-
-
 class TrackingSession:
     """Objects, prompts and frames of one video or stream.
 
@@ -128,7 +82,6 @@ class TrackingSession:
         video_height, video_width: of the original frames, to which prompts refer.
         cache: what keeps image features.
         keep_history: how far back a user can return; see `EfficientTamVideoInferenceSession`.
-        read_ahead: whether frames are read and processed on a thread, one ahead.
     """
 
     def __init__(
@@ -139,7 +92,6 @@ class TrackingSession:
         video_width: int | None,
         cache: FeatureCache,
         keep_history: bool | int,
-        read_ahead: bool = False,
     ):
         if not isinstance(keep_history, bool) and keep_history < 0:
             raise ValueError(f"keep_history must be True, False or a number of frames, got {keep_history}.")
@@ -150,8 +102,6 @@ class TrackingSession:
         self.cache = cache
         self.objects: OrderedDict[int, TrackedObject] = OrderedDict()
         self._frames = frames
-        read = partial(_read_frame, frames, process_frame)
-        self._read = ReadAhead(read) if read_ahead else read
         self._streamed: dict[int, Any] = {}
         self._num_streamed = 0
 
@@ -332,9 +282,14 @@ class TrackingSession:
         self.check_frame_idx(frame_idx)
         if self.is_streaming:
             return self._streamed[frame_idx]
-        pixels, size = self._read(frame_idx)
-        if size is not None:
-            self.set_original_size(*size)
+        try:
+            frame = self._frames[frame_idx]
+        except IndexError as error:
+            raise EndOfVideoError(str(error)) from error
+        if self.process_frame is None:
+            return frame
+        pixels, size = self.process_frame(frame)
+        self.set_original_size(*size)
         return pixels
 
     def frames_to_track(self, start: int, max_frames: int | None, reverse: bool) -> range:

@@ -317,8 +317,7 @@ class _Prefetcher:
     def stop(self) -> None:
         self._decoder.stopping = True  # ends a decoding run between two frames
         if self._thread is None:
-            with self._one_reader:  # another thread may be reading a frame
-                self._decoder.close()
+            self._decoder.close()
         elif self._thread is not threading.current_thread():  # which is where the garbage collector may happen to run
             with self._changed:
                 self._changed.notify_all()

@@ -59,8 +59,6 @@ class EfficientTamVideoInferenceSession(TrackingSession):
             the window offloaded to the CPU; per object and frame that is `N * c * 2 + h * w * 2 + 4 * C` bytes for a
             memory of N tokens of c channels in bfloat16, masks of h by w in float16 and a pointer of C: 641 KiB at
             1024 pixels, 161 KiB at 512 (and, when streaming, the frame's own pixels in float16).
-        read_ahead (`bool`, defaults to `False`):
-            Whether `frames` are read and processed on a thread, one ahead of the frame being tracked.
     """
 
     def __init__(
@@ -76,7 +74,6 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         frames: Sequence[Any] | None = None,
         process_frame: Callable[[Any], tuple[Tensor, tuple[int, int]]] | None = None,
         keep_history: bool | int = 32,
-        read_ahead: bool = False,
     ):
         if video is not None and frames is not None:
             raise ValueError("Give either `video` (processed frames) or `frames` (original frames), not both.")
@@ -95,7 +92,6 @@ class EfficientTamVideoInferenceSession(TrackingSession):
             video_width=video_width,
             cache=DeviceFeatureCache(max_vision_features_cache_size, inference_state_device, inference_device),
             keep_history=keep_history,
-            read_ahead=read_ahead,
         )
 
     def add_point_inputs(self, obj_idx: int, frame_idx: int, inputs: dict[str, Tensor]) -> None:

@@ -129,8 +129,8 @@ def make_example_clip(path: Path, number: int = DEMO_CLIP, max_objects: int = 1)
 class Job:
     """One run of the command. Frame numbers are the whole video's; the session's begin with 0 at `first`.
 
-    While the model computes a frame, the next one is decoded and resized, and the one before is written and, where
-    tracking goes in the order of the video, drawn and encoded.
+    While the model computes a frame, the next one is decoded, and the one before is written and, where tracking goes in
+    the order of the video, drawn and encoded.
     """
 
     source: FrameSource

@@ -50,12 +50,10 @@ def track_objects(
     """Track by a plan, yielding each frame as it is done; memory stays bounded.
 
     Args:
-        frames: anything with `len` and indexing, uint8 (height, width, 3) RGB; read on a thread.
+        frames: anything with `len` and indexing, uint8 (height, width, 3) RGB.
         prompts: by frame index, in pixels of these frames.
     """
-    session = processor.init_video_session(
-        frames, inference_device=model.device, dtype=model.dtype, keep_history=False, read_ahead=True
-    )
+    session = processor.init_video_session(frames, inference_device=model.device, dtype=model.dtype, keep_history=False)
 
     def add_all(object_id: int) -> None:
         for index, on_frame in prompts.items():
