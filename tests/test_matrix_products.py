@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from efficienttam_hf import matrix_products
 from efficienttam_hf.matrix_products import attend_by_rows, linear, rows_are_faster
@@ -87,3 +88,12 @@ def test_constants_of_a_resolution_are_kept_and_can_be_trained_with():
     (first * scale).sum().backward()
     assert scale.grad is not None
     assert constant(torch.full)((2,), 3.0).tolist() == [3.0, 3.0]
+
+
+def test_tensors_without_numbers_are_not_kept_nor_given_those_that_are():
+    full = constant(torch.full)
+    with FakeTensorMode():
+        assert isinstance(full((2,), 3.0), FakeTensor)
+    assert full((2,), 3.0).tolist() == [3.0, 3.0]
+    with FakeTensorMode():
+        assert isinstance(full((2,), 3.0), FakeTensor)

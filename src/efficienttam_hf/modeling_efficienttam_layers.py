@@ -26,7 +26,10 @@ def constant(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*args: Any) -> Tensor:
-        return function(*args) if torch.compiler.is_compiling() else kept(*args)
+        # A tensor without numbers (`FakeTensorMode`) is neither to be kept nor to meet one that was.
+        if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
+            return function(*args)
+        return kept(*args)
 
     return call
 
