@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
+from efficienttam_hf.benchmark.timing import interleave
 from efficienttam_hf.matrix_products import attend_by_rows, linear
 from efficienttam_hf.memory import MemoryBank
 from efficienttam_hf.modeling_efficienttam import partition_windows
@@ -48,13 +49,18 @@ def main() -> None:
 
 def in_turns(pair: Pair, rounds: int) -> tuple[float, float]:
     """Median seconds of two functions that take turns, after one run of each."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds + 1):
-        for function, taken in zip(pair, seconds, strict=True):
+
+    def timed(function: Callable[[], object]) -> Callable[[], float]:
+        def run() -> float:
             begin = time.perf_counter()
             function()
-            taken.append(time.perf_counter() - begin)
-    return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])
+            return time.perf_counter() - begin
+
+        return run
+
+    steps = {name: timed(function) for name, function in zip(("plain", "ours"), pair, strict=True)}
+    _, *taken = interleave(steps, rounds + 1)
+    return tuple(statistics.median(each[name] for each in taken) for name in steps)
 
 
 def techniques(dtype: torch.dtype) -> dict[str, Pair]:

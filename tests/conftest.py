@@ -1,6 +1,11 @@
-"""What pytest must know before it collects: Transformers' markers, and which module not to import needlessly."""
+"""What pytest must know before it collects: Transformers' markers, and which module not to import needlessly.
+
+And the tiny model with fresh weights that several modules use, with its processor.
+"""
 
 from __future__ import annotations
+
+import pytest
 
 
 TRANSFORMERS_MARKERS = (
@@ -32,3 +37,21 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path.name == "test_transformers_common.py" and "not slow" in (config.option.markexpr or ""):
         return True
     return None
+
+
+@pytest.fixture(scope="module")
+def model():
+    import torch
+    from reference import tiny_config
+
+    from efficienttam_hf import EfficientTamVideoModel
+
+    torch.manual_seed(0)
+    return EfficientTamVideoModel(tiny_config()).eval()
+
+
+@pytest.fixture(scope="module")
+def processor(model):
+    from efficienttam_hf import EfficientTamVideoProcessor
+
+    return EfficientTamVideoProcessor.from_config(model.config)

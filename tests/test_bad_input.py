@@ -4,24 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import tiny_config
 
-from efficienttam_hf import EfficientTamProcessor, EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf import EfficientTamProcessor
 from efficienttam_hf.prompt_checks import to_rgb
 
 
 HEIGHT, WIDTH = 60, 80
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return EfficientTamVideoModel(tiny_config()).eval()
-
-
-@pytest.fixture(scope="module")
-def processor(model):
-    return EfficientTamVideoProcessor.from_config(model.config)
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import tiny_config
 
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.data.loading import load_records
 from efficienttam_hf.evaluation.image_protocol import (
     ImageOptions,
@@ -36,17 +34,6 @@ def square(left, top, side):
 
 IMAGE = np.zeros((*SIZE, 3), np.uint8)
 OBJECT = square(8, 8, 32)
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return EfficientTamVideoModel(tiny_config()).eval()
-
-
-@pytest.fixture(scope="module")
-def processor(model):
-    return EfficientTamVideoProcessor.from_config(model.config)
 
 
 class Told:

@@ -5,22 +5,8 @@ import threading
 from pathlib import Path
 
 import pytest
-import torch
-from reference import tiny_config
 
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.synthetic_clip import make_clip
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return EfficientTamVideoModel(tiny_config()).eval()
-
-
-@pytest.fixture(scope="module")
-def processor(model):
-    return EfficientTamVideoProcessor.from_config(model.config)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from reference import tiny_config
 from test_evaluation import HEIGHT, WIDTH, Oracle, disk
@@ -27,12 +26,6 @@ NOTHING = np.zeros((HEIGHT, WIDTH), bool)
 @pytest.fixture(scope="module")
 def processor():
     return EfficientTamVideoProcessor.from_config(tiny_config())
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return EfficientTamVideoModel(tiny_config()).eval()
 
 
 class Perfect(Oracle):
