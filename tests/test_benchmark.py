@@ -300,6 +300,17 @@ def test_an_edgetam_that_cannot_be_made_is_named(monkeypatch):
         check_peer("edgetam")
 
 
+def test_the_default_edgetam_is_what_transformers_makes_by_default():
+    transformers = pytest.importorskip("transformers")
+    if not hasattr(transformers, "EdgeTamVideoModel"):
+        pytest.skip("this Transformers has no EdgeTAM")
+    with torch.device("meta"):
+        model, _ = make_peer("edgetam-default")
+        default = transformers.EdgeTamVideoModel(transformers.EdgeTamVideoConfig())
+    assert model.config.to_diff_dict() == default.config.to_diff_dict()
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in default.parameters())
+
+
 def test_the_command_line_names_a_wrong_size_and_a_wrong_model(capsys):
     assert main(["benchmark", "--video-size", "large"]) == 2
     assert "WIDTHxHEIGHT" in capsys.readouterr().err

@@ -9,6 +9,7 @@ its channels. The numbers, and how they were measured, are in docs/performance.m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,11 @@ SMALLEST_PRODUCT = 20480  # inputs of fewer elements are no work for oneDNN, say
 SMALLEST_ATTENTION = {torch.float32: 2**17, torch.bfloat16: 2**15}  # pairs of query and key; below, fused is as fast
 LARGEST_SCORES = 2**22  # pairs in memory at a time: 16 MiB in float32, which the allocator still keeps for the next
 MANY_KEYS, KEYS_AT_A_TIME = 8192, 4096  # oneDNN reorders keys for each product, so many keys want many queries
+TOKENS_AT_A_TIME = 1024  # of a perceptron: its hidden layer then has some MiB, which stay in the cache
+
+# glibc hands large blocks back to the system and takes them anew, page by page: a tenth of a frame's time. It keeps
+# blocks up to the size of the largest that was ever handed back, at most 32 MiB. So here is one, never written to.
+torch.empty(2**25 - 2**13, dtype=torch.uint8, device="cpu")
 
 
 def uses_onednn(tensor: Tensor) -> bool:
@@ -30,6 +36,22 @@ def uses_onednn(tensor: Tensor) -> bool:
         and "AVX512" in torch.backends.cpu.get_cpu_capability()
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def works_in_parts(tensor: Tensor) -> bool:
+    """Whether to compute in parts what is large only in between: on a CPU, uncompiled, where no gradients flow.
+
+    A large tensor is a slow one there: it leaves the cache, and the allocator takes its memory from the system anew.
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_grad_enabled()
+
+
+def by_tokens(function: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+    """`function`, which treats each of (..., N, C) tokens by itself, for some of them at a time. The same numbers."""
+    if not works_in_parts(tokens):
+        return function(tokens)
+    parts = tokens.flatten(0, -2).split(TOKENS_AT_A_TIME)
+    return torch.cat([function(part) for part in parts]).unflatten(0, tokens.shape[:-1])
 
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -94,7 +116,8 @@ def _attend_blocks(query: Tensor, blocks: list[tuple[Tensor, Tensor, Tensor | No
     """(n, C) scaled queries to (n, c). A block is keys (m, C), transposed values (c, m) and logit bias (m,)."""
     if len(blocks) == 1:
         keys, values, bias = blocks[0]
-        return linear(linear(query, keys, bias).softmax(dim=-1), values)
+        scores = linear(query, keys, bias)
+        return linear(torch.softmax(scores, dim=-1, out=scores), values)
     parts = []
     for keys, values, bias in blocks:
         scores = linear(query, keys, bias)

@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_efficienttam import EfficientTamMemoryAttentionConfig, EfficientTamMemoryEncoderConfig
-from .matrix_products import EfficientTamLinear
+from .matrix_products import EfficientTamLinear, by_tokens, works_in_parts
 from .modeling_efficienttam_layers import (
     EfficientTamLayerNorm2d,
     attend,
@@ -110,8 +110,8 @@ class EfficientTamRoPEAttention(nn.Module):
         self.o_proj = EfficientTamLinear(width, width)
 
     def heads(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) to (B, heads, N, C / heads)."""
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        """(B, ..., N, C) to (B, heads, ..., N, C / heads)."""
+        return tokens.unflatten(-1, (self.num_heads, -1)).movedim(-2, 1)
 
     def forward(self, tokens: Tensor, table: Tensor) -> Tensor:
         """(B, N, C) to the same."""
@@ -152,30 +152,28 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
             (B, N, C).
         """
         config = self.config
-        batch_size, num_memories, num_tokens = memory.shape[:3]
-        query = rotate(self.heads(self.q_proj(tokens)), table).expand(batch_size, -1, -1, -1)
-        # Projected together, then taken apart: memories (B, heads, M, N, C / heads), pointers (B, heads, T, C / heads).
-        key = self.heads(self.k_proj(torch.cat([(memory + memory_positions).flatten(1, 2), pointers], dim=1)))
-        pointer_key = key[:, :, num_memories * num_tokens :]
-        key = rotate(key[:, :, : num_memories * num_tokens].unflatten(2, (num_memories, num_tokens)), table)
+        query = rotate(self.heads(self.q_proj(tokens)), table).expand(memory.shape[0], -1, -1, -1)
+        pooled = config.cross_attention.startswith("pooled") and memory.shape[1] > 1
+        keys = self._memory_keys(memory, memory_positions, table, size if pooled else None)
+        pointer_key = self.heads(self.k_proj(pointers))
         if config.cross_attention == "windowed":
-            return self._windowed(query, key, memory, pointer_key, pointers, size)
+            return self._windowed(query, torch.cat(keys, dim=2), memory, pointer_key, pointers, size)
 
         logit_bias = None
-        if config.cross_attention != "full" and num_memories > 1:
-            key, memory = (pool_squares(x, size, config.pool_size) for x in (key, memory))
-            num_pooled = key.shape[2] * key.shape[3]
+        if pooled:
+            memory = pool_squares(memory, size, config.pool_size)
+            num_pooled = memory.shape[1] * memory.shape[2]
             if config.pooling_scope == "all" and pointers.shape[1]:
                 pointer_key, pointers = (pool_sequence(x, config.pool_size**2) for x in (pointer_key, pointers))
                 num_pooled += pointers.shape[1]
             if config.cross_attention == "pooled_logit_bias":
-                logit_bias = query.new_zeros(1, 1, 1, key.shape[2] * key.shape[3] + pointers.shape[1])
+                logit_bias = query.new_zeros(1, 1, 1, memory.shape[1] * memory.shape[2] + pointers.shape[1])
                 logit_bias[..., :num_pooled] = self.bias
             else:
-                key = key + self.bias
+                keys = [key + self.bias for key in keys]
                 if config.pooling_scope == "all":
                     pointer_key = pointer_key + self.bias
-        key = torch.cat([key.flatten(2, 3), pointer_key], dim=2)
+        key = torch.cat([*(key.flatten(2, 3) for key in keys), pointer_key], dim=2)
         value = torch.cat([memory.flatten(1, 2), pointers], dim=1)
         if self.num_heads == 1 and attends_by_rows(self, query, key):
             output = self.v_proj(attend(self, query, key, value.unsqueeze(1), logit_bias)[0])
@@ -183,6 +181,18 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
             value = self.heads(self.v_proj(value))
             output, _ = attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)
         return self.o_proj(output)
+
+    def _memory_keys(self, memory: Tensor, positions: Tensor, table: Tensor, pooled_size: Size | None) -> list[Tensor]:
+        """The keys of (B, M, N, c) memories: one (B, heads, M, N, C / heads), or one for each memory if that is faster.
+
+        Where the size of their maps is given, averages over squares of them.
+        """
+        keys = []
+        at_a_time = 1 if works_in_parts(memory) else memory.shape[1]
+        for some, places in zip(memory.split(at_a_time, dim=1), positions.split(at_a_time, dim=1), strict=True):
+            key = rotate(self.heads(self.k_proj(some + places)), table)
+            keys.append(key if pooled_size is None else pool_squares(key, pooled_size, self.config.pool_size))
+        return keys
 
     def _windowed(
         self, query: Tensor, key: Tensor, memory: Tensor, pointer_key: Tensor, pointers: Tensor, size: Size
@@ -229,8 +239,10 @@ class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
         tokens = tokens + self.dropout(self.self_attn(self.layer_norm1(tokens), table))
         attended = self.cross_attn_image(self.layer_norm2(tokens), memory, memory_positions, pointers, table, size)
         tokens = tokens + self.dropout(attended)
-        hidden = self.dropout(self.activation(self.linear1(self.layer_norm3(tokens))))
-        return tokens + self.dropout(self.linear2(hidden))
+        return tokens + self.dropout(by_tokens(self._perceptron, self.layer_norm3(tokens)))
+
+    def _perceptron(self, tokens: Tensor) -> Tensor:
+        return self.linear2(self.dropout(self.activation(self.linear1(tokens))))
 
 
 class EfficientTamMemoryAttention(nn.Module):

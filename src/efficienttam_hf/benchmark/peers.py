@@ -2,7 +2,8 @@
 
 Their configurations are those of the published checkpoints (`facebook/sam2.1-hiera-tiny`, `-base-plus`,
 `yonigozlan/EdgeTAM-hf`), written out so that nothing needs to be fetched; another input size changes what follows from
-it.
+it. `edgetam-default` is what Transformers makes of `EdgeTamVideoConfig()`: EdgeTAM's memory with SAM 2's tiny Hiera as
+image encoder, which no published checkpoint has.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import nn
 __all__ = ["PEERS", "check_peer", "make_peer"]
 
 NATIVE_SIZE = 1024
-PEERS = ("sam2-tiny", "sam2-base-plus", "edgetam")
+PEERS = ("sam2-tiny", "sam2-base-plus", "edgetam", "edgetam-default")
 
 _BASE_PLUS_BACKBONE = {
     "hidden_size": 112,
@@ -44,17 +45,17 @@ def check_peer(name: str, image_size: int | None = None) -> None:
     """
     if name not in PEERS:
         raise ValueError(f"There is no peer {name!r}; there are {', '.join(PEERS)}.")
-    step = 256 if name == "edgetam" else 32  # EdgeTAM divides its feature map into 16x16 windows
+    step = 256 if name.startswith("edgetam") else 32  # EdgeTAM divides its feature map into 16x16 windows
     if image_size is not None and image_size % step:
         raise ValueError(f"The image size of {name} must be a multiple of {step}, got {image_size}.")
-    if name != "edgetam":
+    if not name.startswith("edgetam"):
         return
     if not hasattr(transformers, "EdgeTamVideoModel"):
         raise ImportError(
             f"Transformers {transformers.__version__} has no EdgeTamVideoModel: install a newer one, or leave the peer "
-            "edgetam out."
+            f"{name} out."
         )
-    if importlib.util.find_spec("timm") is None:
+    if name == "edgetam" and importlib.util.find_spec("timm") is None:
         raise ImportError(
             "The image encoder of EdgeTAM comes from timm: pip install timm, or leave the peer edgetam out."
         )
@@ -90,7 +91,10 @@ def make_peer(name: str, image_size: int | None = None) -> tuple[nn.Module, Any]
             backbone |= _BASE_PLUS_BACKBONE
             vision["backbone_channel_list"] = [896, 448, 224, 112]
         vision |= {"model_type": "sam2_vision_model", "backbone_config": backbone}
-        model = transformers.Sam2VideoModel(transformers.Sam2VideoConfig(**common))
+        if name == "edgetam-default":
+            model = transformers.EdgeTamVideoModel(transformers.EdgeTamVideoConfig(**common))
+        else:
+            model = transformers.Sam2VideoModel(transformers.Sam2VideoConfig(**common))
     sides = {"height": size, "width": size}
     processor = transformers.Sam2VideoProcessor(
         transformers.Sam2ImageProcessor(size=sides), transformers.Sam2VideoVideoProcessor(size=sides)

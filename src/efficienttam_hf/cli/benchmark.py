@@ -31,7 +31,8 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         "--peers",
         metavar="NAME",
         nargs="*",
-        help="beside them: sam2-tiny, sam2-base-plus, edgetam, with random weights; all if none is named",
+        help="beside them: sam2-tiny, sam2-base-plus, edgetam, edgetam-default, with random weights; all if none is "
+        "named",
     )
     parser.add_argument(
         "--reference", metavar="PATH", type=Path, help="a checkout of the published implementation, run beside them too"
