@@ -4,6 +4,7 @@ import importlib.util
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from efficienttam_hf.synthetic_clip import make_clip
@@ -71,6 +72,85 @@ def test_an_error_of_the_caller_leaves_what_was_submitted_done():
         go.set()
         raise ZeroDivisionError
     assert done == [1]
+
+
+# ------------------------------------------------------------------------------------------------------- encoding ahead
+
+
+def tracked_masks(model, processor, frames, ahead, direction=None, first=0):
+    """Logits by frame, and the torch threads of this thread after the first of them."""
+    import torch
+
+    from efficienttam_hf.cli.tracking import plan_tracking, track_objects
+
+    prompts = prompts_on(first)
+    masks, threads = [], []
+    for done in track_objects(model, processor, frames, prompts, plan_tracking(prompts, direction), ahead):
+        masks.append((done.index, done.logits))
+        threads.append(torch.get_num_threads())
+    return masks, threads
+
+
+@pytest.fixture
+def two_threads():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("direction", "first"), [("forward", 0), ("both", 3), ("backward", 5)])
+def test_frames_encoded_ahead_give_the_same_masks(model, processor, frames, two_threads, direction, first):
+    import torch
+
+    masks, threads = tracked_masks(model, processor, frames, True, direction, first)
+    assert set(threads) == {1}
+    assert torch.get_num_threads() == 2
+    plain, threads = tracked_masks(model, processor, frames, False, direction, first)
+    assert set(threads) == {2}
+    assert [index for index, _ in masks] == [index for index, _ in plain]
+    for (_, ahead), (_, logits) in zip(masks, plain, strict=True):
+        np.testing.assert_allclose(ahead, logits, atol=1e-4)
+
+
+def test_a_frame_that_cannot_be_read_ahead_raises_in_its_turn(model, processor, frames, two_threads):
+    import torch
+
+    from efficienttam_hf.cli.tracking import plan_tracking, track_objects
+
+    class Damaged(list):
+        def __getitem__(self, index):
+            if index == 3:
+                raise OSError("cannot read frame 3")
+            return super().__getitem__(index)
+
+    done, prompts = [], prompts_on(0)
+    with pytest.raises(OSError, match="cannot read frame 3"):
+        for each in track_objects(model, processor, Damaged(frames), prompts, plan_tracking(prompts), True):
+            done.append(each.index)
+    assert done == [0, 1, 2]
+    assert torch.get_num_threads() == 2
+
+
+def test_small_models_are_encoded_ahead_and_large_ones_are_not(model, two_threads, monkeypatch):
+    import torch
+
+    from efficienttam_hf import EfficientTamVideoModel
+    from efficienttam_hf.checkpoints import resolve_config
+    from efficienttam_hf.cli.encoding_ahead import encoding_ahead_pays
+
+    with torch.device("meta"):
+        large = EfficientTamVideoModel(resolve_config("efficienttam_ti_512x512"))
+    monkeypatch.setattr(EfficientTamVideoModel, "device", torch.device("cpu"))
+    assert encoding_ahead_pays(model, 1)
+    assert not encoding_ahead_pays(model, 20)
+    assert not encoding_ahead_pays(large, 1)
+    torch.set_num_threads(1)
+    assert not encoding_ahead_pays(model, 1)
+    monkeypatch.setattr(EfficientTamVideoModel, "device", torch.device("cuda"))
+    assert not encoding_ahead_pays(model, 1)
 
 
 # ----------------------------------------------------------------------------------------------------- the command line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,7 @@ class Job:
         from tqdm import tqdm
 
         from .background import Background
+        from .encoding_ahead import encoding_ahead_pays
         from .outputs import OverlayWriter
 
         prompts = {t - self.first: on_frame for t, on_frame in self._scaled_prompts().items()}
@@ -158,8 +160,10 @@ class Job:
             try:
                 if plan.in_order:
                     overlay = OverlayWriter(self.folder.overlay, self.size, self.source.fps, self._scaled_prompts())
-                with Background() as writing:  # while the model computes the next frame
-                    for done in track_objects(self.model, self.processor, frames_in, prompts, plan):
+                ahead = encoding_ahead_pays(self.model, len(plan.first))
+                tracked = track_objects(self.model, self.processor, frames_in, prompts, plan, ahead)
+                with closing(tracked), Background() as writing:  # while the model computes the next frame
+                    for done in tracked:
                         if done.object_ids:
                             image = None if overlay is None else frames_in[done.index]
                             writing.submit(self._keep, done, overlay, image)

@@ -9,6 +9,7 @@ beginning, with the memory of what followed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,15 @@ def track_objects(
     frames: Any,
     prompts: Prompts,
     plan: TrackingPlan,
+    encode_ahead: bool = False,
 ) -> Iterator[TrackedFrame]:
     """Track by a plan, yielding each frame as it is done; memory stays bounded.
 
     Args:
         frames: anything with `len` and indexing, uint8 (height, width, 3) RGB.
         prompts: by frame index, in pixels of these frames.
+        encode_ahead: whether the next frame is encoded meanwhile (`encoding_ahead.py`): until the iterator is closed,
+            this thread then has half of torch's threads.
     """
     session = processor.init_video_session(frames, inference_device=model.device, dtype=model.dtype, keep_history=False)
 
@@ -60,8 +64,11 @@ def track_objects(
             if object_id in on_frame:
                 add_prompts(model, processor, session, index, object_id, on_frame[object_id])
 
-    for output, object_ids in plan.run(model, session, add_all):
-        yield read_output(processor, session, output, object_ids)
+    from .encoding_ahead import EncodedAhead
+
+    with EncodedAhead(model, session) if encode_ahead else nullcontext():
+        for output, object_ids in plan.run(model, session, add_all):
+            yield read_output(processor, session, output, object_ids)
 
 
 def segment_frame(
