@@ -187,9 +187,11 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
 
         Where the size of their maps is given, averages over squares of them.
         """
+        parts = [(memory, positions)]
+        if works_in_parts(memory):
+            parts = list(zip(memory.split(1, dim=1), positions.split(1, dim=1), strict=True))
         keys = []
-        at_a_time = 1 if works_in_parts(memory) else memory.shape[1]
-        for some, places in zip(memory.split(at_a_time, dim=1), positions.split(at_a_time, dim=1), strict=True):
+        for some, places in parts:
             key = rotate(self.heads(self.k_proj(some + places)), table)
             keys.append(key if pooled_size is None else pool_squares(key, pooled_size, self.config.pool_size))
         return keys
