@@ -216,7 +216,13 @@ def test_every_variant_exports(name, dtype, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [("full", "float32"), ("pooled_logit_bias", "float32"), ("pooled_logit_bias", "int8"), ("windowed", "float32")],
+    [
+        ("full", "float32"),
+        ("pooled_logit_bias", "float32"),
+        ("pooled_logit_bias", "int8"),
+        ("windowed", "float32"),
+        ("windowed", "int8"),
+    ],
 )
 def test_graphs_run_in_onnx_s_own_evaluator(kind, dtype, tmp_path):
     """Which is written from the standard alone; each kind of memory attention."""

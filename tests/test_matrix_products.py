@@ -3,11 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import tiny_config
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from efficienttam_hf import matrix_products
-from efficienttam_hf.matrix_products import attend_by_rows, linear, rows_are_faster
+from efficienttam_hf.matrix_products import attend_by_rows, by_tokens, linear, rows_are_faster
 from efficienttam_hf.modeling_efficienttam_layers import constant, sine_position_encoding
+from efficienttam_hf.modeling_efficienttam_memory import EfficientTamMemoryAttention
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -97,3 +99,36 @@ def test_tensors_without_numbers_are_not_kept_nor_given_those_that_are():
     assert full((2,), 3.0).tolist() == [3.0, 3.0]
     with FakeTensorMode():
         assert isinstance(full((2,), 3.0), FakeTensor)
+
+
+def test_a_function_of_tokens_may_see_some_at_a_time():
+    seen = []
+
+    def double(tokens):
+        seen.append(tokens.shape[-2])
+        return 2 * tokens
+
+    tokens = torch.randn(2, matrix_products.TOKENS_AT_A_TIME + 76, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(by_tokens(double, tokens), 2 * tokens, rtol=0, atol=0)
+    assert max(seen) <= matrix_products.TOKENS_AT_A_TIME < sum(seen)
+    assert by_tokens(double, tokens.requires_grad_()).requires_grad  # all at once where gradients flow
+    assert seen[-1] == tokens.shape[-2]
+
+
+@pytest.mark.parametrize("kind", ["full", "pooled_logit_bias", "pooled_key_shift", "windowed"])
+@pytest.mark.parametrize("num_memories", [1, 3])
+def test_memories_taken_one_by_one_give_what_all_at_once_give(kind, num_memories):
+    torch.manual_seed(0)
+    config = tiny_config().memory_attention_config
+    config.cross_attention, config.window_size = kind, 4
+    attention = EfficientTamMemoryAttention(config).eval()
+    side = 8
+    features = torch.randn(2, config.hidden_size, side, side)
+    memory = torch.randn(2, num_memories, side * side, config.memory_size)
+    temporal = torch.randn(2, num_memories, 1, config.memory_size)
+    pointers = torch.randn(2, 2, config.hidden_size)
+    whole = attention(features, memory, temporal, pointers).detach()
+    with torch.no_grad():
+        parts = attention(features, memory, temporal, pointers)
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)

@@ -22,8 +22,8 @@ LARGEST_SCORES = 2**22  # pairs in memory at a time: 16 MiB in float32, which th
 MANY_KEYS, KEYS_AT_A_TIME = 8192, 4096  # oneDNN reorders keys for each product, so many keys want many queries
 TOKENS_AT_A_TIME = 1024  # of a perceptron: its hidden layer then has some MiB, which stay in the cache
 
-# glibc hands large blocks back to the system and takes them anew, page by page: a tenth of a frame's time. It keeps
-# blocks up to the size of the largest that was ever handed back, at most 32 MiB. So here is one, never written to.
+# glibc hands large blocks back to the system and takes them anew, page by page: up to a tenth of a frame's time. It
+# keeps blocks up to the size of the largest ever handed back, at most 32 MiB. So here is one, never written to.
 torch.empty(2**25 - 2**13, dtype=torch.uint8, device="cpu")
 
 
@@ -48,7 +48,7 @@ def works_in_parts(tensor: Tensor) -> bool:
 
 def by_tokens(function: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
     """`function`, which treats each of (..., N, C) tokens by itself, for some of them at a time. The same numbers."""
-    if not works_in_parts(tokens):
+    if not works_in_parts(tokens) or tokens.shape[:-1].numel() <= TOKENS_AT_A_TIME:
         return function(tokens)
     parts = tokens.flatten(0, -2).split(TOKENS_AT_A_TIME)
     return torch.cat([function(part) for part in parts]).unflatten(0, tokens.shape[:-1])

@@ -30,6 +30,7 @@ from .modeling_efficienttam_layers import (
 
 
 Size = tuple[int, int]
+KEYS_AT_A_TIME = 4096  # of memories, projected and rotated: these are large tensors while they are made
 
 # ------------------------------------------------------------------------------------------------ memory attention
 
@@ -154,8 +155,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         config = self.config
         query = rotate(self.heads(self.q_proj(tokens)), table).expand(memory.shape[0], -1, -1, -1)
         pooled = config.cross_attention.startswith("pooled") and memory.shape[1] > 1
-        keys = self._memory_keys(memory, memory_positions, table, size if pooled else None)
-        pointer_key = self.heads(self.k_proj(pointers))
+        keys, pointer_key = self._keys(memory + memory_positions, pointers, table, size if pooled else None)
         if config.cross_attention == "windowed":
             return self._windowed(query, torch.cat(keys, dim=2), memory, pointer_key, pointers, size)
 
@@ -182,26 +182,35 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
             output, _ = attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)
         return self.o_proj(output)
 
-    def _memory_keys(self, memory: Tensor, positions: Tensor, table: Tensor, pooled_size: Size | None) -> list[Tensor]:
-        """The keys of (B, M, N, c) memories: one (B, heads, M, N, C / heads), or one for each memory if that is faster.
+    def _keys(
+        self, memory: Tensor, pointers: Tensor, table: Tensor, pooled_size: Size | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Keys of (B, M, N, c) memories with their positions, and of (B, T, c) pointers.
 
-        Where the size of their maps is given, averages over squares of them.
+        Returns:
+            (B, heads, M, N, C / heads), of some memories each where that is faster; averages over squares of the maps
+            where their size is given. And (B, heads, T, C / heads).
         """
-        parts = [(memory, positions)]
         if works_in_parts(memory):
-            parts = list(zip(memory.split(1, dim=1), positions.split(1, dim=1), strict=True))
-        keys = []
-        for some, places in parts:
-            key = rotate(self.heads(self.k_proj(some + places)), table)
-            keys.append(key if pooled_size is None else pool_squares(key, pooled_size, self.config.pool_size))
-        return keys
+            parts = [self.k_proj(some) for some in memory.split(max(1, KEYS_AT_A_TIME // memory.shape[2]), dim=1)]
+            pointer_key = self.k_proj(pointers)
+        else:  # one product, for exporters too: what quantises its input fails on no pointers
+            num_tokens = memory.shape[1] * memory.shape[2]
+            projected = self.k_proj(torch.cat([memory.flatten(1, 2), pointers], dim=1))
+            parts = [projected[:, :num_tokens].unflatten(1, memory.shape[1:3])]
+            pointer_key = projected[:, num_tokens:]
+        keys = [rotate(self.heads(part), table) for part in parts]
+        if pooled_size is not None:
+            keys = [pool_squares(key, pooled_size, self.config.pool_size) for key in keys]
+        return keys, self.heads(pointer_key)
 
     def _windowed(
         self, query: Tensor, key: Tensor, memory: Tensor, pointer_key: Tensor, pointers: Tensor, size: Size
     ) -> Tensor:
         """Each window of the frame attends to the same window of every memory, and to all pointers."""
-        value = self.heads(self.v_proj(memory.flatten(1, 2))).unflatten(2, memory.shape[1:3])
-        pointer_value = self.heads(self.v_proj(pointers))
+        num_tokens = memory.shape[1] * memory.shape[2]
+        value = self.heads(self.v_proj(torch.cat([memory.flatten(1, 2), pointers], dim=1)))
+        value, pointer_value = value[:, :, :num_tokens].unflatten(2, memory.shape[1:3]), value[:, :, num_tokens:]
         window_size = self.config.window_size
         query = to_windows(query, size, window_size)  # (B, windows, heads, w², C / heads)
         batch_size, windows = query.shape[:2]
