@@ -2,9 +2,10 @@
 
     python scripts/measure_pipeline.py my.mp4 --point 640,360
 
-Below 1 the stages overlap: decoding goes ahead of the model, and results are written, drawn and encoded behind it.
+Below 1 the stages overlap: decoding goes ahead of the model, results are written, drawn and encoded behind
+it, and a small model encodes the next frame beside the tracking of this one.
 Both are measured in turns, so that a busy machine slows both alike; the table has medians over the rounds. Loading the
-model is left out. Stages hand on all their frames at once, which takes about 12 MB a frame at 720p.
+model is left out.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ import io
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from efficienttam_hf import EfficientTamVideoModel
 from efficienttam_hf.benchmark.timing import clock_for
@@ -32,6 +32,9 @@ from efficienttam_hf.video_io import open_video
 from efficienttam_hf.video_session import EfficientTamVideoInferenceSession
 
 
+AT_A_TIME = 8  # frames that a stage hands on to the next
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
@@ -39,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--frames", type=int, help="only so many (default: the whole video)")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)
 
@@ -57,47 +60,82 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def time_stages(
-    video: Path, num_frames: int, prompts: Prompts, model: Any, processor: Any, scratch: Path
+    video: Path, num_frames: int | None, prompts: Prompts, model: Any, processor: Any, scratch: Path
 ) -> dict[str, float]:
-    """Milliseconds a frame of each stage, each over all frames with nothing beside it."""
-    taken: dict[str, float] = {}
+    """Milliseconds a frame of each stage, by turns on some frames each, with nothing beside it."""
+    taken: dict[str, float] = defaultdict(float)
     clock = clock_for(model.device)
 
-    def timed(stage: str, run: Callable[[], list]) -> list:
+    @contextlib.contextmanager
+    def stage(name: str) -> Iterator[None]:
         start = clock()
-        done = run()
-        taken[stage] = (clock() - start) / len(done) * 1e3
-        return done
+        yield
+        taken[name] += (clock() - start) * 1e3
 
-    with open_video(video, end=num_frames) as source:
-        size, fps = (source.height, source.width), source.fps
-        frames = timed("decode", lambda: list(source))
-    pixels = timed("resize and normalise", lambda: [processor.process_frame(f, model.device)[0] for f in frames])
-    session = EfficientTamVideoInferenceSession(
-        torch.stack(pixels), *size, model.device, model.device, model.device, model.dtype, keep_history=False
-    )
-    add_prompts(model, processor, session, 0, 1, prompts[0][1])
-    outputs = timed("model", lambda: list(model.propagate_in_video_iterator(session)))
-    tracked = timed("masks to the video's size", lambda: [read_output(processor, session, o, [1]) for o in outputs])
-    folder = TrackFolder(scratch / "stages", video.stem)
-    folder.prepare(overwrite=False)
-    timed(
-        "PNG and run lengths",
-        lambda: [folder.add(t.index, str(t.index), t.object_ids, t.logits, t.scores) for t in tracked],
-    )
-    overlay = OverlayWriter(folder.overlay, size, fps, prompts)
-    masks = [folder.masks(t.index) for t in tracked]
-    pictures = timed("draw", lambda: list(map(overlay.draw, folder.frames, frames, masks)))
+    with contextlib.ExitStack() as open_files:
+        with stage("decode"):
+            source = open_files.enter_context(open_video(video, end=num_frames, prefetch=0))
+        size, count = (source.height, source.width), len(source)
+        coming = Coming(count)
+        session = EfficientTamVideoInferenceSession(
+            None,
+            *size,
+            *[model.device] * 3,
+            model.dtype,
+            frames=coming,
+            process_frame=lambda pixels: (pixels, size),
+            keep_history=False,
+        )
+        tracking = model.propagate_in_video_iterator(session)
+        folder = TrackFolder(scratch / "stages", video.stem)
+        folder.prepare(overwrite=False)
+        overlay = open_files.enter_context(OverlayWriter(folder.overlay, size, source.fps, prompts))
+        for begin in range(0, count, AT_A_TIME):
+            some = range(begin, min(begin + AT_A_TIME, count))
+            with stage("decode"):
+                frames = [source[i] for i in some]
+            with stage("resize and normalise"):
+                coming.take(begin, [processor.process_frame(frame, model.device)[0] for frame in frames])
+            if not begin:
+                add_prompts(model, processor, session, 0, 1, prompts[0][1])
+            with stage("model"):
+                outputs = [next(tracking) for _ in some]
+            with stage("masks to the video's size"):
+                tracked = [read_output(processor, session, output, [1]) for output in outputs]
+            with stage("PNG and run lengths"):
+                for done in tracked:
+                    folder.add(done.index, str(done.index), done.object_ids, done.logits, done.scores)
+            with stage("draw"):
+                pictures = [overlay.draw(i, frame, folder.masks(i)) for i, frame in zip(some, frames, strict=True)]
+            with stage("encode"):
+                for picture in pictures:
+                    overlay.write(picture)
+        with stage("PNG and run lengths"):
+            folder.write_json({})
+        with stage("encode"):
+            overlay.close()
+    return {name: total / count for name, total in taken.items()}
 
-    def encode() -> list:
-        with overlay:
-            return [overlay.write(picture) for picture in pictures]
 
-    timed("encode", encode)
-    return taken
+class Coming:
+    """A video of `count` frames of which only the last few taken are here."""
+
+    def __init__(self, count: int):
+        self._count, self._here = count, {}
+
+    def take(self, begin: int, frames: list) -> None:
+        self._here = dict(enumerate(frames, begin))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        return self._here[index]
 
 
-def time_whole(video: Path, num_frames: int, prompts: Prompts, model: Any, processor: Any, scratch: Path) -> float:
+def time_whole(
+    video: Path, num_frames: int | None, prompts: Prompts, model: Any, processor: Any, scratch: Path
+) -> float:
     """Milliseconds a frame of what `efficienttam track` does, from opening the video on."""
     silence = io.StringIO()
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
