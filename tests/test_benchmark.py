@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from reference import tiny_config
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
@@ -301,7 +302,6 @@ def test_an_edgetam_that_cannot_be_made_is_named(monkeypatch):
 
 
 def test_the_default_edgetam_is_what_transformers_makes_by_default():
-    transformers = pytest.importorskip("transformers")
     if not hasattr(transformers, "EdgeTamVideoModel"):
         pytest.skip("this Transformers has no EdgeTAM")
     with torch.device("meta"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from efficienttam_hf.synthetic_clip import make_clip
 
@@ -79,8 +80,6 @@ def test_an_error_of_the_caller_leaves_what_was_submitted_done():
 
 def tracked_masks(model, processor, frames, ahead, direction=None, first=0):
     """Logits by frame, and the torch threads of this thread after the first of them."""
-    import torch
-
     from efficienttam_hf.cli.tracking import plan_tracking, track_objects
 
     prompts = prompts_on(first)
@@ -93,8 +92,6 @@ def tracked_masks(model, processor, frames, ahead, direction=None, first=0):
 
 @pytest.fixture
 def two_threads():
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -103,8 +100,6 @@ def two_threads():
 
 @pytest.mark.parametrize(("direction", "first"), [("forward", 0), ("both", 3), ("backward", 5)])
 def test_frames_encoded_ahead_give_the_same_masks(model, processor, frames, two_threads, direction, first):
-    import torch
-
     masks, threads = tracked_masks(model, processor, frames, True, direction, first)
     assert set(threads) == {1}
     assert torch.get_num_threads() == 2
@@ -116,8 +111,6 @@ def test_frames_encoded_ahead_give_the_same_masks(model, processor, frames, two_
 
 
 def test_a_frame_that_cannot_be_read_ahead_raises_in_its_turn(model, processor, frames, two_threads):
-    import torch
-
     from efficienttam_hf.cli.tracking import plan_tracking, track_objects
 
     class Damaged(list):
@@ -135,8 +128,6 @@ def test_a_frame_that_cannot_be_read_ahead_raises_in_its_turn(model, processor, 
 
 
 def test_small_models_are_encoded_ahead_and_large_ones_are_not(model, two_threads, monkeypatch):
-    import torch
-
     from efficienttam_hf import EfficientTamVideoModel
     from efficienttam_hf.checkpoints import resolve_config
     from efficienttam_hf.cli.encoding_ahead import encoding_ahead_pays

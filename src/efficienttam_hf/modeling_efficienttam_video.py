@@ -382,10 +382,13 @@ class EfficientTamVideoModel(EfficientTamModel):
         """(1, C, H, W), computed once while the session keeps them."""
         features = session.cache.get(frame_idx)
         if features is None:
-            pixels = session.get_frame(frame_idx).unsqueeze(0)
-            features = self.get_image_features(pixels, return_dict=True).fpn_hidden_states[-1]
+            features = self.encode_frame(session.get_frame(frame_idx))
             session.cache.put(frame_idx, features)
         return features
+
+    def encode_frame(self, pixels: Tensor) -> Tensor:
+        """(3, height, width) pixels of a frame, as a session gives them, to (1, C, H, W) features for `track_step`."""
+        return self.get_image_features(pixels.unsqueeze(0), return_dict=True).fpn_hidden_states[-1]
 
     @torch.no_grad()
     def _run_waiting_prompts(self, session: EfficientTamVideoInferenceSession) -> None:

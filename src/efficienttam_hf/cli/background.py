@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ class Background:
 
     def _run(self) -> None:
         if sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            with suppress(OSError):  # a system that forbids it only loses time
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while (item := self._calls.get()) is not None:
             self._room.release()
             call, arguments = item

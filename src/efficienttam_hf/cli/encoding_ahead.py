@@ -75,13 +75,13 @@ class EncodedAhead(FeatureCache):
 
     def _start(self, frame_idx: int) -> Future[Any]:
         try:
-            pixels = self._session.get_frame(frame_idx).unsqueeze(0)
+            pixels = self._session.get_frame(frame_idx)
         except Exception as error:  # noqa: BLE001 -- belongs to whoever asks for that frame
             failed: Future[Any] = Future()
             failed.set_exception(error)
             return failed
         return self._encoder.submit(self._encode, pixels)
 
-    @torch.no_grad()
+    @torch.no_grad()  # which is a thread's own
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._model.get_image_features(pixels, return_dict=True).fpn_hidden_states[-1]
+        return self._model.encode_frame(pixels)

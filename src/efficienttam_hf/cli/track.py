@@ -130,8 +130,8 @@ def make_example_clip(path: Path, number: int = DEMO_CLIP, max_objects: int = 1)
 class Job:
     """One run of the command. Frame numbers are the whole video's; the session's begin with 0 at `first`.
 
-    While the model computes a frame, the next one is decoded, and the one before is written and, where tracking goes in
-    the order of the video, drawn and encoded.
+    While the model tracks a frame, the next one is decoded and, where that pays, encoded too; the one before is
+    written and, where tracking goes in the order of the video, drawn and put into the overlay.
     """
 
     source: FrameSource
