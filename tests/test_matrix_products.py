@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from reference import tiny_config
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from efficienttam_hf import matrix_products
+from efficienttam_hf import matrix_products, modeling_efficienttam_memory
 from efficienttam_hf.matrix_products import attend_by_rows, by_tokens, linear, rows_are_faster
 from efficienttam_hf.modeling_efficienttam_layers import constant, sine_position_encoding
 from efficienttam_hf.modeling_efficienttam_memory import EfficientTamMemoryAttention
@@ -118,7 +118,8 @@ def test_a_function_of_tokens_may_see_some_at_a_time():
 
 @pytest.mark.parametrize("kind", ["full", "pooled_logit_bias", "pooled_key_shift", "windowed"])
 @pytest.mark.parametrize("num_memories", [1, 3])
-def test_memories_taken_one_by_one_give_what_all_at_once_give(kind, num_memories):
+def test_memories_taken_one_by_one_give_what_all_at_once_give(kind, num_memories, monkeypatch):
+    monkeypatch.setattr(modeling_efficienttam_memory, "MEMORY_TOKENS_AT_A_TIME", 64)  # those of one
     torch.manual_seed(0)
     config = tiny_config().memory_attention_config
     config.cross_attention, config.window_size = kind, 4

@@ -30,7 +30,7 @@ from .modeling_efficienttam_layers import (
 
 
 Size = tuple[int, int]
-KEYS_AT_A_TIME = 4096  # of memories, projected and rotated: these are large tensors while they are made
+MEMORY_TOKENS_AT_A_TIME = 4096  # whose keys are made: large tensors until they are pooled
 
 # ------------------------------------------------------------------------------------------------ memory attention
 
@@ -95,6 +95,13 @@ def from_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Ten
     rows, columns = height // window_size, width // window_size
     tiles = tokens.unflatten(2, (window_size, window_size)).unflatten(1, (rows, columns))
     return tiles.movedim(3, 2).flatten(1, 4)
+
+
+def project_together(projection: nn.Module, memory: Tensor, pointers: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, M, N, c) memories and (B, T, c) pointers in one product: (B, M, N, C) and (B, T, C)."""
+    num_tokens = memory.shape[1] * memory.shape[2]
+    projected = projection(torch.cat([memory.flatten(1, 2), pointers], dim=1))
+    return projected[:, :num_tokens].unflatten(1, memory.shape[1:3]), projected[:, num_tokens:]
 
 
 class EfficientTamRoPEAttention(nn.Module):
@@ -192,13 +199,12 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
             where their size is given. And (B, heads, T, C / heads).
         """
         if works_in_parts(memory):
-            parts = [self.k_proj(some) for some in memory.split(max(1, KEYS_AT_A_TIME // memory.shape[2]), dim=1)]
+            at_a_time = max(1, MEMORY_TOKENS_AT_A_TIME // memory.shape[2])
+            parts = [self.k_proj(some) for some in memory.split(at_a_time, dim=1)]
             pointer_key = self.k_proj(pointers)
         else:  # one product, for exporters too: what quantises its input fails on no pointers
-            num_tokens = memory.shape[1] * memory.shape[2]
-            projected = self.k_proj(torch.cat([memory.flatten(1, 2), pointers], dim=1))
-            parts = [projected[:, :num_tokens].unflatten(1, memory.shape[1:3])]
-            pointer_key = projected[:, num_tokens:]
+            part, pointer_key = project_together(self.k_proj, memory, pointers)
+            parts = [part]
         keys = [rotate(self.heads(part), table) for part in parts]
         if pooled_size is not None:
             keys = [pool_squares(key, pooled_size, self.config.pool_size) for key in keys]
@@ -208,9 +214,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         self, query: Tensor, key: Tensor, memory: Tensor, pointer_key: Tensor, pointers: Tensor, size: Size
     ) -> Tensor:
         """Each window of the frame attends to the same window of every memory, and to all pointers."""
-        num_tokens = memory.shape[1] * memory.shape[2]
-        value = self.heads(self.v_proj(torch.cat([memory.flatten(1, 2), pointers], dim=1)))
-        value, pointer_value = value[:, :, :num_tokens].unflatten(2, memory.shape[1:3]), value[:, :, num_tokens:]
+        value, pointer_value = map(self.heads, project_together(self.v_proj, memory, pointers))
         window_size = self.config.window_size
         query = to_windows(query, size, window_size)  # (B, windows, heads, w², C / heads)
         batch_size, windows = query.shape[:2]
