@@ -1,7 +1,8 @@
 """Runs the reference suites (the published implementation's numbers on rebuildable weights) through this package.
 
 A suite is a list of operations on a video, or prompts on an image, with the outputs the published code gave. The suites
-lie in `../shared/reference` beside a checkout that has them; `tests/test_parity.py` skips where they are not.
+lie in `../shared/reference` beside a checkout that has them; `tests/test_parity.py` skips where they are not. Three
+small ones are part of the repository (`tests/parity`), and `tests/test_committed_parity.py` runs those everywhere.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def tiny_config(cross_attention: str = "full", **overrides) -> EfficientTamConfi
     )
 
 
-def load_recipe():
-    """The module that rebuilds checkpoints, from the reference folder."""
-    spec = importlib.util.spec_from_file_location("reference_recipe", REFERENCE / "recipe.py")
+def load_recipe(folder: Path = REFERENCE):
+    """The module that rebuilds checkpoints, from a reference folder."""
+    spec = importlib.util.spec_from_file_location("reference_recipe", folder / "recipe.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -77,10 +78,10 @@ def config_of(suite: dict) -> EfficientTamConfig:
     return EfficientTamConfig.from_preset(suite["variant"])
 
 
-def build_folder(suite: dict, folder: Path) -> Path:
+def build_folder(suite: dict, folder: Path, reference: Path = REFERENCE) -> Path:
     """A checkpoint of the published kind, converted: what `from_pretrained` loads."""
     published = folder.with_suffix(".pt")
-    tensors = load_recipe().state_dict(suite["variant"], suite["seed"])
+    tensors = load_recipe(reference).state_dict(suite["variant"], suite["seed"])
     torch.save({"model": {name: torch.from_numpy(t) for name, t in tensors.items()}}, published)
     convert_checkpoint(published, folder, config_of(suite))
     published.unlink()

@@ -1,0 +1,37 @@
+"""Three reference suites that every clone has: the published implementation's numbers on a small model.
+
+One suite for each kind of memory cross-attention: a click, two conditioning frames, and corrections. `tests/parity`
+holds the recipe of the weights, the frames at the model's input size and the expected outputs; its README says where
+they come from. `tests/test_parity.py` runs all suites where they are at hand.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference import VideoSuite, build_folder, compare, expected_outputs, load_models, load_recipe, load_suites
+
+
+FOLDER = Path(__file__).parent / "parity"
+SUITES = load_suites("suites.json", FOLDER)
+
+
+def test_each_kind_of_memory_attention_has_a_suite():
+    assert {suite["attention"] for suite in SUITES} == {"dense", "_1", "_2"}
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite["name"])
+def test_tiny_suite_equals_the_published_numbers(suite, tmp_path):
+    _, model, processor = load_models(build_folder(suite, tmp_path / "model", FOLDER))
+    size, recipe = model.config.image_size, load_recipe(FOLDER)
+    strip = Image.open(FOLDER / suite["frames"])  # the frames one below the other, each size x size pixels
+    frames = [strip.crop((0, i * size, size, (i + 1) * size)) for i in range(suite["num_frames"])]
+    pixel_values = torch.from_numpy(np.stack([recipe.pixel_values(frame, size) for frame in frames]))
+    original = Image.new("RGB", tuple(suite["frame_size"]))  # of the originals, only the size is asked for
+    outputs = VideoSuite(model, processor, suite, [original], pixel_values).run()
+    result = compare(outputs, expected_outputs(suite, FOLDER))
+    assert result["worst"] <= 1e-2, result
+    assert result["median"] <= 2e-4, result
+    assert result["sign"] >= 0.998, result
