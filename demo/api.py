@@ -14,8 +14,7 @@ from video_tab import DIRECTIONS
 from video_work import VideoWork
 from visitors import Visitors
 
-from efficienttam_hf.cli.prompts import ObjectPrompts, Prompts
-from efficienttam_hf.prompt_checks import check_box, check_points
+from efficienttam_hf.prompts import ObjectPrompts, Prompts, prompts_from_json
 
 
 EXPECTED = '[{"id": 1, "prompts": [{"frame": 0, "points": [[x, y]], "labels": [1], "box": [x0, y0, x1, y1]}]}]'
@@ -78,20 +77,13 @@ def parse_prompts(given: Any, clip: Clip, settings: Settings) -> Prompts:
     Raises:
         UserError: if they have another form, or do not fit the video.
     """
-    prompts: Prompts = {}
     try:
-        for one in given:
-            object_id = int(one["id"])
-            for prompt in one["prompts"]:
-                frame = int(prompt["frame"])
-                points = [(float(x), float(y)) for x, y in prompt.get("points", [])]
-                labels = [int(label) for label in prompt.get("labels", [1] * len(points))]
-                box = tuple(float(value) for value in prompt["box"]) if prompt.get("box") else None
-                parsed = ObjectPrompts(points, labels, box)
-                _check(object_id, frame, parsed, clip)
-                prompts.setdefault(frame, {})[object_id] = parsed
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"prompts must have the form {EXPECTED} ({error!r}).") from error
+        prompts = prompts_from_json(given)
+    except ValueError as error:
+        raise UserError(f"prompts must have the form {EXPECTED}. {error}") from error
+    for frame, on_frame in prompts.items():
+        for object_id, one in on_frame.items():
+            _check(object_id, frame, one, clip)
     if len({i for on_frame in prompts.values() for i in on_frame}) > settings.max_objects:
         raise UserError(f"Up to {settings.max_objects} objects at once.")
     return prompts
@@ -103,11 +95,9 @@ def _check(object_id: int, frame: int, given: ObjectPrompts, clip: Clip) -> None
         raise UserError(f"Object ids are 1 to 255, got {object_id}.")
     if not 0 <= frame < clip.count:
         raise UserError(f"Frame {frame} is not one of the frames 0 to {clip.count - 1} that are used.")
-    if not (given.points or given.box):
+    if given.is_empty:
         raise UserError(f"There is neither a point nor a box{where}.")
     try:
-        check_points(given.points, given.labels, clip.original, where)
-        if given.box:
-            check_box(given.box, clip.original, where)
+        given.check(clip.original, where)
     except ValueError as error:
         raise UserError(str(error)) from error

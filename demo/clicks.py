@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from uploads import UserError
 
-from efficienttam_hf.cli.prompts import ObjectPrompts
+from efficienttam_hf.prompts import ObjectPrompts
 
 
 POSITIVE, NEGATIVE, BOX = "+ object", "− not object", "box"

@@ -18,8 +18,8 @@ from video_clip import Clip
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.cli import segment, tracking
 from efficienttam_hf.cli.common import choose_device, load_model
-from efficienttam_hf.cli.prompts import ObjectPrompts, Prompts
 from efficienttam_hf.cli.tracking import TrackedFrame, TrackingPlan
+from efficienttam_hf.prompts import ObjectPrompts, Prompts
 
 
 try:

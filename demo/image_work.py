@@ -16,9 +16,9 @@ from uploads import Upload, UserError
 from video_clip import check_pixels, readable
 
 from efficienttam_hf.cli.common import limited_size, resize_image
-from efficienttam_hf.cli.prompts import ObjectPrompts
 from efficienttam_hf.cli.segment import write_image_results
 from efficienttam_hf.image_io import open_image, read_image
+from efficienttam_hf.prompts import ObjectPrompts
 from efficienttam_hf.visualization import overlay_masks
 
 
@@ -164,13 +164,12 @@ class ImageWork:
     def picture(self) -> np.ndarray:
         """The image with masks and prompts drawn: uint8 (height, width, 3) RGB."""
         found, prompts = self._found()
-        points = [(*xy, label) for p in prompts.values() for xy, label in zip(p.points, p.labels, strict=True)]
+        corner = [ObjectPrompts([self.corner], [1])] if self.corner else []
         return overlay_masks(
             self._check_loaded(),
             {one["id"]: one["mask"] for one in found},
             labels=len(found) > 1 and not self._all,
-            points=points + ([(*self.corner, 1)] if self.corner else []),
-            boxes=[p.box for p in prompts.values() if p.box],
+            prompts=[*prompts.values(), *corner],
         )
 
     def proposal_pictures(self) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from settings import Settings
 from uploads import UserError
 
 from efficienttam_hf.cli.common import limited_size, resize_image
-from efficienttam_hf.cli.prompts import ObjectPrompts
+from efficienttam_hf.prompts import ObjectPrompts
 from efficienttam_hf.visualization import overlay_masks
 
 

@@ -25,9 +25,9 @@ from uploads import Upload, UserError
 from video_clip import Clip, ClipFrames, clip_of_file
 
 from efficienttam_hf.cli.outputs import TrackFolder
-from efficienttam_hf.cli.prompts import ObjectPrompts, Prompts, prompts_as_json, scaled_prompts
 from efficienttam_hf.cli.tracking import TrackingPlan, plan_tracking
 from efficienttam_hf.mask_io import decode_rle
+from efficienttam_hf.prompts import ObjectPrompts, Prompts, prompts_as_json, scaled_prompts
 from efficienttam_hf.visualization import overlay_masks
 
 
@@ -142,11 +142,9 @@ class VideoWork:
             image = self._frame(frame)
             number = clip.number(frame)
             masks = self._folder.masks(number) if number in self._folder.frames else {}
-            here = self.prompts.get(frame, {}).values()
-            points = [(*xy, label) for p in here for xy, label in zip(p.points, p.labels, strict=True)]
-            corner = [(*self.corner, 1)] if self.corner else []
-            boxes = [p.box for p in here if p.box]
-        return overlay_masks(image, masks, opacity, labels=len(self.objects) > 1, points=points + corner, boxes=boxes)
+            corner = [ObjectPrompts([self.corner], [1])] if self.corner else []
+            here = [*self.prompts.get(frame, {}).values(), *corner]
+        return overlay_masks(image, masks, opacity, labels=len(self.objects) > 1, prompts=here)
 
     def _frame(self, frame: int) -> np.ndarray:
         try:

@@ -25,9 +25,9 @@ from efficienttam_hf import EfficientTamVideoModel
 from efficienttam_hf.benchmark.timing import clock_for
 from efficienttam_hf.cli.common import DEFAULT_MODEL, choose_device, load_model
 from efficienttam_hf.cli.outputs import OverlayWriter, TrackFolder
-from efficienttam_hf.cli.prompts import ObjectPrompts, Prompts
 from efficienttam_hf.cli.track import Job
 from efficienttam_hf.cli.tracking import add_prompts, read_output
+from efficienttam_hf.prompts import ObjectPrompts, Prompts
 from efficienttam_hf.video_io import open_video
 from efficienttam_hf.video_session import EfficientTamVideoInferenceSession
 

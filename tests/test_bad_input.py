@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from efficienttam_hf import EfficientTamProcessor
-from efficienttam_hf.prompt_checks import to_rgb
+from efficienttam_hf.images import to_rgb
 
 
 HEIGHT, WIDTH = 60, 80

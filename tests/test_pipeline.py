@@ -162,7 +162,7 @@ def video(frames, tmp_path_factory):
 
 
 def prompts_on(frame):
-    from efficienttam_hf.cli.prompts import ObjectPrompts
+    from efficienttam_hf.prompts import ObjectPrompts
 
     return {frame: {1: ObjectPrompts([(40.0, 60.0)], [1])}}
 

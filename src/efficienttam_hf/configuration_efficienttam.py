@@ -33,7 +33,8 @@ REMOTE_CODE_FILES = (
     "memory.py",
     "tracking_session.py",
     "video_session.py",
-    "prompt_checks.py",
+    "images.py",
+    "prompts.py",
     "processing_efficienttam.py",
 )
 

@@ -21,10 +21,17 @@ from PIL import Image
 from torch import Tensor
 from transformers import Sam2ImageProcessor, Sam2Processor, Sam2VideoProcessor, Sam2VideoVideoProcessor
 from transformers.image_utils import PILImageResampling
+from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_efficienttam import EfficientTamConfig, RemoteCode, size_pair
-from .prompt_checks import check_box, check_mask, check_points, to_rgb
-from .tracking_session import FramePrompts
+from .images import check_sizes, image_list, image_size, to_rgb
+from .prompts import (
+    CALL_LABELS,
+    PADDING,
+    CallPrompts,
+    add_inputs,
+    scale_points,
+)
 from .video_session import EfficientTamVideoInferenceSession
 
 
@@ -42,13 +49,21 @@ class RemoteProcessor(RemoteCode):
 # ---------------------------------------------------------------------------------------------------------- images
 
 
-def _needs_rgb(image: Any) -> bool:
-    """Whether Transformers' own image pipeline would not make RGB of this."""
-    if isinstance(image, Image.Image):
-        return image.mode != "RGB"
-    if isinstance(image, np.ndarray | Tensor):
-        return image.ndim == 2 or str(image.dtype).endswith("uint16") or (image.ndim == 3 and 4 in image.shape[::2])
-    return False
+def _is_rgb(image: Any) -> bool:
+    """Whether an image is a uint8 tensor (3, height, width), which needs no conversion and stays on its device."""
+    return isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3
+
+
+def _to_tensor(image: Any, channels: str | None = None) -> Tensor:
+    """Any image as uint8 RGB (3, height, width), by the rule of `images.py`."""
+    if _is_rgb(image) and (channels == "first" or image.shape[2] not in (1, 3, 4)):
+        return image
+    return torch.from_numpy(to_rgb(image, channels)).permute(2, 0, 1)
+
+
+def _channels(input_data_format: Any) -> str | None:
+    """Transformers' name for the order of axes (`"channels_first"`) as that of `to_rgb`."""
+    return None if input_data_format is None else str(getattr(input_data_format, "value", input_data_format))[9:]
 
 
 def change_small_regions(logits: Tensor, foreground: bool, max_area: float, threshold: float) -> Tensor:
@@ -91,12 +106,21 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
     auto_class_name = "AutoImageProcessor"
 
     def preprocess(self, images: Any, segmentation_maps: Any = None, **kwargs: Any):
-        """As `Sam2ImageProcessor`; images may also be greyscale, RGBA, palette or 16 bit."""
-        if len(kwargs.get("image_mean") or self.image_mean or (0, 0, 0)) == 3:
-            if isinstance(images, list | tuple):
-                images = [to_rgb(image) if _needs_rgb(image) else image for image in images]
-            elif _needs_rgb(images):
-                images = to_rgb(images)
+        """As `Sam2ImageProcessor`, for images of any kind that `images.py` describes, floats in [0, 1] among them.
+
+        With `do_rescale=False`, or another number of channels than three, values are left as they are.
+
+        Raises:
+            ValueError: for what is no image, or could be read in two ways.
+        """
+        rescale = kwargs.get("do_rescale")
+        if len(kwargs.get("image_mean") or self.image_mean or (0, 0, 0)) == 3 and (
+            self.do_rescale if rescale is None else rescale
+        ):
+            channels = _channels(kwargs.pop("input_data_format", None))
+            fetched = (self.fetch_images(x) if isinstance(x, str) else x for x in image_list(images))
+            images = [_to_tensor(image, channels) for image in fetched]
+            kwargs["input_data_format"] = "channels_first"
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def resize(self, image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -143,16 +167,17 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
             For each image (objects, masks, height, width), bool or float.
 
         Raises:
-            TypeError: if masks are no tensors or arrays. ImportError: areas without OpenCV.
+            TypeError: if masks are no tensors or arrays. ValueError: for another number of sizes than of images.
+            ImportError: areas without OpenCV.
         """
         if isinstance(original_sizes, Tensor | np.ndarray):
             original_sizes = original_sizes.tolist()
+        if not all(isinstance(mask, Tensor | np.ndarray) for mask in masks):
+            raise TypeError("Input masks should be a list of `torch.tensors` or a list of `np.ndarray`")
+        check_sizes(masks, original_sizes)
         results = []
-        for mask, size in zip(masks, original_sizes, strict=False):
-            mask = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
-            if not isinstance(mask, Tensor):
-                raise TypeError("Input masks should be a list of `torch.tensors` or a list of `np.ndarray`")
-            mask = mask.float()
+        for mask, size in zip(masks, original_sizes, strict=True):
+            mask = (torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask).float()
             if max_hole_area:
                 mask = change_small_regions(mask, False, max_hole_area, mask_threshold)
             if max_sprinkle_area:
@@ -173,6 +198,19 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
 
     auto_class_name = "AutoVideoProcessor"
     resample = PILImageResampling.BICUBIC
+
+    def preprocess(self, videos: Any, **kwargs: Any):
+        """As `Sam2VideoVideoProcessor`, for frames of any kind that `images.py` describes, floats in [0, 1] among them.
+
+        With `do_rescale=False` values are left as they are.
+
+        Raises:
+            ValueError: for a frame that is no image, or could be read in two ways.
+        """
+        rescale = kwargs.get("do_rescale")
+        if self.do_rescale if rescale is None else rescale:
+            videos = _rgb_frames(videos, _channels(kwargs.get("input_data_format")))
+        return super().preprocess(videos, **kwargs)
 
     def rescale_and_normalize(
         self,
@@ -206,12 +244,24 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
         return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).reshape(*image.shape[:-2], shape[1], shape[0])
 
 
+def _rgb_frames(videos: Any, channels: str | None) -> Any:
+    """Videos as they may be nested, with every frame in uint8 RGB. Paths and addresses are left."""
+    if isinstance(videos, list | tuple):
+        return [_rgb_frames(video, channels) for video in videos]
+    if isinstance(videos, Image.Image):
+        return videos if videos.mode == "RGB" else to_rgb(videos)
+    if not isinstance(videos, np.ndarray | Tensor):
+        return videos
+    is_uint8 = videos.dtype in (np.uint8, torch.uint8)
+    if is_uint8 and videos.ndim >= 3 and (videos.shape[-1] == 3) != (videos.shape[-3] == 3):
+        return videos
+    if videos.ndim > 3:
+        return np.stack([_rgb_frames(video, channels) for video in videos])
+    rgb = to_rgb(videos, channels)
+    return rgb.transpose(2, 0, 1) if channels == "first" else rgb
+
+
 # --------------------------------------------------------------------------------------------------------- prompts
-
-
-def to_mask(mask: Any, size: tuple[int, int] | None, where: str = "") -> Tensor:
-    """One object's mask prompt, as `check_mask` takes it, as (1, 1, height, width) float32 of 0 and 1."""
-    return torch.from_numpy(check_mask(mask, size, where)).float()[None, None]
 
 
 class _PromptMixin(RemoteProcessor):
@@ -223,61 +273,6 @@ class _PromptMixin(RemoteProcessor):
         if self.target_size == size["height"]:
             return size["height"], size["width"]
         return self.target_size, self.target_size
-
-    def _normalize_coordinates(
-        self, target_size: int, coords: Tensor, original_size: Sequence[int], is_bounding_box: bool = False
-    ) -> Tensor:
-        """Pixels of the original to pixels of the model's input: (..., 2), or (..., 4) for boxes."""
-        old_height, old_width = (float(side) for side in original_size)
-        height, width = self.model_size()
-        shape = coords.shape
-        coords = coords.float().reshape(-1, 2, 2) if is_bounding_box else coords.float()
-        # Divide first, as the published code does: the same rounding.
-        coords = coords / coords.new_tensor([old_width, old_height]) * coords.new_tensor([width, height])
-        return coords.reshape(-1, 4) if is_bounding_box else coords.reshape(shape)
-
-    def _check_prompts(self, input_points: Any, input_labels: Any, input_boxes: Any, sizes: Sequence) -> None:
-        """Check nested prompts, [image][object][point], in pixels of the originals."""
-        points = self._validate_single_input(
-            input_points, 4, "points", "[image level, object level, point level, point coordinates]", 2
-        )
-        labels = self._validate_single_input(input_labels, 3, "labels", "[image level, object level, point level]")
-        boxes = self._validate_single_input(input_boxes, 3, "boxes", "[image level, box level, box coordinates]", 4)
-        if labels is not None and points is None:
-            raise ValueError("Labels were given without points: give input_points too.")
-        for i, image_points in enumerate(points or []):
-            image_labels = None if labels is None else labels[i] if i < len(labels) else []
-            if image_labels is not None and len(image_labels) != len(image_points):
-                raise ValueError(
-                    "Input points and labels have inconsistent dimensions. Please ensure they have the same "
-                    f"dimensions: points for {len(image_points)} objects, labels for {len(image_labels)}."
-                )
-            for j, object_points in enumerate(image_points):
-                object_labels = None if image_labels is None else image_labels[j]
-                check_points(object_points, object_labels, sizes[i if len(sizes) > 1 else 0])
-        for i, image_boxes in enumerate(boxes or []):
-            for box in image_boxes:
-                check_box(box, sizes[i if len(sizes) > 1 else 0])
-
-    @staticmethod
-    def _sizes(images: Any, original_sizes: Any) -> list[tuple[int, int]] | None:
-        if original_sizes is not None:
-            return [tuple(int(s) for s in size) for size in original_sizes]
-        if images is None:
-            return None
-        images = images if isinstance(images, list | tuple) else [images]
-        sizes = []
-        for image in images:
-            if isinstance(image, Image.Image):
-                sizes.append((image.height, image.width))
-            else:
-                shape = tuple(image.shape)[-3:] if hasattr(image, "shape") else ()
-                if len(shape) == 3:
-                    shape = shape[1:] if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4) else shape[:2]
-                if len(shape) != 2:
-                    return None
-                sizes.append(shape)
-        return sizes
 
     def __call__(
         self,
@@ -292,23 +287,75 @@ class _PromptMixin(RemoteProcessor):
     ):
         """As `Sam2Processor`: images and prompts in their pixels to model inputs.
 
+        Args:
+            images: one or several, of any kind that `images.py` describes.
+            segmentation_maps: of the images; they become `labels`.
+            input_points: [[[[x, y], ...] for each object] for each image], in any nesting of lists, tuples, arrays and
+                tensors. Objects with fewer points than others are padded with points labelled -10, which the model
+                does not look at.
+            input_labels: [[[label, ...]]]: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 no point, -10
+                padding. All positive when not given.
+            input_boxes: [[[x0, y0, x1, y1] for each object] for each image], equally many in each image.
+            original_sizes: (height, width) of each image, where the images themselves are not given.
+            return_tensors: `"pt"` for tensors.
+
+        Returns:
+            `pixel_values`, `original_sizes`, `input_points` (B, P, K, 2), `input_labels` (B, P, K) and `input_boxes`
+            (B, P, 4), as far as they apply, in pixels of the model's input.
+
         Raises:
             ValueError: for prompts that do not fit their image.
         """
-        if input_points is not None or input_labels is not None or input_boxes is not None:
-            sizes = self._sizes(images, original_sizes)
-            if sizes:
-                self._check_prompts(input_points, input_labels, input_boxes, sizes)
-        return super().__call__(
-            images,
-            segmentation_maps,
-            input_points=input_points,
-            input_labels=input_labels,
-            input_boxes=input_boxes,
-            original_sizes=original_sizes,
-            return_tensors=return_tensors,
-            **kwargs,
-        )
+        if images is not None:
+            inputs = self.image_processor(
+                images, segmentation_maps=segmentation_maps, return_tensors=return_tensors, **kwargs
+            )
+        elif original_sizes is not None:
+            sizes = original_sizes.cpu().tolist() if isinstance(original_sizes, Tensor) else original_sizes
+            inputs = BatchEncoding({"original_sizes": sizes}, tensor_type=return_tensors)
+        else:
+            raise ValueError("Either images or original_sizes must be provided")
+        if not (input_points is None and input_labels is None and input_boxes is None):
+            given = CallPrompts.read(input_points, input_labels, input_boxes)
+            sizes = [tuple(int(side) for side in size) for size in inputs["original_sizes"]]
+            inputs.update(self._prompt_tensors(given, sizes))
+        return inputs
+
+    def _prompt_tensors(self, given: CallPrompts, sizes: list[tuple[int, int]]) -> dict[str, Tensor]:
+        """Prompts of images of (height, width) `sizes`, checked, scaled to the model's input and padded."""
+        for name, values in (("points", given.points), ("boxes", given.boxes)):
+            if values is not None and len(values) != len(sizes):
+                raise ValueError(f"There are {name} for {len(values)} images, but {len(sizes)} images.")
+        for image, size in enumerate(sizes):
+            for row, prompts in enumerate(given.objects(image)):
+                where = f" for object {row} of image {image}" if len(sizes) > 1 else f" for object {row}"
+                prompts.check(size, where, labels=CALL_LABELS)
+        tensors = {}
+        if given.points is not None:
+            counts = [len(points) for image in given.points for points in image]
+            shape = (len(sizes), max(map(len, given.points)), max(counts, default=0))
+            points = np.full((*shape, 2), self.point_pad_value, np.float32)
+            labels = np.full(shape, PADDING, np.int64)
+            for image, size in enumerate(sizes):
+                for row, kinds in enumerate(given.labels[image]):
+                    labels[image, row, : len(kinds)] = kinds
+                    scaled = scale_points(given.points[image][row], size, self.model_size(), np.float32)
+                    padding = np.array(kinds, np.int64)[:, None] == PADDING
+                    points[image, row, : len(kinds)] = np.where(padding, np.float32(self.point_pad_value), scaled)
+            tensors |= {"input_points": torch.from_numpy(points), "input_labels": torch.from_numpy(labels)}
+        if given.boxes is not None:
+            if len({len(boxes) for boxes in given.boxes}) > 1:
+                raise ValueError(
+                    "Input boxes have inconsistent dimensions: the images have "
+                    f"{[len(boxes) for boxes in given.boxes]} boxes. Boxes cannot be padded: give equally many for "
+                    "each image, or run the images one by one."
+                )
+            boxes = [
+                scale_points(boxes, size, self.model_size(), np.float32).reshape(-1, 4)
+                for boxes, size in zip(given.boxes, sizes, strict=True)
+            ]
+            tensors["input_boxes"] = torch.from_numpy(np.stack(boxes))
+        return tensors
 
 
 class EfficientTamProcessor(_PromptMixin, Sam2Processor):
@@ -348,10 +395,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         Raises:
             ValueError: if it is no image; see `to_rgb`.
         """
-        if isinstance(frame, Tensor) and frame.dtype == torch.uint8 and frame.ndim == 3 and frame.shape[0] == 3:
-            image = frame
-        else:
-            image = torch.from_numpy(to_rgb(frame).copy()).permute(2, 0, 1)
+        image = _to_tensor(frame)
         processed = self.video_processor(videos=[image[None].to(device)], return_tensors="pt")
         return processed["pixel_values_videos"][0, 0], (image.shape[1], image.shape[2])
 
@@ -423,10 +467,12 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             inference_session: the session.
             frame_idx: the frame; of a stream, the current or a coming one.
             obj_ids: the objects' ids, whole numbers of the user's choice. Unknown ones are new objects.
-            input_points: [[[[x, y], ...] an object] a frame], in pixels of the original frame.
-            input_labels: [[[label, ...]]]: 1 positive, 0 negative, 2 and 3 the corners of a box.
-            input_boxes: [[[x0, y0, x1, y1] an object]].
-            input_masks: one mask (height, width) an object, at the original frame's size; instead of points and boxes.
+            input_points: [[[[x, y], ...] for each object]], in pixels of the original frame, in any nesting of lists,
+                tuples, arrays and tensors.
+            input_labels: [[[label, ...] for each object]]: 1 positive, 0 negative; 2 and 3 the corners of a box.
+            input_boxes: [[[x0, y0, x1, y1] for each object]].
+            input_masks: one mask (height, width) for each object at the original frame's size, as an array, a tensor
+                or a PIL image; instead of points and boxes. A mask that is thin or tiny keeps the cells it touches.
             original_size: (height, width) of original frames; needed once when streaming processed pixels.
             clear_old_inputs: whether these replace an object's earlier points on the frame, or join them.
 
@@ -436,104 +482,62 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         Raises:
             ValueError: for anything that does not fit, in the user's pixels.
         """
-        ids = [obj_ids] if isinstance(obj_ids, int | np.integer) else list(obj_ids)
-        if not ids or not all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in ids):
-            raise ValueError(f"Object ids are whole numbers, at least one; got {obj_ids!r}.")
-        ids = [int(i) for i in ids]
-        if len(set(ids)) < len(ids):
-            raise ValueError(f"Each object is named once in a call; got {ids}.")
-        if (input_points is not None) != (input_labels is not None):
-            raise ValueError("points and labels must be provided together")
-        if input_points is None and input_boxes is None and input_masks is None:
-            raise ValueError("at least one of points, boxes, or masks must be provided as input")
-        if input_masks is not None and (input_points is not None or input_boxes is not None):
-            raise ValueError("masks cannot be provided together with points or boxes")
-        if input_boxes is not None and not clear_old_inputs:
-            raise ValueError(
-                "cannot add box without clearing old points, since box prompt must be provided before any point prompt "
-                "(please use clear_old_inputs=True instead)"
-            )
-        session = inference_session
-        frame_idx = int(frame_idx) if isinstance(frame_idx, np.integer) else frame_idx
-        session.check_frame_idx(frame_idx, upcoming=True)
-        size = self._session_size(session, original_size)
-        if input_masks is not None:
-            prompts = self._mask_prompts(ids, input_masks, size)
-        elif size is None:
-            raise ValueError("original_size must be provided when adding points or boxes on a first streamed frame")
-        else:
-            prompts = self._point_prompts(ids, input_points, input_labels, input_boxes, size)
+        add_inputs(
+            inference_session,
+            frame_idx,
+            obj_ids,
+            input_points,
+            input_labels,
+            input_boxes,
+            input_masks,
+            original_size,
+            clear_old_inputs,
+            input_size=self.model_size(),
+            resize=_resize_mask,
+            convert=torch.from_numpy,
+        )
+        return inference_session
 
-        if size is not None:
-            session.set_original_size(*size)
-        for object_id, new in zip(ids, prompts, strict=True):
-            old = session.objects[object_id].prompts.get(frame_idx) if object_id in session.objects else None
-            if old is not None and old.points is not None and new.points is not None and not clear_old_inputs:
-                new = FramePrompts(torch.cat([old.points, new.points], 1), torch.cat([old.labels, new.labels], 1))
-            session.add_prompts(object_id, frame_idx, new)
-        return session
+    def process_new_points_or_boxes_for_video_frame(
+        self,
+        inference_session: EfficientTamVideoInferenceSession,
+        frame_idx: int,
+        obj_ids: list[int] | int,
+        input_points: Any = None,
+        input_labels: Any = None,
+        input_boxes: Any = None,
+        original_size: tuple[int, int] | None = None,
+        clear_old_inputs: bool = True,
+    ) -> EfficientTamVideoInferenceSession:
+        """As `Sam2VideoProcessor`: `add_inputs_to_inference_session` for points and boxes."""
+        return self.add_inputs_to_inference_session(
+            inference_session,
+            frame_idx,
+            obj_ids,
+            input_points=input_points,
+            input_labels=input_labels,
+            input_boxes=input_boxes,
+            original_size=original_size,
+            clear_old_inputs=clear_old_inputs,
+        )
 
-    @staticmethod
-    def _session_size(session: EfficientTamVideoInferenceSession, original_size: Any) -> tuple[int, int] | None:
-        known = None if session.video_height is None else (session.video_height, session.video_width)
-        if original_size is None:
-            return known
-        size = tuple(int(side) for side in (original_size[0] if np.ndim(original_size) == 2 else original_size))
-        session.check_original_size(*size)
-        return size
+    def process_new_mask_for_video_frame(
+        self,
+        inference_session: EfficientTamVideoInferenceSession,
+        frame_idx: int,
+        obj_ids: list[int] | int,
+        input_masks: Any,
+    ) -> EfficientTamVideoInferenceSession:
+        """As `Sam2VideoProcessor`: `add_inputs_to_inference_session` for masks."""
+        return self.add_inputs_to_inference_session(inference_session, frame_idx, obj_ids, input_masks=input_masks)
 
-    def _mask_prompts(self, ids: list[int], input_masks: Any, size: tuple[int, int] | None) -> list[FramePrompts]:
-        if isinstance(input_masks, np.ndarray | Tensor):
-            # One mask, or one a row.
-            single = input_masks.ndim == 2 or len(ids) == 1
-            input_masks = [input_masks] if single else list(input_masks)
-        if len(input_masks) != len(ids):
-            raise ValueError(f"Number of object ids ({len(ids)}) does not match number of masks ({len(input_masks)})")
-        prompts = []
-        for object_id, mask in zip(ids, input_masks, strict=True):
-            mask = to_mask(mask, size, f" for object {object_id}")
-            if tuple(mask.shape[-2:]) != self.model_size():
-                mask = F.interpolate(mask, size=self.model_size(), mode="bilinear", align_corners=False, antialias=True)
-                mask = (mask >= 0.5).float()
-            prompts.append(FramePrompts(mask=mask))
-        return prompts
 
-    def _point_prompts(
-        self, ids: list[int], input_points: Any, input_labels: Any, input_boxes: Any, size: tuple[int, int]
-    ) -> list[FramePrompts]:
-        points = self._per_object(input_points, "points", 4, len(ids), 2)
-        labels = self._per_object(input_labels, "labels", 3, len(ids))
-        boxes = self._per_object(input_boxes, "boxes", 3, len(ids), 4)
-        prompts = []
-        for i, object_id in enumerate(ids):
-            where = f" for object {object_id}"
-            object_points, object_labels = (points[i], labels[i]) if points is not None else ([], [])
-            check_points(object_points, object_labels, size, where)
-            # Padding of ragged lists is not a prompt.
-            kept = [(p, label) for p, label in zip(object_points, object_labels, strict=True) if label != -10]
-            object_points, object_labels = [p for p, _ in kept], [label for _, label in kept]
-            if boxes is not None:
-                check_box(boxes[i], size, where)
-                x0, y0, x1, y1 = boxes[i]
-                object_points, object_labels = [[x0, y0], [x1, y1], *object_points], [2, 3, *object_labels]
-            if not object_points:
-                raise ValueError(f"There is no point{where}: each object of a call needs a point or a box.")
-            coordinates = torch.tensor([object_points], dtype=torch.float32)
-            coordinates = self._normalize_coordinates(self.target_size, coordinates, size)
-            prompts.append(FramePrompts(coordinates, torch.tensor([object_labels], dtype=torch.int64)))
-        return prompts
-
-    def _per_object(self, value: Any, name: str, depth: int, count: int, coordinates: int | None = None):
-        """One frame's prompts as a list with an item an object."""
-        if value is None:
-            return None
-        shape = {4: "[[[[x, y], ...] an object]]", 3: "[[[label, ...] an object]]"}[depth]
-        shape = "[[[x0, y0, x1, y1] an object]]" if name == "boxes" else shape
-        nested = self._validate_single_input(value, depth, name, shape, coordinates)
-        if len(nested) != 1 or len(nested[0]) != count:
-            objects = sum(len(frame) for frame in nested)
-            raise ValueError(f"Number of object ids ({count}) does not match number of {name} ({objects})")
-        return nested[0]
+def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A float32 map (h, w) to `size`, as the published code resizes masks: the same bits."""
+    resized = F.interpolate(
+        torch.from_numpy(mask)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
+    )
+    return resized[0, 0].numpy()
 
 
 def _as_frames(video: Any) -> Any:
@@ -573,18 +577,20 @@ def _frame_size(frames: Any) -> tuple[int, int]:
     if hasattr(frames, "height") and hasattr(frames, "width"):
         return int(frames.height), int(frames.width)
     if not isinstance(frames, list | tuple):
-        return to_rgb(frames[0]).shape[:2]
-    sizes = [_PromptMixin._sizes(frame, None) for frame in frames]
-    for i, size in enumerate(sizes):
-        if size is None:
-            raise ValueError(f"Frame {i} is no image but {type(frames[i]).__name__}.")
-        if size != sizes[0]:
-            (height, width), (first_height, first_width) = size[0], sizes[0][0]
+        return image_size(frames[0])
+    sizes = []
+    for i, frame in enumerate(frames):
+        try:
+            sizes.append(image_size(frame))
+        except ValueError as error:
+            raise ValueError(f"Frame {i} is no image: {error}") from error
+        if sizes[i] != sizes[0]:
+            (height, width), (first_height, first_width) = sizes[i], sizes[0]
             raise ValueError(
                 f"The frames of a video have one size: frame {i} is {width}x{height} pixels, frame 0 is "
                 f"{first_width}x{first_height}."
             )
-    return sizes[0][0]
+    return sizes[0]
 
 
 __all__ = [

@@ -13,25 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .object_memory import MemoryEntry, ObjectMemory
+from .prompts import FramePrompts
 
 
 class EndOfVideoError(IndexError):
     """A video ended before the length it announced (a truncated file)."""
-
-
-@dataclass
-class FramePrompts:
-    """What a user said of one object on one frame, in the model's input pixels.
-
-    Attributes:
-        points: (1, K, 2) float32, (x, y); a box is its first two points. `None` where there is a mask.
-        labels: (1, K) int64: 1 positive, 0 negative, 2 and 3 the corners of a box.
-        mask: (1, 1, height, width) float32 of 0 and 1 at the model's input size.
-    """
-
-    points: Any | None = None
-    labels: Any | None = None
-    mask: Any | None = None
 
 
 @dataclass

@@ -11,10 +11,12 @@ Frames are uint8 RGB as :mod:`video_io` gives them. OpenCV is imported where it 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 import numpy as np
+
+from .prompts import ObjectPrompts
 
 
 __all__ = ["contact_sheet", "object_color", "overlay_masks"]
@@ -70,6 +72,7 @@ def overlay_masks(
     labels: bool | Mapping[int, str] = False,
     points: Sequence[Sequence[float]] | np.ndarray | None = None,
     boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
+    prompts: Iterable[ObjectPrompts] = (),
 ) -> np.ndarray:
     """Draw masks, and the prompts that led to them, on a copy of a frame.
 
@@ -83,6 +86,7 @@ def overlay_masks(
         points: Point prompts ``(n, 3)``: x and y in pixels, and 1 for a positive (green, plus) or 0 for a negative
             point (red, minus).
         boxes: Box prompts ``(n, 4)``: left, top, right and bottom in pixels.
+        prompts: Points and boxes of objects, in pixels of the frame, drawn like the others.
 
     Returns:
         uint8 ``(height, width, 3)``, RGB.
@@ -96,6 +100,9 @@ def overlay_masks(
     height, width = frame.shape[:2]
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be between 0 (invisible) and 1 (opaque), got {alpha}.")
+    prompts = list(prompts)
+    points = [*(() if points is None else points), *(row for given in prompts for row in _point_rows(given))]
+    boxes = [*(() if boxes is None else boxes), *(given.box for given in prompts if given.box is not None)]
     point_rows = _checked_rows(points, 3, "points", "x, y and 1 (positive) or 0 (negative)")
     box_rows = _checked_rows(boxes, 4, "boxes", "left, top, right and bottom")
     if not (np.isin(point_rows[:, 2], (0, 1))).all():
@@ -198,6 +205,11 @@ def contact_sheet(
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
+
+
+def _point_rows(prompts: ObjectPrompts) -> list[tuple[float, float, int]]:
+    """An object's points as rows of x, y and label."""
+    return [(x, y, label) for (x, y), label in zip(prompts.points, prompts.labels, strict=True)]
 
 
 def _draw_point(cv2: ModuleType, image: np.ndarray, x: int, y: int, positive: bool, line: int) -> None:

@@ -39,10 +39,10 @@ import numpy as np
 
 from ..atomic_file import atomic_path
 from ..mask_io import decode_rle, encode_rle, read_indexed_png, write_indexed_png
+from ..prompts import Prompts
 from ..video_writer import VideoWriter
 from ..visualization import overlay_masks
 from .background import Background
-from .prompts import Prompts
 
 
 class TrackFolder:
@@ -217,8 +217,7 @@ class OverlayWriter(VideoWriter):
             image,
             masks,
             labels=self._several,
-            points=[(*xy, label) for p in here for xy, label in zip(p.points, p.labels, strict=True)],
-            boxes=[p.box for p in here if p.box],
+            prompts=here,
         )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..prompts import Box, ObjectPrompts, Prompts
 
 
 MAX_OBJECT_ID = 255  # what an indexed PNG can hold
@@ -27,61 +29,6 @@ class GivenPrompt:
     value: Any  # (x, y), (x0, y0, x1, y1) or a path
     object_id: int | None
     frame: int | None
-
-
-@dataclass
-class ObjectPrompts:
-    """What was said of one object on one frame, in pixels of the original: points and a box, or a mask.
-
-    Both together are a correction: the mask is what was tracked, and points and box change it.
-    """
-
-    points: list[tuple[float, float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    box: tuple[float, float, float, float] | None = None
-    mask: np.ndarray | None = None  # bool (height, width)
-
-    def scaled(self, x: float, y: float, size: tuple[int, int]) -> ObjectPrompts:
-        """The same on a frame resized by these factors to `size`, (height, width)."""
-        mask = self.mask
-        if mask is not None and mask.shape != size:
-            rows = ((np.arange(size[0]) + 0.5) / y).astype(int).clip(0, mask.shape[0] - 1)
-            columns = ((np.arange(size[1]) + 0.5) / x).astype(int).clip(0, mask.shape[1] - 1)
-            mask = mask[rows[:, None], columns]
-        box = self.box and (self.box[0] * x, self.box[1] * y, self.box[2] * x, self.box[3] * y)
-        return ObjectPrompts([(px * x, py * y) for px, py in self.points], list(self.labels), box, mask)
-
-    def as_json(self) -> dict[str, Any]:
-        """For the output file; a mask is only named."""
-        shown = {
-            "points": [list(p) for p in self.points],
-            "labels": self.labels,
-            "box": self.box and list(self.box),
-            "mask": self.mask is not None,
-        }
-        return {name: value for name, value in shown.items() if value}
-
-
-# Frame -> object id -> prompts.
-Prompts = dict[int, dict[int, ObjectPrompts]]
-
-
-def scaled_prompts(prompts: Prompts, original: tuple[int, int], size: tuple[int, int]) -> Prompts:
-    """Prompts in pixels of `original`, (height, width), on frames resized to `size`."""
-    x, y = size[1] / original[1], size[0] / original[0]
-    return {
-        frame: {object_id: given.scaled(x, y, size) for object_id, given in on_frame.items()}
-        for frame, on_frame in prompts.items()
-    }
-
-
-def prompts_as_json(prompts: Prompts) -> list[dict[str, Any]]:
-    """For the output file: the objects in order, and what was said of each."""
-    objects: dict[int, list] = {}
-    for frame, on_frame in sorted(prompts.items()):
-        for object_id, given in on_frame.items():
-            objects.setdefault(object_id, []).append({"frame": frame, **given.as_json()})
-    return [{"id": object_id, "prompts": given} for object_id, given in sorted(objects.items())]
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
@@ -176,7 +123,6 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
         FileNotFoundError: for a mask file that is not there.
     """
     from ..mask_io import read_indexed_png
-    from ..prompt_checks import check_box, check_mask, check_points
 
     prompts: Prompts = {}
     for prompt in given:
@@ -196,16 +142,18 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
             on_object = prompts.setdefault(frame, {}).setdefault(object_id, ObjectPrompts())
             if on_object.mask is not None or (mask is not None and (on_object.points or on_object.box)):
                 raise ValueError(f"A mask{where} says all: it cannot go with other prompts there.")
-            if mask is not None:
-                check_mask(mask, size, f" '{prompt.value}'{where}")
-                on_object.mask = mask
-            elif prompt.kind == "box":
+            new, name = ObjectPrompts(mask=mask), f" '{prompt.value}'{where}"
+            if prompt.kind == "box":
                 if on_object.box is not None:
                     raise ValueError(f"There are two boxes{where}: give one, or say which --object each is for.")
-                check_box(prompt.value, size, where)
-                on_object.box = prompt.value
-            else:
-                check_points([prompt.value], [1], size, where)
-                on_object.points.append(prompt.value)
-                on_object.labels.append(int(prompt.kind == "point"))
+                new, name = ObjectPrompts(box=Box(*prompt.value)), where
+            elif prompt.kind != "mask":
+                new, name = ObjectPrompts([prompt.value], [int(prompt.kind == "point")]), where
+            new.check(size, name)
+            prompts[frame][object_id] = ObjectPrompts(
+                on_object.points + new.points,
+                on_object.labels + new.labels,
+                on_object.box if new.box is None else new.box,
+                on_object.mask if new.mask is None else new.mask,
+            )
     return prompts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..prompts import ObjectPrompts
 from .common import (
     add_model_arguments,
     add_size_argument,
@@ -17,7 +18,7 @@ from .common import (
     load_model,
     resize_image,
 )
-from .prompts import MAX_OBJECT_ID, ObjectPrompts, add_prompt_arguments, check_order, gather
+from .prompts import MAX_OBJECT_ID, add_prompt_arguments, check_order, gather
 
 
 if TYPE_CHECKING:
@@ -86,10 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.everything:
         found = segment_everything(model, processor, image, args.grid, args.min_score, args.min_stability)
     else:
-        scaled = {
-            object_id: given.scaled(size[1] / original.shape[1], size[0] / original.shape[0], size)
-            for object_id, given in prompts.items()
-        }
+        scaled = {object_id: given.scaled(original.shape[:2], size) for object_id, given in prompts.items()}
         found = []
         for object_id, proposals in propose_masks(model, processor, image, scaled).items():
             best = max(proposals, key=lambda proposal: proposal["score"])
@@ -212,8 +210,7 @@ def write_image_results(
         image,
         {entry["id"]: entry["mask"] for entry in found},
         labels=write_ids and len(found) > 1,
-        points=[(*xy, label) for p in prompts.values() for xy, label in zip(p.points, p.labels, strict=True)],
-        boxes=[p.box for p in prompts.values() if p.box],
+        prompts=prompts.values(),
     )
     objects = []
     for entry in found:

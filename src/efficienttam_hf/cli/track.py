@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..prompts import Prompts, prompts_as_json, scaled_prompts
 from .common import (
     ResizedFrames,
     add_model_arguments,
@@ -17,7 +18,7 @@ from .common import (
     limited_size,
     load_model,
 )
-from .prompts import GivenPrompt, Prompts, add_prompt_arguments, check_order, gather, prompts_as_json, scaled_prompts
+from .prompts import GivenPrompt, add_prompt_arguments, check_order, gather
 from .tracking import TrackedFrame, plan_tracking, track_objects
 
 

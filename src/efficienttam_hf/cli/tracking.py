@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .prompts import ObjectPrompts, Prompts
+from ..prompts import ObjectPrompts, Prompts
 
 
 if TYPE_CHECKING:

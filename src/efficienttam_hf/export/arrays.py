@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ..images import check_sizes
+
 
 def resize_weights(size: int, new_size: int, antialias: bool) -> np.ndarray:
     """Linear interpolation along one axis as a matrix, (new_size, size) float32: `weights @ values`.
@@ -63,6 +65,11 @@ def unpack(kept: np.ndarray, dtype: str) -> np.ndarray:
 def masks_at_size(
     masks: list[np.ndarray], original_sizes: list[tuple[int, int]], mask_threshold: float = 0.0, binarize: bool = True
 ) -> list[np.ndarray]:
-    """Mask logits (..., h, w) of each image to its (height, width): bool, or float32 logits with `binarize=False`."""
+    """Mask logits (..., h, w) of each image to its (height, width): bool, or float32 logits with `binarize=False`.
+
+    Raises:
+        ValueError: for another number of sizes than of images.
+    """
+    check_sizes(masks, original_sizes)
     resized = [resize(m, (int(h), int(w))) for m, (h, w) in zip(masks, original_sizes, strict=True)]
     return [m > mask_threshold for m in resized] if binarize else resized

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..prompt_checks import to_rgb
-from .arrays import image_pixels, masks_at_size
+from ..images import to_rgb
+from ..prompts import NEGATIVE, NO_POINT, PADDING, POSITIVE, CallPrompts, frame_prompts
+from .arrays import image_pixels, masks_at_size, resize
 from .onnx_graphs import OnnxGraphs
-from .onnx_prompts import point_prompts
 
 
 @dataclass
@@ -86,18 +86,16 @@ class OnnxImageSegmenter:
         if input_points is None and input_boxes is None:
             raise ValueError("Say what to segment: give input_points and input_labels, or input_boxes.")
         encoded = image_embeddings or self.get_image_embeddings(image)
-        objects = len((input_points if input_points is not None else input_boxes)[0])
-        prompts = point_prompts(
-            list(range(objects)),
-            input_points,
-            input_labels,
-            input_boxes,
-            encoded.original_size,
-            self.graphs.rules.image_size,
-        )
-        longest = max(p.points.shape[1] for p in prompts)
+        given = CallPrompts.read(input_points, input_labels, input_boxes)
+        prompts = []
+        for row, one in enumerate(given.objects(0, lambda row: f" for object {row}")):
+            if one.is_empty:
+                raise ValueError(f"There is no point for object {row}: each object needs a point or a box.")
+            one.check(encoded.original_size, f" for object {row}", labels=(POSITIVE, NEGATIVE, NO_POINT))
+            prompts.append(frame_prompts(one, encoded.original_size, self.graphs.rules.image_size, resize))
+        objects, longest = len(prompts), max(p.points.shape[1] for p in prompts)
         points = np.zeros((objects, longest, 2), np.float32)
-        labels = np.full((objects, longest), -10, np.int64)  # padding
+        labels = np.full((objects, longest), PADDING, np.int64)
         for row, p in enumerate(prompts):
             points[row, : p.points.shape[1]], labels[row, : p.labels.shape[1]] = p.points[0], p.labels[0]
         output = self.graphs.segment(encoded.embeddings, points, labels, input_masks, multimask_output)

@@ -16,17 +16,18 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..images import image_size, to_rgb
 from ..object_memory import MemorySelection
-from ..prompt_checks import to_rgb
-from ..tracking_session import EndOfVideoError, FeatureCache, FramePrompts, TrackedObject, TrackingSession
-from .arrays import masks_at_size, pack, unpack, video_pixels
+from ..prompts import add_inputs
+from ..tracking_session import EndOfVideoError, FeatureCache, TrackedObject, TrackingSession
+from .arrays import masks_at_size, pack, resize, unpack, video_pixels
 from .onnx_graphs import OnnxBank, OnnxGraphs, StepOutput
-from .onnx_prompts import mask_prompts, point_prompts
 
 
 @dataclass
@@ -124,7 +125,7 @@ class OnnxVideoTracker:
                 )
             if len(video) == 0:
                 raise ValueError("The video has no frames.")
-            height, width = (video.height, video.width) if hasattr(video, "height") else to_rgb(video[0]).shape[:2]
+            height, width = (video.height, video.width) if hasattr(video, "height") else image_size(video[0])
         cache = FeatureCache(max_vision_features_cache_size)
         return OnnxInferenceSession(video, self.process_frame, height, width, cache, keep_history)
 
@@ -145,36 +146,20 @@ class OnnxVideoTracker:
         Raises:
             ValueError: for anything that does not fit, in the user's pixels; nothing is added then.
         """
-        session = inference_session
-        ids = [int(i) for i in np.atleast_1d(obj_ids)]
-        if not ids or len(set(ids)) < len(ids):
-            raise ValueError(f"Object ids are whole numbers, each once, at least one; got {obj_ids!r}.")
-        if input_points is None and input_boxes is None and input_masks is None:
-            raise ValueError("at least one of points, boxes, or masks must be provided as input")
-        if input_masks is not None and (input_points is not None or input_boxes is not None):
-            raise ValueError("masks cannot be provided together with points or boxes")
-        if input_boxes is not None and not clear_old_inputs:
-            raise ValueError("a box replaces earlier points: it cannot be added with clear_old_inputs=False")
-        session.check_frame_idx(frame_idx, upcoming=True)
-        if original_size is not None:
-            session.check_original_size(*original_size)
-        size = original_size or (None if session.video_height is None else (session.video_height, session.video_width))
-        if input_masks is not None:
-            prompts = mask_prompts(ids, input_masks, size, self.rules.image_size)
-        elif size is None:
-            raise ValueError("original_size must be provided when adding points or boxes on a first streamed frame")
-        else:
-            prompts = point_prompts(ids, input_points, input_labels, input_boxes, size, self.rules.image_size)
-        if size is not None:
-            session.set_original_size(*size)
-        for object_id, new in zip(ids, prompts, strict=True):
-            old = session.objects[object_id].prompts.get(frame_idx) if object_id in session.objects else None
-            if old is not None and old.points is not None and new.points is not None and not clear_old_inputs:
-                new = FramePrompts(
-                    *(np.concatenate(pair, 1) for pair in ((old.points, new.points), (old.labels, new.labels)))
-                )
-            session.add_prompts(object_id, frame_idx, new)
-        return session
+        add_inputs(
+            inference_session,
+            frame_idx,
+            obj_ids,
+            input_points,
+            input_labels,
+            input_boxes,
+            input_masks,
+            original_size,
+            clear_old_inputs,
+            input_size=self.rules.image_size,
+            resize=partial(resize, antialias=True),
+        )
+        return inference_session
 
     def post_process_masks(
         self, masks: list[np.ndarray], original_sizes: Any, mask_threshold: float = 0.0, binarize: bool = True

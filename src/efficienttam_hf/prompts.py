@@ -1,0 +1,645 @@
+"""Prompts: what a user says of one object on one frame, from any source, checked once and scaled once.
+
+`ObjectPrompts` is the one form between the user and the model. The command line, the demo and JSON make it directly;
+the nested lists, arrays and tensors of Transformers' calls become it in `object_prompts`. It is checked in the user's
+own pixels (`ObjectPrompts.check`), scaled to another size of the frame (`ObjectPrompts.scaled`), drawn
+(`visualization.overlay_masks`) and written to and read from JSON (`prompts_as_json`, `prompts_from_json`).
+`frame_prompts` turns it into `FramePrompts`, the arrays the network takes, where a box is two labelled points.
+
+Only NumPy is used, so that the processors and the tracker on exported graphs accept the same, refuse the same in the
+same words, and give the network the same numbers: both call `add_inputs`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .images import to_array
+
+
+if TYPE_CHECKING:
+    from .tracking_session import TrackingSession
+
+POSITIVE, NEGATIVE = 1, 0
+TOP_LEFT, BOTTOM_RIGHT = 2, 3  # the corners of a box, where it has to be two points
+NO_POINT = -1
+PADDING = -10  # fills up lists of unequal length, as in Transformers
+MASK_STRIDE = 4  # the mask decoder's masks have a quarter of the input size
+
+# (height, width), and a function that resizes a float32 map (h, w) bilinearly with antialiasing.
+Size = tuple[int, int]
+Resize = Callable[[np.ndarray, Size], np.ndarray]
+
+
+class Box(NamedTuple):
+    """A box in pixels: its top-left corner (x0, y0) and its bottom-right corner (x1, y1)."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+@dataclass
+class FramePrompts:
+    """What a user said of one object on one frame, as the network takes it: in pixels of its input.
+
+    Arrays, or tensors in a session of the torch model.
+
+    Attributes:
+        points: (1, K, 2) float32, (x, y); a box is its first two points. `None` where there is a mask.
+        labels: (1, K) int64: 1 positive, 0 negative, 2 and 3 the corners of a box.
+        mask: (1, 1, height, width) float32 of 0 and 1 at the model's input size.
+    """
+
+    points: Any | None = None
+    labels: Any | None = None
+    mask: Any | None = None
+
+    def joined(self, later: FramePrompts) -> FramePrompts:
+        """These points and `later` ones, as arrays; where either is a mask, `later` alone."""
+        if self.points is None or later.points is None:
+            return later
+        return FramePrompts(
+            np.concatenate([to_array(self.points), to_array(later.points)], axis=1),
+            np.concatenate([to_array(self.labels), to_array(later.labels)], axis=1),
+        )
+
+    def converted(self, convert: Callable[[np.ndarray], Any]) -> FramePrompts:
+        """Each array through `convert`, for example `torch.from_numpy`."""
+        values = (self.points, self.labels, self.mask)
+        return FramePrompts(*(None if value is None else convert(value) for value in values))
+
+
+@dataclass
+class ObjectPrompts:
+    """What was said of one object on one frame, in pixels of that frame.
+
+    Points and a box together with a mask are a correction: the mask is what was tracked, and they change it.
+
+    Attributes:
+        points: (x, y) of each point.
+        labels: for each point 1 (positive) or 0 (negative).
+        box: around the object.
+        mask: bool (height, width).
+    """
+
+    points: list[tuple[float, float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    box: Box | None = None
+    mask: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.box is not None:
+            self.box = Box(*self.box)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is said: neither a point nor a box nor a mask."""
+        return not self.points and self.box is None and self.mask is None
+
+    def check(self, size: Size | None, where: str = "", labels: Sequence[int] = (NEGATIVE, POSITIVE)) -> None:
+        """Check against a frame, in its pixels.
+
+        Args:
+            size: (height, width) of the frame; `None` where it is not known, for a mask alone.
+            where: a phrase for messages, such as `" for object 3"`.
+            labels: those that are accepted.
+
+        Raises:
+            ValueError: for coordinates that are not finite or outside the frame, other labels, unequal numbers of
+                points and labels, a box whose corners are not top-left and bottom-right, a mask of another size, or
+                an empty one.
+        """
+        if len(self.points) != len(self.labels):
+            raise ValueError(f"{len(self.points)} points but {len(self.labels)} labels{where}: give one label a point.")
+        for label in self.labels:
+            if label not in labels:
+                raise ValueError(
+                    f"Label {label}{where} means nothing: accepted are 1, a positive point on the object, and 0, a "
+                    "negative point beside it. A box is not two points with labels, but given as a box."
+                )
+        if self.points or self.box is not None:
+            if size is None:
+                raise ValueError(f"The size of the frame is needed to check points and boxes{where}.")
+            for point, label in zip(self.points, self.labels, strict=True):
+                if label != NO_POINT:
+                    _check_point(point, size, where)
+        if self.box is not None:
+            _check_box(self.box, size, where)
+        if self.mask is not None:
+            self.mask = check_mask(self.mask, size, where)
+
+    def scaled(self, size: Size, new_size: Size) -> ObjectPrompts:
+        """The same on a frame of (height, width) `size` that was resized to `new_size`.
+
+        A mask keeps the nearest pixels; one so thin or small that none would be left keeps every pixel it touches.
+        """
+        mask = self.mask
+        if mask is not None and mask.shape != tuple(new_size):
+            mask = _nearest(mask, new_size)
+            if not mask.any():
+                mask = covered_cells(self.mask, new_size)
+        points = [tuple(point) for point in scale_points(self.points, size, new_size).tolist()]
+        box = None
+        if self.box is not None:
+            box = Box(*scale_points([self.box[:2], self.box[2:]], size, new_size).flatten().tolist())
+        return ObjectPrompts(points, list(self.labels), box, mask)
+
+    def as_json(self) -> dict[str, Any]:
+        """As in JSON files. A mask is only named: its pixels are in the results."""
+        shown = {
+            "points": [list(point) for point in self.points],
+            "labels": self.labels,
+            "box": self.box and list(self.box),
+            "mask": self.mask is not None,
+        }
+        return {name: value for name, value in shown.items() if value}
+
+    @classmethod
+    def from_json(cls, given: Any, where: str = "") -> ObjectPrompts:
+        """What `as_json` gives, read back: `{"points": [[x, y], ...], "labels": [1, ...], "box": [x0, y0, x1, y1]}`.
+
+        Points without labels are positive. Other names (such as `frame`) are not looked at.
+
+        Raises:
+            ValueError: for another form; it names the field.
+        """
+        if not isinstance(given, dict):
+            raise ValueError(f'The prompts{where} are an object with "points", "labels" or "box"; got {given!r}.')
+        if given.get("mask"):
+            raise ValueError(f"The prompts{where} name a mask, which JSON does not hold: give points or a box.")
+        points = read_nested(given.get("points") or [], 2, f"points{where}", "[[x, y], ...]", width=2)
+        labels = given.get("labels")
+        labels = [POSITIVE] * len(points) if labels is None else read_labels(labels, 1, f"labels{where}", "[1, 0, ...]")
+        box = given.get("box") or None
+        if box is not None:
+            (box,) = read_nested([box], 2, f"box{where}", "[x0, y0, x1, y1]", width=4)
+        return cls([tuple(point) for point in points], labels, box)
+
+
+# Frame -> object id -> prompts.
+Prompts = dict[int, dict[int, ObjectPrompts]]
+
+
+def scaled_prompts(prompts: Prompts, size: Size, new_size: Size) -> Prompts:
+    """Prompts in pixels of frames of (height, width) `size`, on the same frames resized to `new_size`."""
+    return {
+        frame: {object_id: given.scaled(size, new_size) for object_id, given in on_frame.items()}
+        for frame, on_frame in prompts.items()
+    }
+
+
+def prompts_as_json(prompts: Prompts) -> list[dict[str, Any]]:
+    """`[{"id": 1, "prompts": [{"frame": 0, "points": [[x, y]], "labels": [1], "box": [x0, y0, x1, y1]}]}]`."""
+    objects: dict[int, list] = {}
+    for frame, on_frame in sorted(prompts.items()):
+        for object_id, given in on_frame.items():
+            objects.setdefault(object_id, []).append({"frame": frame, **given.as_json()})
+    return [{"id": object_id, "prompts": given} for object_id, given in sorted(objects.items())]
+
+
+def prompts_from_json(given: Any) -> Prompts:
+    """What `prompts_as_json` gives, read back; see `ObjectPrompts.from_json`. Nothing is checked against a frame.
+
+    Raises:
+        ValueError: for another form, an object without an id, a prompt without a frame, or two prompts for one object
+            on one frame.
+    """
+    if not isinstance(given, list):
+        raise ValueError(f"Prompts are a list of objects, got {type(given).__name__}.")
+    prompts: Prompts = {}
+    for number, one in enumerate(given):
+        if not isinstance(one, dict) or not isinstance(one.get("prompts"), list):
+            raise ValueError(f'Item {number} of the prompts needs "id" and a list "prompts"; got {one!r}.')
+        object_id = _whole_number(one.get("id"), f'"id" of item {number}')
+        for prompt in one["prompts"]:
+            where = f" of object {object_id}"
+            if not isinstance(prompt, dict):
+                raise ValueError(f'A prompt{where} is an object with "frame" and "points" or "box"; got {prompt!r}.')
+            frame = _whole_number(prompt.get("frame"), f'"frame" of a prompt{where}')
+            where += f" on frame {frame}"
+            on_frame = prompts.setdefault(frame, {})
+            if object_id in on_frame:
+                raise ValueError(f"There are two prompts{where}: join their points in one.")
+            on_frame[object_id] = ObjectPrompts.from_json(prompt, where)
+    return prompts
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+def check_mask(mask: Any, size: Size | None, where: str = "") -> np.ndarray:
+    """One object's mask prompt as bool (height, width).
+
+    Args:
+        mask: an array, tensor, PIL image or nested lists: (height, width), possibly with leading ones; bool, integers
+            (not zero: object) or floats (above 0.5).
+        size: (height, width) of the frame, or `None` where it is not known.
+        where: a phrase for messages.
+
+    Raises:
+        ValueError: for another shape, another size than the frame's, values that are not finite, or an empty mask.
+    """
+    mask = to_array(mask)
+    while mask.ndim > 2 and mask.shape[0] == 1:
+        mask = mask[0]
+    if mask.ndim != 2 or mask.dtype.kind not in "biuf":
+        raise ValueError(f"A mask{where} holds numbers in shape (height, width), got {mask.dtype} {mask.shape}.")
+    if size is not None and tuple(mask.shape) != tuple(size):
+        raise ValueError(
+            f"The mask{where} is {mask.shape[1]}x{mask.shape[0]} pixels, the frame is {size[1]}x{size[0]}. A mask has "
+            "the size of its frame."
+        )
+    if mask.dtype.kind == "f":
+        if not np.isfinite(mask).all():
+            raise ValueError(f"The mask{where} has values that are not finite.")
+        mask = mask > 0.5
+    mask = mask != 0
+    if not mask.any():
+        raise ValueError(f"The mask{where} is empty. To say that an object has left, add negative points instead.")
+    return mask
+
+
+def _check_point(point: Sequence[float], size: Size, where: str) -> None:
+    (x, y), (height, width) = point, size
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ValueError(f"Point ({x}, {y}){where} is not a place: coordinates must be finite numbers.")
+    if not (0 <= x <= width and 0 <= y <= height):
+        raise ValueError(f"Point ({x:g}, {y:g}){where} is outside the frame, which is {width} wide and {height} high.")
+
+
+def _check_box(box: Box, size: Size, where: str) -> None:
+    height, width = size
+    x0, y0, x1, y1 = box
+    shown = "({:g}, {:g}, {:g}, {:g})".format(*box)
+    if not all(math.isfinite(value) for value in box):
+        raise ValueError(f"Box {shown}{where} is not a place: coordinates must be finite numbers.")
+    if x0 >= x1 or y0 >= y1:
+        raise ValueError(
+            f"Box {shown}{where} is empty: it is x0, y0, x1, y1 with x0 < x1 and y0 < y1, top-left corner first."
+        )
+    if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
+        raise ValueError(f"Box {shown}{where} is outside the frame, which is {width} wide and {height} high.")
+
+
+def _whole_number(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} is a whole number, got {value!r}.")
+    return int(value)
+
+
+# ------------------------------------------------------------------------------------- the form of Transformers' calls
+
+POINTS_FORM = "[[[[x, y], ...] for each object] for each image or frame]"
+LABELS_FORM = "[[[label, ...] for each object] for each image or frame]"
+BOXES_FORM = "[[[x0, y0, x1, y1] for each object] for each image or frame]"
+CALL_LABELS = (POSITIVE, NEGATIVE, NO_POINT, TOP_LEFT, BOTTOM_RIGHT, PADDING)
+
+
+def read_nested(value: Any, depth: int, name: str, form: str, width: int | None = None) -> list:
+    """Numbers nested `depth` levels deep in any mixture of lists, tuples, arrays and tensors, as lists of floats.
+
+    Args:
+        name, form: for messages: what it is, and how it is nested.
+        width: how many numbers the innermost lists have; `None` for any number.
+
+    Raises:
+        ValueError: for another depth, other numbers of numbers, or what is no number.
+    """
+
+    def wrong(what: str) -> ValueError:
+        return ValueError(f"Input {name} must be nested as {form}, {depth} levels of lists, arrays or tensors; {what}.")
+
+    def read(part: Any, levels: int) -> Any:
+        if isinstance(part, np.ndarray) or hasattr(part, "detach"):
+            part = to_array(part).tolist()
+        if isinstance(part, list | tuple):
+            if levels == 0:
+                raise wrong("there is one level too many")
+            if levels == 1 and width is not None and len(part) != width:
+                raise wrong(f"got {len(part)} numbers where {width} are expected")
+            return [read(item, levels - 1) for item in part]
+        if not isinstance(part, Real):
+            raise wrong(f"got {part!r}, a {type(part).__name__}")
+        if levels > 0:
+            raise wrong(f"got {part!r} where {levels} more level{'s' if levels > 1 else ''} would be")
+        return float(part)
+
+    return read(value, depth)
+
+
+def read_labels(value: Any, depth: int, name: str, form: str) -> list:
+    """As `read_nested`, for labels: whole numbers.
+
+    Raises:
+        ValueError: as there, and for numbers that are not whole.
+    """
+
+    def whole(part: Any) -> Any:
+        if isinstance(part, list):
+            return [whole(item) for item in part]
+        if not math.isfinite(part) or part != int(part):
+            raise ValueError(f"Input {name} must be whole numbers, got {part:g}.")
+        return int(part)
+
+    return whole(read_nested(value, depth, name, form))
+
+
+@dataclass
+class CallPrompts:
+    """Prompts as Transformers' calls take them, read into lists: [image or frame][object]; `None` if not given.
+
+    Attributes:
+        points: for each object its points, [x, y] each.
+        labels: for each object its labels.
+        boxes: for each object [x0, y0, x1, y1].
+    """
+
+    points: list[list[list[list[float]]]] | None
+    labels: list[list[list[int]]] | None
+    boxes: list[list[list[float]]] | None
+
+    @classmethod
+    def read(cls, input_points: Any = None, input_labels: Any = None, input_boxes: Any = None) -> CallPrompts:
+        """From any nesting of lists, tuples, arrays and tensors.
+
+        Raises:
+            ValueError: for another depth, and for labels without points or in other numbers.
+        """
+        points = None if input_points is None else read_nested(input_points, 4, "points", POINTS_FORM, width=2)
+        labels = None if input_labels is None else read_labels(input_labels, 3, "labels", LABELS_FORM)
+        boxes = None if input_boxes is None else read_nested(input_boxes, 3, "boxes", BOXES_FORM, width=4)
+        if labels is not None:
+            if points is None:
+                raise ValueError("Labels were given without points: give input_points too.")
+            if [len(image) for image in points] != [len(image) for image in labels]:
+                raise ValueError(
+                    "Input points and labels have inconsistent dimensions. Please ensure they have the same "
+                    f"dimensions: points for {[len(image) for image in points]} objects of each image, labels for "
+                    f"{[len(image) for image in labels]}."
+                )
+        elif points is not None:
+            labels = [[[POSITIVE] * len(given) for given in image] for image in points]
+        return cls(points, labels, boxes)
+
+    def objects(self, image: int, where: Callable[[int], str] = lambda row: "") -> list[ObjectPrompts]:
+        """The prompts of each object in one image or frame.
+
+        Args:
+            where: a phrase for messages for the object of a row.
+
+        Raises:
+            ValueError: as `object_prompts`.
+        """
+        points, labels, boxes = (
+            values[image] if values is not None else [] for values in (self.points, self.labels, self.boxes)
+        )
+        return [
+            object_prompts(
+                points[row] if row < len(points) else [],
+                labels[row] if row < len(labels) else [],
+                boxes[row] if row < len(boxes) else None,
+                where(row),
+            )
+            for row in range(max(len(points), len(boxes)))
+        ]
+
+
+def object_prompts(
+    points: Sequence[Sequence[float]], labels: Sequence[int], box: Sequence[float] | None = None, where: str = ""
+) -> ObjectPrompts:
+    """One object's part of a call: padding is left out, and two points labelled 2 and 3 are a box.
+
+    Raises:
+        ValueError: for labels that mean nothing, corners that are no pair, two boxes, or unequal numbers.
+    """
+    if len(points) != len(labels):
+        raise ValueError(f"{len(points)} points but {len(labels)} labels{where}: give one label a point.")
+    kept: list[tuple[tuple[float, float], int]] = []
+    corners: list[tuple[float, float]] = []
+    for (x, y), label in zip(points, labels, strict=True):
+        if label not in CALL_LABELS:
+            raise ValueError(
+                f"Label {label}{where} means nothing: 1 is a positive point, 0 a negative one, 2 and 3 are the "
+                "top-left and bottom-right corner of a box."
+            )
+        if label in (TOP_LEFT, BOTTOM_RIGHT):
+            if label != (TOP_LEFT, BOTTOM_RIGHT)[len(corners) % 2]:
+                corners = []
+                break
+            corners.append((x, y))
+        elif label != PADDING:
+            kept.append(((x, y), label))
+    if len(corners) != (2 if TOP_LEFT in labels or BOTTOM_RIGHT in labels else 0):
+        raise ValueError(
+            f"Labels {list(labels)}{where} make no box: a point labelled 2, its top-left corner, is followed by one "
+            "labelled 3, its bottom-right corner, once for an object."
+        )
+    if corners:
+        if box is not None:
+            raise ValueError(f"There are two boxes{where}: one as a box, and one as points labelled 2 and 3.")
+        box = Box(*corners[0], *corners[1])
+    return ObjectPrompts([point for point, _ in kept], [label for _, label in kept], box)
+
+
+def read_masks(input_masks: Any, count: int) -> list[Any]:
+    """Mask prompts of a call as a list with one item for each of `count` objects.
+
+    Args:
+        input_masks: one mask (an array, a tensor, a PIL image, or nested lists of numbers), a list or tuple of masks,
+            or an array or tensor (count, height, width) or (count, 1, height, width).
+
+    Raises:
+        ValueError: for another number of masks.
+    """
+    if isinstance(input_masks, list | tuple):
+        # Rows of numbers are one mask, anything that has rows itself is a mask each.
+        rows = all((item.ndim if hasattr(item, "ndim") else np.ndim(item)) == 1 for item in input_masks)
+        masks = [input_masks] if rows and len(input_masks) else list(input_masks)
+    elif hasattr(input_masks, "shape"):
+        single = len(input_masks.shape) == 2 or count == 1
+        masks = [input_masks] if single else list(input_masks)
+    else:
+        masks = [input_masks]
+    if len(masks) != count:
+        raise ValueError(f"Number of object ids ({count}) does not match number of masks ({len(masks)})")
+    return masks
+
+
+def read_object_ids(obj_ids: Any) -> list[int]:
+    """The ids of a call: one whole number, or several, each once.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    ids = to_array(obj_ids).tolist() if isinstance(obj_ids, np.ndarray) or hasattr(obj_ids, "detach") else obj_ids
+    ids = list(ids) if isinstance(ids, list | tuple | range) else [ids]
+    if not ids or not all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids):
+        raise ValueError(f"Object ids are whole numbers, at least one; got {obj_ids!r}.")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"Each object is named once in a call; got {ids}.")
+    return [int(i) for i in ids]
+
+
+# ----------------------------------------------------------------------------------------------------- for the network
+
+
+def scale_points(points: Any, size: Size, new_size: Size, dtype: type = np.float64) -> np.ndarray:
+    """(K, 2) points (x, y) of a frame of (height, width) `size` in pixels of the same frame resized to `new_size`."""
+    points = np.asarray(points, dtype).reshape(-1, 2)
+    # Divide first, as the published code does: the same rounding.
+    return points / np.array(size[::-1], dtype) * np.array(new_size[::-1], dtype)
+
+
+def frame_prompts(prompts: ObjectPrompts, size: Size | None, input_size: Size, resize: Resize) -> FramePrompts:
+    """Checked prompts in pixels of the frame as the network takes them. A box becomes its two corners, ahead of points.
+
+    Args:
+        prompts: points and a box, or a mask.
+        size: (height, width) of the frame; a mask alone does not need it.
+        input_size: (height, width) of the network's input.
+        resize: how a mask is resized.
+    """
+    if prompts.mask is not None:
+        return FramePrompts(mask=mask_for_network(prompts.mask, input_size, resize)[None, None])
+    points, labels = list(prompts.points), list(prompts.labels)
+    if prompts.box is not None:
+        points = [prompts.box[:2], prompts.box[2:], *points]
+        labels = [TOP_LEFT, BOTTOM_RIGHT, *labels]
+    return FramePrompts(scale_points(points, size, input_size, np.float32)[None], np.array([labels], np.int64))
+
+
+def mask_for_network(mask: np.ndarray, input_size: Size, resize: Resize) -> np.ndarray:
+    """A bool mask of any size as float32 of 0 and 1 at the network's input size.
+
+    A cell that the mask covers by half or more is the object's. A mask so thin or small that nothing of it would be
+    left in the mask decoder's masks, at a quarter of that size, keeps every cell of those that it touches.
+    """
+    cells = (input_size[0] // MASK_STRIDE, input_size[1] // MASK_STRIDE)
+    values = mask.astype(np.float32)
+    if mask.shape != tuple(input_size):
+        values = (resize(values, input_size) >= 0.5).astype(np.float32)
+    if values.any() and (resize(values, cells) > 0.5).any():
+        return values
+    touched = covered_cells(mask, cells).astype(np.float32)
+    return touched.repeat(MASK_STRIDE, axis=0).repeat(MASK_STRIDE, axis=1)
+
+
+def covered_cells(mask: np.ndarray, size: Size) -> np.ndarray:
+    """Which cells of a grid of (rows, columns) `size`, laid over a bool mask, hold any of it."""
+    covered = _nearest(mask, size)
+    rows, columns = np.nonzero(mask)
+    rows = ((rows + 0.5) * size[0] / mask.shape[0]).astype(int)
+    columns = ((columns + 0.5) * size[1] / mask.shape[1]).astype(int)
+    covered[rows, columns] = True
+    return covered
+
+
+def _nearest(mask: np.ndarray, size: Size) -> np.ndarray:
+    """A mask resized by taking for each new pixel the one that its centre lies in."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int).clip(0, old - 1)
+        for old, new in zip(mask.shape, size, strict=True)
+    )
+    return mask[rows[:, None], columns]
+
+
+def call_prompts(
+    ids: list[int],
+    input_points: Any,
+    input_labels: Any,
+    input_boxes: Any,
+    input_masks: Any,
+    size: Size | None,
+) -> list[ObjectPrompts]:
+    """The prompts of a call for one frame, checked: one `ObjectPrompts` for each of `ids`.
+
+    Raises:
+        ValueError: for anything that does not fit, in the user's pixels.
+    """
+    if (input_points is not None) != (input_labels is not None):
+        raise ValueError("points and labels must be provided together")
+    if input_points is None and input_boxes is None and input_masks is None:
+        raise ValueError("at least one of points, boxes, or masks must be provided as input")
+    if input_masks is not None and (input_points is not None or input_boxes is not None):
+        raise ValueError("masks cannot be provided together with points or boxes")
+
+    def where(row: int) -> str:
+        return f" for object {ids[row]}"
+
+    if input_masks is not None:
+        prompts = [ObjectPrompts(mask=mask) for mask in read_masks(input_masks, len(ids))]
+    else:
+        if size is None:
+            raise ValueError("original_size must be provided when adding points or boxes on a first streamed frame")
+        given = CallPrompts.read(input_points, input_labels, input_boxes)
+        for name, values in (("points", given.points), ("boxes", given.boxes)):
+            if values is not None and (len(values) != 1 or len(values[0]) != len(ids)):
+                number = sum(len(frame) for frame in values)
+                raise ValueError(f"Number of object ids ({len(ids)}) does not match number of {name} ({number})")
+        prompts = given.objects(0, where)
+    for row, given in enumerate(prompts):
+        if given.is_empty:
+            raise ValueError(
+                f"There is no point{where(row)}: each object of a call needs a point or a box. Points are nested in 4 "
+                f"levels, {POINTS_FORM}."
+            )
+        given.check(size, where(row), labels=(POSITIVE, NEGATIVE, NO_POINT))
+    return prompts
+
+
+def add_inputs(
+    session: TrackingSession,
+    frame_idx: int,
+    obj_ids: Any,
+    input_points: Any,
+    input_labels: Any,
+    input_boxes: Any,
+    input_masks: Any,
+    original_size: Any,
+    clear_old_inputs: bool,
+    input_size: Size,
+    resize: Resize,
+    convert: Callable[[np.ndarray], Any] = lambda array: array,
+) -> None:
+    """Add the prompts of a call to a session: what `add_inputs_to_inference_session` of every tracker does.
+
+    Args:
+        session, ..., clear_old_inputs: as `EfficientTamVideoProcessor.add_inputs_to_inference_session` describes them.
+        input_size: (height, width) of the network's input.
+        resize: how a mask is resized.
+        convert: makes of an array what the session keeps.
+
+    Raises:
+        ValueError: for anything that does not fit, in the user's pixels; nothing is changed then.
+    """
+    ids = read_object_ids(obj_ids)
+    if input_boxes is not None and not clear_old_inputs:
+        raise ValueError(
+            "cannot add box without clearing old points, since box prompt must be provided before any point prompt "
+            "(please use clear_old_inputs=True instead)"
+        )
+    frame_idx = int(frame_idx) if isinstance(frame_idx, np.integer) else frame_idx
+    session.check_frame_idx(frame_idx, upcoming=True)
+    size = None if session.video_height is None else (session.video_height, session.video_width)
+    if original_size is not None:
+        size = tuple(int(side) for side in to_array(original_size).reshape(-1)[:2])
+        session.check_original_size(*size)
+    prompts = [
+        frame_prompts(given, size, input_size, resize)
+        for given in call_prompts(ids, input_points, input_labels, input_boxes, input_masks, size)
+    ]
+    if size is not None:
+        session.set_original_size(*size)
+    for object_id, new in zip(ids, prompts, strict=True):
+        old = session.objects[object_id].prompts.get(frame_idx) if object_id in session.objects else None
+        if old is not None and not clear_old_inputs:
+            new = old.joined(new)
+        session.add_prompts(object_id, frame_idx, new.converted(convert))
