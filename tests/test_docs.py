@@ -57,6 +57,8 @@ def files(tmp_path_factory) -> Path:
     EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(root / "checkpoints" / "efficienttam_s")
     clip = make_clip(32, 854, 480)
     Image.fromarray(clip.frames[0]).save(root / "truck.jpg")
+    (root / "my_media").mkdir()
+    Image.fromarray(clip.frames[0]).save(root / "my_media" / "photo.jpg")
     for name, count in (("my.mp4", 8), ("cups.mp4", 32)):
         with VideoWriter(root / name, 24, 854, 480) as writer:
             for frame in clip.frames[:count]:

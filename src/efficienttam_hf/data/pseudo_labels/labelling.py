@@ -1,0 +1,212 @@
+"""Pseudo-labels of a folder: each photograph and each clip in turn, to be resumed where it stopped.
+
+What is found for a file is written whole before the next file begins (`writing`), and a file that is written already is
+passed over, so that a run of hours may be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..._media import VideoError
+from ...atomic_file import atomic_path
+from ...image_io import IMAGE_SUFFIXES, read_image
+from ...video_io import open_video
+from ..layouts.folder import VIDEO_SUFFIXES
+from ..schema import DatasetError
+from .proposals import ProposalOptions, propose_objects
+from .teachers import OnnxTeacher, Teacher
+from .tracks import ClipFrames, Track, TrackOptions, track_clip
+from .writing import write_labels
+
+
+__all__ = ["LabelledFile", "LabellingOptions", "find_media", "label_folder", "load_teacher"]
+
+
+@dataclass(frozen=True)
+class LabellingOptions:
+    """What is labelled of each file.
+
+    Attributes:
+        fps: labelled frames a second of a clip. Frames between them help the flow only.
+        max_frames: labelled frames of a clip, from its beginning.
+        max_side: pictures are scaled down so that the longer side is at most this, in pixels.
+        seed_every: objects are looked for on the first frame and then on every so many-th labelled one; 0 for the
+            first only.
+        proposals, tracks: see there.
+    """
+
+    fps: float = 6.0
+    max_frames: int = 48
+    max_side: int = 960
+    seed_every: int = 16
+    proposals: ProposalOptions = field(default_factory=ProposalOptions)
+    tracks: TrackOptions = field(default_factory=TrackOptions)
+
+    def __post_init__(self) -> None:
+        if not self.fps > 0:
+            raise ValueError(f"`fps` must be above 0, got {self.fps}.")
+        for name, least in (("max_frames", 2), ("max_side", 32), ("seed_every", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """What became of a file.
+
+    Attributes:
+        file: the photograph or clip.
+        videos: names of what was written; empty where no object was found, or where `problem` says why not.
+        objects: how many objects there are in them.
+        problem: why the file could not be read, or None.
+        is_known: whether an earlier run had done it.
+    """
+
+    file: Path
+    videos: list[str]
+    objects: int
+    problem: str | None = None
+    is_known: bool = False
+
+
+def load_teacher(names: list[str], device: str = "cpu", threads: int | None = None) -> Teacher:
+    """The teacher of one name, or of two ONNX files: encoder, then decoder.
+
+    Raises:
+        DatasetError: it cannot be loaded, or there are more names.
+    """
+    if len(names) == 2:
+        return OnnxTeacher(*names, threads=threads)
+    if len(names) == 1 and not names[0].endswith(".onnx"):
+        from .transformers_teacher import TransformersTeacher
+
+        return TransformersTeacher(names[0], device)
+    raise DatasetError(
+        f"A teacher is the name of a model, or two ONNX files, encoder and decoder; got {' '.join(names)}."
+    )
+
+
+def find_media(folder: Path) -> list[Path]:
+    """The photographs and clips of a folder and those below it; a subfolder of numbered frames is a clip.
+
+    Raises:
+        DatasetError: there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"There is no folder '{folder}' of photographs and clips.")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and path.is_file()
+    )
+    if not found:
+        kinds = " ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+        raise DatasetError(f"'{folder}' holds neither photographs nor clips ({kinds}).")
+    media: list[Path] = []
+    for path in found:
+        is_frame = path.suffix.lower() in IMAGE_SUFFIXES and path.parent != folder and path.stem.isdigit()
+        entry = path.parent if is_frame else path
+        if entry not in media[-1:]:
+            media.append(entry)
+    return media
+
+
+def label_folder(folder: Path, output: Path, teacher: Teacher, options: LabellingOptions) -> Iterator[LabelledFile]:
+    """Label a folder, file by file.
+
+    Args:
+        folder: photographs and clips.
+        output: of the labels; what is there already is kept.
+        teacher: draws the masks.
+        options: what is labelled.
+
+    Raises:
+        DatasetError: nothing to label, or labels in `output` that another teacher drew.
+    """
+    files = find_media(folder)
+    names = _names(files, folder)
+    notes = output / "pseudo_labels.json"
+    done: dict[str, dict] = {}
+    if notes.is_file():
+        known = json.loads(notes.read_text(encoding="utf-8"))
+        if known["teacher"] != teacher.name:
+            raise DatasetError(
+                f"'{output}' has labels of the teacher '{known['teacher']}', not of '{teacher.name}'; give another "
+                "output folder."
+            )
+        done = known["files"]
+    for file in files:
+        name = names[file]
+        if name in done:
+            yield LabelledFile(file, done[name]["videos"], done[name]["objects"], is_known=True)
+            continue
+        try:
+            images, tracks = _label_file(file, teacher, options)
+        except VideoError as error:
+            yield LabelledFile(file, [], 0, problem=str(error))
+            continue
+        described = {"source": str(file.relative_to(folder)), "teacher": teacher.name}
+        videos = write_labels(output, name, images, tracks, described) if tracks else []
+        done[name] = {"source": described["source"], "videos": videos, "objects": len(tracks)}
+        with atomic_path(notes) as temporary:
+            temporary.write_text(json.dumps({"teacher": teacher.name, "files": done}, indent=2) + "\n", "utf-8")
+        yield LabelledFile(file, videos, len(tracks))
+
+
+def _label_file(file: Path, teacher: Teacher, options: LabellingOptions) -> tuple[list[np.ndarray], list[Track]]:
+    """The labelled frames of a file and its objects."""
+    if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+        image = _limited(read_image(file), options.max_side)
+        found = propose_objects(teacher.look_at(image), image.shape[:2], options.proposals)
+        return [image], [Track({0: p.mask}, p.iou, p.stability, 1.0, 0, p.part_of) for p in found]
+    clip = read_clip(file, options)
+    if len(clip.images) < 2:
+        found = propose_objects(teacher.look_at(clip.images[0]), clip.images[0].shape[:2], options.proposals)
+        return clip.images, [Track({0: p.mask}, p.iou, p.stability, 1.0, 0, p.part_of) for p in found]
+    step = options.seed_every or len(clip.images)
+    seeds = range(0, len(clip.images), step)
+    return clip.images, track_clip(clip, teacher, options.proposals, options.tracks, seeds)
+
+
+def read_clip(file: Path, options: LabellingOptions) -> ClipFrames:
+    """The frames of a clip that are labelled, and one between each two of them where there is one.
+
+    Raises:
+        VideoError: the clip cannot be read.
+    """
+    with open_video(file, prefetch=0, threads=1) as source:
+        step = max(1, round(source.fps / options.fps))
+        wanted = list(range(0, len(source), step))[: options.max_frames]
+        images, between = [], []
+        for k, frame in enumerate(wanted):
+            if k and step > 1:
+                between.append([_limited(source[frame - step + step // 2], options.max_side)])
+            elif k:
+                between.append([])
+            images.append(_limited(source[frame], options.max_side))
+    return ClipFrames(images, between)
+
+
+def _limited(image: np.ndarray, max_side: int) -> np.ndarray:
+    import cv2
+
+    scale = max_side / max(image.shape[:2])
+    if scale >= 1:
+        return np.ascontiguousarray(image)
+    width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _names(files: list[Path], folder: Path) -> dict[Path, str]:
+    """A name for each file, without its folders where that is clear."""
+    stems = [file.stem for file in files]
+    return {
+        file: stem if stems.count(stem) == 1 else "_".join(file.relative_to(folder).parts).replace(".", "_")
+        for file, stem in zip(files, stems, strict=True)
+    }

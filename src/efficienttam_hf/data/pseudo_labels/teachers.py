@@ -1,0 +1,213 @@
+"""The promptable models that draw pseudo-labels, behind one small interface: look at a picture, then ask for masks.
+
+SAM and its relatives encode a picture once, at most of the cost, and answer each prompt from that. So a `Teacher` gives
+a `View` of a picture, which keeps the encoding, and the view draws what is prompted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..schema import DatasetError
+
+
+__all__ = ["OnnxTeacher", "Prompt", "Teacher", "TeacherMask", "View", "stability_of"]
+
+STABILITY_OFFSET = 1.0  # in logits, as SAM's automatic mask generation has it
+MASK_PROMPT_LOGIT = 8.0  # inside a mask that is given as a prompt, and minus this outside
+
+
+@dataclass(frozen=True)
+class TeacherMask:
+    """One mask that a teacher draws for a prompt.
+
+    Attributes:
+        mask: bool (height, width), at the size of the picture.
+        iou: the teacher's prediction of its own IoU, 0 to 1.
+        stability: IoU of the mask at a lower and at a higher threshold, 0 to 1 (SAM's "stability score").
+    """
+
+    mask: np.ndarray
+    iou: float
+    stability: float
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a teacher is asked for, in pixels of the picture.
+
+    Attributes:
+        points: float (n, 2), x and y of positive clicks.
+        box: left, top, right, bottom; or None.
+        mask: bool (height, width), an earlier mask of the object; or None. Teachers that take no mask leave it out.
+    """
+
+    points: np.ndarray
+    box: tuple[float, float, float, float] | None = None
+    mask: np.ndarray | None = None
+
+
+class View(ABC):
+    """A picture that a teacher has encoded."""
+
+    @abstractmethod
+    def segment(self, prompt: Prompt) -> list[TeacherMask]:
+        """The masks that answer the prompt: one, or several of which one is meant (part, whole, group)."""
+
+
+class Teacher(ABC):
+    """A promptable segmentation model.
+
+    Attributes:
+        name: as the labels' description gives it.
+    """
+
+    name: str
+
+    @abstractmethod
+    def look_at(self, image: np.ndarray) -> View:
+        """Encode a picture, uint8 (height, width, 3) RGB."""
+
+
+def stability_of(logits: np.ndarray) -> float:
+    """IoU of the mask thresholded `STABILITY_OFFSET` above and below zero; 0 if there is none."""
+    smaller, larger = (logits > STABILITY_OFFSET).sum(), (logits > -STABILITY_OFFSET).sum()
+    return float(smaller / larger) if larger else 0.0
+
+
+def low_resolution_mask_prompt(mask: np.ndarray, size: int) -> np.ndarray:
+    """A mask as the logits that SAM's prompt encoder takes: its longer side is `size`, the rest is padding.
+
+    Args:
+        mask: bool (height, width).
+        size: of the square.
+
+    Returns:
+        float32 (1, 1, size, size).
+    """
+    import cv2
+
+    scale = size / max(mask.shape)
+    width, height = (max(1, round(side * scale)) for side in mask.shape[::-1])
+    covered = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    logits = np.full((1, 1, size, size), -MASK_PROMPT_LOGIT, dtype=np.float32)
+    logits[0, 0, :height, :width] = MASK_PROMPT_LOGIT * (2 * covered - 1)
+    return logits
+
+
+class OnnxTeacher(Teacher):
+    """SAM as the pair of ONNX files that its authors' exporter and its relatives write.
+
+    The encoder takes a picture of a square size, normalised and padded to the right and below, and gives an embedding;
+    the decoder takes `image_embeddings`, `point_coords`, `point_labels`, `mask_input`, `has_mask_input` and
+    `orig_im_size` and gives `iou_predictions` and `low_res_masks`.
+
+    Args:
+        encoder, decoder: the files.
+        threads: of ONNX Runtime; its own choice if None.
+
+    Raises:
+        DatasetError: a file that is not there or has another interface.
+        ImportError: ONNX Runtime is not installed.
+    """
+
+    MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
+    STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
+    DECODER_INPUTS = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input")
+
+    def __init__(self, encoder: str | Path, decoder: str | Path, threads: int | None = None) -> None:
+        self.name = f"{Path(encoder).name} and {Path(decoder).name}"
+        self._encoder, self._decoder = (_onnx_session(file, threads) for file in (encoder, decoder))
+        inputs = {entry.name: entry for entry in self._decoder.get_inputs()}
+        outputs = {entry.name for entry in self._decoder.get_outputs()}
+        missing = [name for name in self.DECODER_INPUTS if name not in inputs]
+        missing += [name for name in ("iou_predictions", "low_res_masks") if name not in outputs]
+        if missing:
+            raise DatasetError(
+                f"The decoder '{decoder}' does not have SAM's interface: it lacks {', '.join(missing)}. "
+                "Give the encoder first, then the decoder."
+            )
+        self._takes_size = "orig_im_size" in inputs
+        self.mask_size = int(inputs["mask_input"].shape[-1])
+        picture = self._encoder.get_inputs()[0]
+        if len(picture.shape) != 4 or not isinstance(picture.shape[-1], int) or picture.shape[1] != 3:
+            raise DatasetError(
+                f"The encoder '{encoder}' takes an input of shape {picture.shape}; (batch, 3, size, size) with a fixed "
+                "size is accepted."
+            )
+        self._picture_name, self.image_size = picture.name, int(picture.shape[-1])
+
+    def look_at(self, image: np.ndarray) -> View:
+        import cv2
+
+        size = self.image_size
+        scale = size / max(image.shape[:2])
+        width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        picture = np.zeros((1, 3, size, size), dtype=np.float32)
+        picture[0, :, :height, :width] = ((resized.astype(np.float32) - self.MEAN) / self.STD).transpose(2, 0, 1)
+        embedding = self._encoder.run(None, {self._picture_name: picture})[0]
+        return _OnnxView(self, embedding, image.shape[:2])
+
+    def decode(self, embedding: np.ndarray, points: np.ndarray, labels: np.ndarray, mask: np.ndarray | None) -> Any:
+        """(n, k) predicted IoU and (n, k, size, size) logits of one prompt."""
+        feed = {
+            "image_embeddings": embedding,
+            "point_coords": points[None].astype(np.float32),
+            "point_labels": labels[None].astype(np.float32),
+            "mask_input": np.zeros((1, 1, self.mask_size, self.mask_size), np.float32) if mask is None else mask,
+            "has_mask_input": np.array([mask is not None], dtype=np.float32),
+        }
+        if self._takes_size:  # of `masks`, which is not asked for
+            feed["orig_im_size"] = np.array([8, 8], dtype=np.float32)
+        return self._decoder.run(["iou_predictions", "low_res_masks"], feed)
+
+
+class _OnnxView(View):
+    def __init__(self, teacher: OnnxTeacher, embedding: np.ndarray, size: tuple[int, int]) -> None:
+        self.teacher, self.embedding, self.size = teacher, embedding, size
+
+    def segment(self, prompt: Prompt) -> list[TeacherMask]:
+        import cv2
+
+        points = [*np.asarray(prompt.points, dtype=np.float32).reshape(-1, 2)]
+        labels = [1.0] * len(points)
+        if prompt.box is not None:
+            points += [np.array(prompt.box[:2]), np.array(prompt.box[2:])]
+            labels += [2.0, 3.0]
+        else:  # SAM's exported decoder expects a padding point where there is no box
+            points.append(np.zeros(2))
+            labels.append(-1.0)
+        scale = self.teacher.image_size / max(self.size)
+        mask = None if prompt.mask is None else low_resolution_mask_prompt(prompt.mask, self.teacher.mask_size)
+        iou, logits = self.teacher.decode(self.embedding, np.stack(points) * scale, np.array(labels), mask)
+        shown = [max(1, round(side * logits.shape[-1] / max(self.size))) for side in self.size]
+        results = []
+        for score, values in zip(iou[0], logits[0], strict=True):
+            values = np.ascontiguousarray(values[: shown[0], : shown[1]])
+            full = cv2.resize(values, self.size[::-1], interpolation=cv2.INTER_LINEAR)
+            results.append(TeacherMask(full > 0, float(np.clip(score, 0, 1)), stability_of(values)))
+        return results
+
+
+def _onnx_session(file: str | Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "A teacher of ONNX files needs ONNX Runtime: pip install 'efficienttam-hf[export]'"
+        ) from error
+    if not Path(file).is_file():
+        raise DatasetError(f"There is no ONNX file '{file}'.")
+    options = onnxruntime.SessionOptions()
+    if threads:
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own classes, which share no public base
+        raise DatasetError(f"'{file}' is not an ONNX model that can be run: {str(error).splitlines()[0]}") from error

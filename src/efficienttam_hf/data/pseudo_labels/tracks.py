@@ -1,0 +1,257 @@
+"""Objects followed through a clip by a teacher that knows only pictures.
+
+A mask is carried to the next frame by optical flow, and its box, its innermost point and itself prompt the teacher
+there; where the teacher's mask overlaps with the carried one enough, it is the object's mask on that frame. The same is
+done backwards from the last mask, and a frame counts where both ways agree. A track whose backward pass does not come
+back to its seed has gone astray, and is tried again over half its length.
+
+Where a frame is not known, the object may be hidden, gone, or merely lost: it is unknown there, not absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .flow import carry_mask, flow_between, small_grey
+from .proposals import ObjectMask, ProposalOptions, inner_point, mask_box, mask_iou, propose_objects
+from .teachers import Prompt, Teacher, View
+
+
+__all__ = ["ClipFrames", "Track", "TrackOptions", "track_clip"]
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """How objects are followed.
+
+    Attributes:
+        min_overlap: least IoU of the teacher's mask with the carried one.
+        min_agreement: least IoU of the forward and the backward mask of a frame.
+        min_iou: least predicted IoU of the teacher on a frame.
+        max_gap: frames in a row in which an object may be lost and still be carried on.
+        area_change: largest factor by which an object may grow or shrink from one frame to the next.
+        min_frames: a track known on fewer frames is left out.
+        max_objects: objects of a clip.
+    """
+
+    min_overlap: float = 0.6
+    min_agreement: float = 0.75
+    min_iou: float = 0.6
+    max_gap: int = 2
+    area_change: float = 1.8
+    min_frames: int = 4
+    max_objects: int = 4
+
+
+@dataclass
+class Track:
+    """An object of a clip.
+
+    Attributes:
+        masks: bool (height, width) by frame, of the frames where it is known.
+        iou, stability, agreement: means over them, agreement being that of forward and backward.
+        seed_frame: where it was proposed.
+        part_of: the track of which this is a part, by place; or None.
+    """
+
+    masks: dict[int, np.ndarray]
+    iou: float
+    stability: float
+    agreement: float
+    seed_frame: int = 0
+    part_of: int | None = None
+
+
+@dataclass
+class ClipFrames:
+    """Frames of a clip to be labelled, and what lies between them.
+
+    Attributes:
+        images: uint8 (height, width, 3) RGB, the frames to label.
+        between: for each pair of neighbours, the frames between them, in order; may be empty.
+    """
+
+    images: list[np.ndarray]
+    between: list[list[np.ndarray]] = field(default_factory=list)
+
+
+class _Footage:
+    """A clip as the tracker uses it: views and flows, each computed once."""
+
+    def __init__(self, clip: ClipFrames, teacher: Teacher) -> None:
+        self.images, self.teacher = clip.images, teacher
+        self._views: dict[int, View] = {}
+        self._flows: dict[tuple[int, int], list[np.ndarray]] = {}
+        greys = [small_grey(image) for image in clip.images]
+        between = clip.between or [[] for _ in greys[1:]]
+        self._ways = [
+            [greys[k], *(small_grey(image) for image in between[k]), greys[k + 1]] for k in range(len(greys) - 1)
+        ]
+
+    def view(self, frame: int) -> View:
+        if frame not in self._views:
+            self._views[frame] = self.teacher.look_at(self.images[frame])
+        return self._views[frame]
+
+    def carry(self, mask: np.ndarray, source: int, target: int) -> np.ndarray:
+        """A mask of a frame as it lies in the next or the previous one."""
+        if (source, target) not in self._flows:
+            way = self._ways[min(source, target)]
+            way = way if target > source else way[::-1]
+            self._flows[source, target] = [flow_between(a, b) for a, b in zip(way, way[1:], strict=False)]
+        for flow in self._flows[source, target]:
+            mask = carry_mask(mask, flow)
+        return mask
+
+    def motion(self, frame: int) -> np.ndarray:
+        """float (h, w): how far each pixel moves to the next frame beyond what most of the picture does."""
+        other = frame + 1 if frame + 1 < len(self.images) else frame - 1
+        self.carry(np.zeros(self.images[0].shape[:2], dtype=bool), other, frame)
+        flow = np.sum(self._flows[other, frame], axis=0)
+        return np.linalg.norm(flow - _dominant(flow), axis=-1)
+
+
+def track_clip(
+    clip: ClipFrames,
+    teacher: Teacher,
+    proposals: ProposalOptions,
+    options: TrackOptions,
+    seed_frames: Sequence[int] = (0,),
+) -> list[Track]:
+    """The objects of a clip, the ones that move on their own first.
+
+    Args:
+        clip: at least two frames.
+        teacher: draws the masks.
+        proposals: which of its masks are objects on the frames that they start from.
+        options: how they are followed, and which are kept.
+        seed_frames: where objects are looked for; those known from an earlier one are not taken again.
+    """
+    footage = _Footage(clip, teacher)
+    tracks: list[Track] = []
+    for seed_frame in seed_frames:
+        size = clip.images[seed_frame].shape[:2]
+        motion = footage.motion(seed_frame)
+        prompts = [Prompt(point) for point in _moving_points(motion, size)]
+        seeds = propose_objects(footage.view(seed_frame), size, proposals, prompts)
+        seeds = [seed for seed in seeds if seed.part_of is None and not _known(seed, tracks, seed_frame)]
+        seeds.sort(key=lambda seed: -_interest(seed, motion))
+        for seed in seeds[: max(0, options.max_objects - len(tracks)) * 2]:
+            if len(tracks) < options.max_objects:
+                track = _track(footage, seed, seed_frame, options)
+                if track is not None:
+                    tracks.append(track)
+    return tracks
+
+
+def _track(footage: _Footage, seed: ObjectMask, seed_frame: int, options: TrackOptions) -> Track | None:
+    masks: dict[int, np.ndarray] = {}
+    judged: dict[int, tuple[float, float, float]] = {}
+    for direction in (1, -1):
+        kept = _checked_way(footage, seed, seed_frame, direction, options)
+        masks |= {frame: mask for frame, (mask, _) in kept.items()}
+        judged |= {frame: scores for frame, (_, scores) in kept.items()}
+    if len(masks) < min(options.min_frames, len(footage.images)):
+        return None
+    iou, stability, agreement = (float(np.mean(values)) for values in zip(*judged.values(), strict=True))
+    return Track({frame: masks[frame] for frame in sorted(masks)}, iou, stability, agreement, seed_frame)
+
+
+_Known = dict[int, tuple[np.ndarray, tuple[float, float, float]]]
+
+
+def _checked_way(footage: _Footage, seed: ObjectMask, seed_frame: int, direction: int, options: TrackOptions) -> _Known:
+    """The frames on one side of the seed where going and coming back agree; with the seed, if any other does."""
+    end = len(footage.images) - 1 if direction > 0 else 0
+    while end != seed_frame:
+        there = _follow(footage, seed.mask, seed_frame, end, options)
+        if not there:
+            return {}
+        furthest = max(there, key=lambda frame: abs(frame - seed_frame))
+        back = _follow(footage, there[furthest][0], furthest, seed_frame, options)
+        home = back.get(seed_frame)
+        agreement = mask_iou(home[0], seed.mask) if home else 0.0
+        if agreement >= options.min_agreement:
+            known: _Known = {seed_frame: (seed.mask, (seed.iou, seed.stability, agreement))}
+            for frame, (mask, iou, stability) in there.items():
+                agreement = 1.0 if frame == furthest else mask_iou(mask, back[frame][0]) if frame in back else 0.0
+                if agreement >= options.min_agreement:
+                    known[frame] = mask, (iou, stability, agreement)
+            return known
+        end = seed_frame + direction * (abs(furthest - seed_frame) // 2)
+    return {}
+
+
+def _follow(
+    footage: _Footage, mask: np.ndarray, start: int, end: int, options: TrackOptions
+) -> dict[int, tuple[np.ndarray, float, float]]:
+    """(mask, predicted IoU, stability) by frame, after `start` up to `end`, of the frames where it is not lost."""
+    found: dict[int, tuple[np.ndarray, float, float]] = {}
+    direction, lost, area = (1 if end > start else -1), 0, int(mask.sum())
+    for frame in range(start + direction, end + direction, direction):
+        mask = footage.carry(mask, frame - direction, frame)
+        if mask.sum() < 16:
+            break
+        prompt = Prompt(inner_point(mask), mask_box(mask), mask)
+        answers = footage.view(frame).segment(prompt)
+        best = max(answers, key=lambda answer: mask_iou(answer.mask, mask))
+        new_area = int(best.mask.sum())
+        growth = max(new_area, area) / max(1, min(new_area, area))
+        overlaps = mask_iou(best.mask, mask) >= options.min_overlap
+        if overlaps and best.iou >= options.min_iou and growth <= options.area_change ** (lost + 1):
+            mask, area, lost = best.mask, new_area, 0
+            found[frame] = mask, best.iou, best.stability
+        else:
+            lost += 1
+            if lost > options.max_gap:
+                break
+    return found
+
+
+def _known(seed: ObjectMask, tracks: Sequence[Track], frame: int) -> bool:
+    """Whether a proposal lies on an object that is followed already."""
+    masks = [track.masks[frame] for track in tracks if frame in track.masks]
+    return any((mask & seed.mask).sum() > 0.5 * min(mask.sum(), seed.mask.sum()) for mask in masks)
+
+
+def _interest(seed: ObjectMask, motion: np.ndarray) -> float:
+    """How much an object asks to be followed: the teacher's belief, and how far it moves on its own."""
+    import cv2
+
+    small = cv2.resize(seed.mask.astype(np.uint8), motion.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    moved = float(motion[small].mean()) if small.any() else 0.0
+    return seed.score + min(moved, 8.0) / 4 + 0.5 * min(1.0, float(seed.mask.mean()) / 0.03)
+
+
+def _dominant(flow: np.ndarray) -> np.ndarray:
+    """The camera's flow (h, w, 2): the affine motion that most of the picture follows."""
+    import cv2
+
+    height, width = flow.shape[:2]
+    y, x = np.mgrid[8:height:16, 8:width:16]
+    source = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    matrix, _ = cv2.estimateAffine2D(source, source + flow[y.ravel(), x.ravel()], ransacReprojThreshold=2.0)
+    if matrix is None:
+        return np.median(flow, axis=(0, 1))
+    grid_y, grid_x = np.mgrid[:height, :width]
+    grid = np.stack([grid_x, grid_y, np.ones_like(grid_x)], axis=-1)
+    return grid @ matrix.T - grid[..., :2]
+
+
+def _moving_points(motion: np.ndarray, size: tuple[int, int], count: int = 5) -> list[np.ndarray]:
+    """float (1, 2) each, x and y of places that move on their own, apart from each other."""
+    import cv2
+
+    left = cv2.GaussianBlur(motion.astype(np.float32), (0, 0), max(motion.shape) / 60)
+    scale = np.array([size[1] / motion.shape[1], size[0] / motion.shape[0]])
+    points = []
+    for _ in range(count):
+        y, x = np.unravel_index(int(left.argmax()), left.shape)
+        if left[y, x] < 1.0:
+            break
+        points.append(((np.array([[x, y]]) + 0.5) * scale).astype(np.float64))
+        cv2.circle(left, (int(x), int(y)), max(motion.shape) // 10, 0.0, -1)
+    return points

@@ -1,0 +1,184 @@
+"""Pseudo-labels on disk, as `load_records("folder", ...)` and `efficienttam finetune` read them, and sheets to look at.
+
+    root/frames/<video>/00000.jpg     the frames that were labelled
+    root/masks/<video>/00000.png      indexed PNGs; a frame on which an object is unknown has none
+    root/sheets/<video>.jpg           the masks over the frames
+    root/labels/<video>.json          how sure each object is, and where it is from
+
+An indexed PNG holds one object a pixel, and a frame that has one says of each object of the video where it is or that
+it is absent. So objects that overlap, such as a whole and its part, and objects that are known on different frames go
+to different videos, `<name>`, `<name>-2` and so on, of the same frames.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...atomic_file import atomic_path
+from ...mask_io import read_indexed_png, write_indexed_png
+from ...visualization import contact_sheet, overlay_masks
+from ..schema import DatasetError
+from .tracks import Track
+
+
+__all__ = ["remove_objects", "split_into_layers", "write_labels"]
+
+JPEG_QUALITY = 92
+SHEET_FRAMES = 8
+OVERLAP = 0.1  # share of the smaller of two objects that may be lost to the other
+SHARED_FRAMES = 0.8  # share of a video's known frames that an object must be known on to join it
+
+
+def split_into_layers(tracks: Sequence[Track]) -> list[list[int]]:
+    """Groups of objects that one indexed video can hold: they do not overlap, and are known on much the same frames.
+
+    Returns:
+        The places of the tracks, group by group.
+    """
+    layers: list[list[int]] = []
+    shared: list[set[int]] = []  # frames known of all objects of a layer
+    for place in sorted(range(len(tracks)), key=lambda k: (tracks[k].part_of is not None, -len(tracks[k].masks), k)):
+        frames = set(tracks[place].masks)
+        for number, layer in enumerate(layers):
+            both = shared[number] & frames
+            largest = max(len(tracks[other].masks) for other in (*layer, place))
+            if len(both) >= SHARED_FRAMES * largest and not any(
+                _overlap(tracks[place], tracks[other], both) for other in layer
+            ):
+                layer.append(place)
+                shared[number] = both
+                break
+        else:
+            layers.append([place])
+            shared.append(frames)
+    return layers
+
+
+def write_labels(
+    root: Path, name: str, images: Sequence[np.ndarray], tracks: Sequence[Track], described: Mapping[str, object]
+) -> list[str]:
+    """Write the objects of one clip or photograph.
+
+    Args:
+        root: the folder of labels.
+        name: of the clip.
+        images: uint8 (height, width, 3) RGB, its labelled frames.
+        tracks: its objects.
+        described: what to note in `labels/`, beside the objects: the source, the teacher.
+
+    Returns:
+        The names of the videos that were written.
+    """
+    names: list[str] = []
+    for number, layer in enumerate(split_into_layers(tracks)):
+        video = name if number == 0 else f"{name}-{number + 1}"
+        if number == 0:
+            _write_frames(root / "frames" / video, images)
+        else:
+            _link_frames(root / "frames" / name, root / "frames" / video)
+        frames = sorted(set.intersection(*(set(tracks[place].masks) for place in layer)))
+        # Where two objects touch, the smaller one lies on top.
+        drawn = sorted(layer, key=lambda place: -int(tracks[place].masks[frames[0]].sum()))
+        ids = {place: object_id for object_id, place in enumerate(layer, start=1)}
+        shown: dict[int, dict[int, np.ndarray]] = {}
+        for frame in frames:
+            labels = np.zeros(images[0].shape[:2], dtype=np.uint8)
+            for place in drawn:
+                labels[tracks[place].masks[frame]] = ids[place]
+            write_indexed_png(root / "masks" / video / f"{frame:05d}.png", labels)
+            shown[frame] = {ids[place]: labels == ids[place] for place in layer}
+        objects = {ids[place]: _description(tracks[place]) for place in layer}
+        _write_json(root / "labels" / f"{video}.json", {**described, "objects": objects})
+        _write_sheet(root / "sheets" / f"{video}.jpg", video, images, shown)
+        names.append(video)
+    return names
+
+
+def remove_objects(root: Path, chosen: Sequence[str]) -> None:
+    """Take labels out that do not look right.
+
+    Args:
+        root: the folder of labels.
+        chosen: `VIDEO` for all of a video, `VIDEO:ID` for an object of it.
+
+    Raises:
+        DatasetError: there is no such video, or no such object in it.
+    """
+    for entry in chosen:
+        video, _, object_id = entry.partition(":")
+        notes = root / "labels" / f"{video}.json"
+        if not notes.is_file():
+            raise DatasetError(f"'{root}' has no labels of a video '{video}'. Its sheets/ show what there is.")
+        described = json.loads(notes.read_text(encoding="utf-8"))
+        if object_id and object_id not in described["objects"]:
+            there = ", ".join(described["objects"])
+            raise DatasetError(f"The video '{video}' has no object {object_id!r}; it has {there}.")
+        kept = {key: value for key, value in described["objects"].items() if object_id and key != object_id}
+        if kept:
+            for file in sorted((root / "masks" / video).glob("*.png")):
+                labels = read_indexed_png(file)
+                write_indexed_png(file, np.where(labels == int(object_id), 0, labels))
+            _write_json(notes, {**described, "objects": kept})
+        else:
+            for folder in ("frames", "masks"):
+                shutil.rmtree(root / folder / video)
+            (root / "sheets" / f"{video}.jpg").unlink(missing_ok=True)
+            notes.unlink()
+
+
+def _overlap(a: Track, b: Track, frames: set[int]) -> bool:
+    """Whether two objects lie on each other on any frame."""
+    return any(
+        (a.masks[k] & b.masks[k]).sum() > OVERLAP * min(a.masks[k].sum(), b.masks[k].sum()) for k in sorted(frames)
+    )
+
+
+def _description(track: Track) -> dict[str, object]:
+    return {
+        "kind": "whole" if track.part_of is None else "part",
+        "known_frames": len(track.masks),
+        "seed_frame": track.seed_frame,
+        "predicted_iou": round(track.iou, 3),
+        "stability": round(track.stability, 3),
+        "agreement": round(track.agreement, 3),
+    }
+
+
+def _write_frames(folder: Path, images: Sequence[np.ndarray]) -> None:
+    for number, image in enumerate(images):
+        with atomic_path(folder / f"{number:05d}.jpg") as temporary:
+            Image.fromarray(image).save(temporary, format="JPEG", quality=JPEG_QUALITY)
+
+
+def _link_frames(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        (target / file.name).unlink(missing_ok=True)
+        try:
+            os.link(file, target / file.name)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(file, target / file.name)
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_sheet(
+    path: Path, video: str, images: Sequence[np.ndarray], shown: Mapping[int, Mapping[int, np.ndarray]]
+) -> None:
+    frames = sorted(shown)
+    frames = [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, SHEET_FRAMES).round().astype(int))]
+    pictures = [overlay_masks(images[frame], shown[frame], labels=True) for frame in frames]
+    captions = [f"{video}, frame {frame}" for frame in frames]
+    sheet = contact_sheet(pictures, columns=min(4, len(pictures)), captions=captions, cell_width=320)
+    with atomic_path(path) as temporary:
+        Image.fromarray(sheet).save(temporary, format="JPEG", quality=85)
