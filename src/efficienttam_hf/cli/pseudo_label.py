@@ -29,6 +29,11 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         help="a folder or Hub id of a model for mask generation (SAM, SAM 2, EfficientTAM, ...), or two ONNX files of "
         f"SAM's interface, encoder and decoder; default {DEFAULT_MODEL}, which is good for trying only",
     )
+    parser.add_argument(
+        "--proposer",
+        metavar="FILE",
+        help="an ONNX file of a saliency network (U2-Net's interface) that says where whole objects are",
+    )
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=Path("labels"), help="default: labels")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): the best there is")
     clips = parser.add_argument_group("clips")
@@ -56,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..data.pseudo_labels.labelling import LabellingOptions, find_media, label_folder, load_teacher
     from ..data.pseudo_labels.proposals import ProposalOptions
+    from ..data.pseudo_labels.saliency import SaliencyProposer
     from ..data.pseudo_labels.tracks import TrackOptions
     from ..data.pseudo_labels.writing import remove_objects
     from .common import choose_device, quiet_transformers
@@ -75,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     quiet_transformers()
     teacher = load_teacher(args.teacher, str(choose_device(args.device)))
     objects = problems = 0
-    for number, result in enumerate(label_folder(args.folder, args.output, teacher, options), start=1):
+    proposer = SaliencyProposer(args.proposer) if args.proposer else None
+    for number, result in enumerate(label_folder(args.folder, args.output, teacher, options, proposer), start=1):
         objects += result.objects
         problems += result.problem is not None
         known = " (labelled before)" if result.is_known else ""

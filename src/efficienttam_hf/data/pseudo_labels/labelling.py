@@ -7,7 +7,7 @@ passed over, so that a run of hours may be stopped and started again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ...video_io import open_video
 from ..layouts.folder import VIDEO_SUFFIXES
 from ..schema import DatasetError
 from .proposals import ProposalOptions, propose_objects
-from .teachers import OnnxTeacher, Teacher
+from .teachers import OnnxTeacher, Prompt, Teacher
 from .tracks import ClipFrames, Track, TrackOptions, track_clip
 from .writing import write_labels
 
@@ -117,7 +117,12 @@ def find_media(folder: Path) -> list[Path]:
     return media
 
 
-def label_folder(folder: Path, output: Path, teacher: Teacher, options: LabellingOptions) -> Iterator[LabelledFile]:
+Proposer = Callable[[np.ndarray], list[Prompt]]
+
+
+def label_folder(
+    folder: Path, output: Path, teacher: Teacher, options: LabellingOptions, proposer: Proposer | None = None
+) -> Iterator[LabelledFile]:
     """Label a folder, file by file.
 
     Args:
@@ -125,6 +130,7 @@ def label_folder(folder: Path, output: Path, teacher: Teacher, options: Labellin
         output: of the labels; what is there already is kept.
         teacher: draws the masks.
         options: what is labelled.
+        proposer: prompts where whole objects are (`SaliencyProposer`), asked before a grid of clicks.
 
     Raises:
         DatasetError: nothing to label, or labels in `output` that another teacher drew.
@@ -147,7 +153,7 @@ def label_folder(folder: Path, output: Path, teacher: Teacher, options: Labellin
             yield LabelledFile(file, done[name]["videos"], done[name]["objects"], is_known=True)
             continue
         try:
-            images, tracks = _label_file(file, teacher, options)
+            images, tracks = _label_file(file, teacher, options, proposer)
         except VideoError as error:
             yield LabelledFile(file, [], 0, problem=str(error))
             continue
@@ -159,19 +165,21 @@ def label_folder(folder: Path, output: Path, teacher: Teacher, options: Labellin
         yield LabelledFile(file, videos, len(tracks))
 
 
-def _label_file(file: Path, teacher: Teacher, options: LabellingOptions) -> tuple[list[np.ndarray], list[Track]]:
+def _label_file(
+    file: Path, teacher: Teacher, options: LabellingOptions, proposer: Proposer | None
+) -> tuple[list[np.ndarray], list[Track]]:
     """The labelled frames of a file and its objects."""
     if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-        image = _limited(read_image(file), options.max_side)
-        found = propose_objects(teacher.look_at(image), image.shape[:2], options.proposals)
-        return [image], [Track({0: p.mask}, p.iou, p.stability, 1.0, 0, p.part_of) for p in found]
-    clip = read_clip(file, options)
-    if len(clip.images) < 2:
-        found = propose_objects(teacher.look_at(clip.images[0]), clip.images[0].shape[:2], options.proposals)
+        clip = ClipFrames([_limited(read_image(file), options.max_side)])
+    else:
+        clip = read_clip(file, options)
+    first = clip.images[0]
+    if len(clip.images) == 1:
+        prompts = proposer(first) if proposer else []
+        found = propose_objects(teacher.look_at(first), first.shape[:2], options.proposals, prompts)
         return clip.images, [Track({0: p.mask}, p.iou, p.stability, 1.0, 0, p.part_of) for p in found]
-    step = options.seed_every or len(clip.images)
-    seeds = range(0, len(clip.images), step)
-    return clip.images, track_clip(clip, teacher, options.proposals, options.tracks, seeds)
+    seeds = range(0, len(clip.images), options.seed_every or len(clip.images))
+    return clip.images, track_clip(clip, teacher, options.proposals, options.tracks, seeds, proposer)
 
 
 def read_clip(file: Path, options: LabellingOptions) -> ClipFrames:

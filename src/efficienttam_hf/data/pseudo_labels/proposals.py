@@ -15,7 +15,17 @@ import numpy as np
 from .teachers import Prompt, TeacherMask, View
 
 
-__all__ = ["ObjectMask", "ProposalOptions", "click_grid", "inner_point", "mask_box", "mask_iou", "propose_objects"]
+__all__ = [
+    "ObjectMask",
+    "ProposalOptions",
+    "border_share",
+    "box_prompts",
+    "click_grid",
+    "inner_point",
+    "mask_box",
+    "mask_iou",
+    "propose_objects",
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class ProposalOptions:
     area: tuple[float, float] = (0.003, 0.5)
     duplicate_iou: float = 0.7
     part_share: float = 0.85
-    border_share: float = 0.35
+    border_share: float = 0.2
     max_objects: int = 12
 
     def __post_init__(self) -> None:
@@ -102,7 +112,7 @@ def is_object(answer: TeacherMask, options: ProposalOptions) -> bool:
     area = float(answer.mask.mean())
     if answer.iou < options.min_iou or answer.stability < options.min_stability:
         return False
-    return options.area[0] <= area <= options.area[1] and _border_share(answer.mask) <= options.border_share
+    return options.area[0] <= area <= options.area[1] and border_share(answer.mask) <= options.border_share
 
 
 def without_duplicates(found: Sequence[ObjectMask], duplicate_iou: float) -> list[ObjectMask]:
@@ -139,6 +149,32 @@ def click_grid(size: tuple[int, int], count: int) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
+def box_prompts(regions: np.ndarray, size: tuple[int, int], count: int = 4, least: float = 0.002) -> list[Prompt]:
+    """A box, a little wider, with a click inside, for each connected region, the largest first.
+
+    Args:
+        regions: bool (h, w), at any size.
+        size: (height, width) of the picture that the prompts are for.
+        count: at most so many.
+        least: share of the picture that a region needs.
+    """
+    import cv2
+
+    number, labels, stats, _ = cv2.connectedComponentsWithStats(regions.astype(np.uint8))
+    scale = np.array([size[1] / regions.shape[1], size[0] / regions.shape[0]])
+    prompts = []
+    for region in sorted(range(1, number), key=lambda k: -stats[k, cv2.CC_STAT_AREA])[:count]:
+        if stats[region, cv2.CC_STAT_AREA] < least * regions.size:
+            break
+        left, top, width, height = stats[region, :4].astype(float)
+        margin = 0.05 * np.array([width, height])
+        low = np.maximum((np.array([left, top]) - margin) * scale, 0)
+        high = np.minimum((np.array([left + width, top + height]) + margin) * scale, np.array(size[::-1]) - 1)
+        point = (inner_point(labels == region) + 0.5) * scale
+        prompts.append(Prompt(point, (*low.tolist(), *high.tolist())))
+    return prompts
+
+
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
     """IoU of two bool masks; 0 where both are empty."""
     union = np.count_nonzero(a | b)
@@ -160,7 +196,8 @@ def inner_point(mask: np.ndarray) -> np.ndarray:
     return np.array([[x, y]], dtype=np.float64)
 
 
-def _border_share(mask: np.ndarray) -> float:
+def border_share(mask: np.ndarray) -> float:
+    """The share of the picture's border that a mask covers."""
     border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     return float(border.mean())
 

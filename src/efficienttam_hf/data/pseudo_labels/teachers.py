@@ -16,7 +16,7 @@ import numpy as np
 from ..schema import DatasetError
 
 
-__all__ = ["OnnxTeacher", "Prompt", "Teacher", "TeacherMask", "View", "stability_of"]
+__all__ = ["OnnxTeacher", "Prompt", "Teacher", "TeacherMask", "View", "open_onnx", "stability_of"]
 
 STABILITY_OFFSET = 1.0  # in logits, as SAM's automatic mask generation has it
 MASK_PROMPT_LOGIT = 8.0  # inside a mask that is given as a prompt, and minus this outside
@@ -122,7 +122,7 @@ class OnnxTeacher(Teacher):
 
     def __init__(self, encoder: str | Path, decoder: str | Path, threads: int | None = None) -> None:
         self.name = f"{Path(encoder).name} and {Path(decoder).name}"
-        self._encoder, self._decoder = (_onnx_session(file, threads) for file in (encoder, decoder))
+        self._encoder, self._decoder = (open_onnx(file, threads) for file in (encoder, decoder))
         inputs = {entry.name: entry for entry in self._decoder.get_inputs()}
         outputs = {entry.name for entry in self._decoder.get_outputs()}
         missing = [name for name in self.DECODER_INPUTS if name not in inputs]
@@ -195,13 +195,17 @@ class _OnnxView(View):
         return results
 
 
-def _onnx_session(file: str | Path, threads: int | None) -> Any:
+def open_onnx(file: str | Path, threads: int | None) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Raises:
+        DatasetError: no such file, or one that ONNX Runtime cannot run.
+        ImportError: ONNX Runtime is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError(
-            "A teacher of ONNX files needs ONNX Runtime: pip install 'efficienttam-hf[export]'"
-        ) from error
+        raise ImportError("ONNX files need ONNX Runtime: pip install 'efficienttam-hf[export]'") from error
     if not Path(file).is_file():
         raise DatasetError(f"There is no ONNX file '{file}'.")
     options = onnxruntime.SessionOptions()

@@ -10,13 +10,22 @@ Where a frame is not known, the object may be hidden, gone, or merely lost: it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .flow import carry_mask, flow_between, small_grey
-from .proposals import ObjectMask, ProposalOptions, inner_point, mask_box, mask_iou, propose_objects
+from .proposals import (
+    ObjectMask,
+    ProposalOptions,
+    border_share,
+    box_prompts,
+    inner_point,
+    mask_box,
+    mask_iou,
+    propose_objects,
+)
 from .teachers import Prompt, Teacher, View
 
 
@@ -120,6 +129,7 @@ def track_clip(
     proposals: ProposalOptions,
     options: TrackOptions,
     seed_frames: Sequence[int] = (0,),
+    proposer: Callable[[np.ndarray], list[Prompt]] | None = None,
 ) -> list[Track]:
     """The objects of a clip, the ones that move on their own first.
 
@@ -129,13 +139,16 @@ def track_clip(
         proposals: which of its masks are objects on the frames that they start from.
         options: how they are followed, and which are kept.
         seed_frames: where objects are looked for; those known from an earlier one are not taken again.
+        proposer: prompts where whole objects are in a picture (`SaliencyProposer`); asked first.
     """
     footage = _Footage(clip, teacher)
     tracks: list[Track] = []
     for seed_frame in seed_frames:
         size = clip.images[seed_frame].shape[:2]
         motion = footage.motion(seed_frame)
-        prompts = [Prompt(point) for point in _moving_points(motion, size)]
+        prompts = proposer(clip.images[seed_frame]) if proposer else []
+        prompts += box_prompts(_moving(motion), size)
+        prompts += [Prompt(prompt.points) for prompt in prompts]
         seeds = propose_objects(footage.view(seed_frame), size, proposals, prompts)
         seeds = [seed for seed in seeds if seed.part_of is None and not _known(seed, tracks, seed_frame)]
         seeds.sort(key=lambda seed: -_interest(seed, motion))
@@ -218,12 +231,13 @@ def _known(seed: ObjectMask, tracks: Sequence[Track], frame: int) -> bool:
 
 
 def _interest(seed: ObjectMask, motion: np.ndarray) -> float:
-    """How much an object asks to be followed: the teacher's belief, and how far it moves on its own."""
+    """How much an object asks to be followed: it is believed in, moves on its own, is not tiny nor at the border."""
     import cv2
 
     small = cv2.resize(seed.mask.astype(np.uint8), motion.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     moved = float(motion[small].mean()) if small.any() else 0.0
-    return seed.score + min(moved, 8.0) / 4 + 0.5 * min(1.0, float(seed.mask.mean()) / 0.03)
+    size = min(1.0, float(seed.mask.mean()) / 0.03)
+    return seed.score + min(moved, 8.0) / 4 + 0.5 * size - 4 * border_share(seed.mask)
 
 
 def _dominant(flow: np.ndarray) -> np.ndarray:
@@ -241,17 +255,9 @@ def _dominant(flow: np.ndarray) -> np.ndarray:
     return grid @ matrix.T - grid[..., :2]
 
 
-def _moving_points(motion: np.ndarray, size: tuple[int, int], count: int = 5) -> list[np.ndarray]:
-    """float (1, 2) each, x and y of places that move on their own, apart from each other."""
+def _moving(motion: np.ndarray) -> np.ndarray:
+    """bool (h, w): the regions that move on their own."""
     import cv2
 
-    left = cv2.GaussianBlur(motion.astype(np.float32), (0, 0), max(motion.shape) / 60)
-    scale = np.array([size[1] / motion.shape[1], size[0] / motion.shape[0]])
-    points = []
-    for _ in range(count):
-        y, x = np.unravel_index(int(left.argmax()), left.shape)
-        if left[y, x] < 1.0:
-            break
-        points.append(((np.array([[x, y]]) + 0.5) * scale).astype(np.float64))
-        cv2.circle(left, (int(x), int(y)), max(motion.shape) // 10, 0.0, -1)
-    return points
+    smooth = cv2.GaussianBlur(motion.astype(np.float32), (0, 0), max(motion.shape) / 100)
+    return smooth > max(1.0, 0.3 * float(smooth.max()))
