@@ -1,7 +1,11 @@
-"""Files written whole or not at all, whatever is in them: an interruption never leaves half a result under its name."""
+"""Files written whole or not at all, whatever is in them: an interruption never leaves half a result under its name.
+
+That holds for a power failure too: the content reaches the disk before the name does, and then the name does.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "sync_to_disk"]
 
 
 @contextmanager
@@ -17,14 +21,40 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file whole or not at all: yields a temporary path beside ``path``, moved there if the block ends well.
 
     Missing parent folders are created. If the block raises, the temporary file is removed and a file that was at
-    ``path`` before stays as it was.
+    ``path`` before stays as it was. Once the block has ended, file and name are on the disk.
     """
     temporary = temporary_beside(Path(path))
     try:
         yield temporary
+        sync_to_disk(temporary)
         os.replace(temporary, path)
+        sync_to_disk(Path(path).parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, have reached the disk (``fsync``).
+
+    Raises:
+        OSError: the disk is full or failed. A folder that cannot be synchronised (on Windows, on some network file
+            systems) is left to the system.
+    """
+    is_folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY if is_folder or os.name != "nt" else os.O_RDWR)
+    except PermissionError:
+        if is_folder or os.name == "nt":
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # File systems without this operation (some that are mounted from elsewhere) say so by these numbers.
+        if not is_folder and error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def temporary_beside(path: Path) -> Path:

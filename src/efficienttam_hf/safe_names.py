@@ -1,0 +1,108 @@
+"""Names and texts that come from data, made safe to write: as files, in tables, in Markdown.
+
+A video's name may come from a JSON file, a table on the Hub or a folder that somebody else made. As a path it could
+leave the folder of results, in a spreadsheet it could be a formula, and in a report a tag or a table's border.
+Everything that writes such a name asks here first; everything that opens a file that data names asks
+:func:`contained_path`. Ordinary names come back unchanged, so that archives hold exactly the names that a benchmark's
+server expects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+
+__all__ = ["contained_path", "markdown_text", "one_line", "safe_name", "safe_path", "spreadsheet_cell"]
+
+MAX_NAME_BYTES = 160  # leaves room for a suffix and for the name of a temporary file beside it; most systems allow 255
+# Separators of Windows count everywhere: archives are unpacked there too. A colon is an ordinary character elsewhere.
+_UNSAFE = re.compile(
+    r'[<>"|?*/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]' if os.name != "nt" else r'[<>:"|?*/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]'
+)
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_MARKDOWN = str.maketrans({c: "\\" + c for c in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
+def safe_name(name: str) -> str:
+    """A name from data as the name of one file or folder.
+
+    Separators, control characters, characters that Windows refuses, a leading dot and an excessive length are replaced.
+    A name that was changed ends in a digest of the original, so that different names stay different.
+
+    Returns:
+        A nonempty name without separators that is neither ``.`` nor ``..`` and is not hidden; `name` itself where it
+        is such a name.
+    """
+    safe = _UNSAFE.sub("_", name)
+    if safe.startswith("."):
+        safe = "_" + safe[1:]
+    if safe.endswith((".", " ")):
+        safe = safe[:-1] + "_"
+    if _DEVICES.match(safe):
+        safe = "_" + safe
+    if safe == name and name and len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    kept = safe.encode()[: MAX_NAME_BYTES - 11].decode(errors="ignore")
+    return f"{kept}-{digest}" if kept else f"unnamed-{digest}"
+
+
+def safe_path(name: str) -> Path:
+    """A name from data as a relative path: ``subset/video`` keeps its folders, anything else becomes one safe name.
+
+    Returns:
+        A relative path, every part of which :func:`safe_name` leaves unchanged. An absolute name, one with ``..`` or
+        one with an unsafe part becomes a single file name.
+    """
+    parts = name.split("/")
+    return Path(*parts) if all(safe_name(part) == part for part in parts) else Path(safe_name(name))
+
+
+def contained_path(folder: str | os.PathLike, name: object, within: str | os.PathLike | None = None) -> Path:
+    """The path of a file that data names, which must lie in a folder.
+
+    Symbolic links are followed as usual: who owns the folder made them.
+
+    Args:
+        folder: that relative names begin at.
+        name: as it stands in the data.
+        within: the folder that must not be left; by default `folder`.
+
+    Raises:
+        ValueError: `name` is not text, is empty or absolute, or leaves the folder by ``..``.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ValueError(f"A file name must be nonempty text, got {name!r}.")
+    if os.path.isabs(name) or re.match(r"[A-Za-z]:[\\/]|\\", name):
+        raise ValueError(f"The file name {name!r} is absolute; a name relative to '{folder}' is accepted.")
+    limit = os.path.normpath(folder if within is None else within)
+    path = os.path.normpath(os.path.join(folder, name.replace("\\", "/") if os.name == "nt" else name))
+    if os.path.commonpath([os.path.abspath(limit), os.path.abspath(path)]) != os.path.abspath(limit):
+        raise ValueError(f"The file name {name!r} leaves the folder '{limit}'; files are read from inside it only.")
+    return Path(folder) / name
+
+
+def one_line(text: object) -> str:
+    """A text on one line: line breaks, control characters and direction marks become visible escapes."""
+    return "".join(
+        c if unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp", "Cs") else c.encode("unicode_escape").decode()
+        for c in str(text)
+    )
+
+
+def markdown_text(text: object) -> str:
+    """A text that Markdown (and its tables, and the HTML in it) shows as it is, on one line."""
+    return one_line(text).translate(_MARKDOWN)
+
+
+def spreadsheet_cell(value: object) -> object:
+    """A value for a CSV file: text that a spreadsheet would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return "'" + text if value.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA) else text
