@@ -1,7 +1,9 @@
-"""Masks in and out: object indices as palette PNGs in the manner of DAVIS, and single masks as COCO run lengths.
+"""Masks in and out: object ids as palette PNGs in the manner of DAVIS, and single masks as COCO run lengths.
 
 These are the two forms that data sets and evaluation tools of the field read: in a PNG a pixel belongs to one object,
-while run-length masks of different objects may overlap. pycocotools is imported where it is used.
+while run-length masks of different objects may overlap. How the values of an image become object ids is decided in
+:mod:`efficienttam_hf.mask_values`, for every reader of masks alike. pycocotools encodes; decoding is done here, as what
+comes from files may be damaged or hostile. pycocotools is imported where it is used.
 """
 
 from __future__ import annotations
@@ -17,22 +19,14 @@ from PIL import Image
 from ._media import VideoError
 from .atomic_file import atomic_path
 from .image_io import open_image
+from .mask_values import MaskCoding, MaskPixels, davis_palette, labels_of
 
 
-__all__ = ["davis_palette", "decode_rle", "decompress_counts", "encode_rle", "read_indexed_png", "write_indexed_png"]
+__all__ = ["MaskCoding", "davis_palette", "decode_rle", "decompress_counts", "encode_rle", "read_indexed_png"]
+__all__ += ["read_mask_pixels", "write_indexed_png"]
 
-
-def davis_palette() -> np.ndarray:
-    """The colours of DAVIS (and PASCAL VOC) annotations: uint8 ``(256, 3)`` RGB, row 0 the black background.
-
-    The bits of an index, lowest first, are dealt in turn to red, green and blue, which they fill from the highest.
-    """
-    indices = np.arange(256, dtype=np.uint8)
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        channel, place = bit % 3, 7 - bit // 3
-        palette[:, channel] |= ((indices >> bit) & 1) << place
-    return palette
+# The largest mask that is decoded, in pixels: run lengths of a few bytes may claim any size.
+MAX_MASK_PIXELS = 2**28
 
 
 def write_indexed_png(path: str | os.PathLike, labels: np.ndarray) -> None:
@@ -58,52 +52,84 @@ def write_indexed_png(path: str | os.PathLike, labels: np.ndarray) -> None:
         image.save(temporary, format="PNG")
 
 
-def read_indexed_png(path: str | os.PathLike) -> np.ndarray:
-    """Read object indices from an annotation image.
+def read_indexed_png(path: str | os.PathLike, coding: MaskCoding | None = None) -> np.ndarray:
+    """Read object ids from an annotation image.
 
-    - palette: the indices themselves, whatever their colours;
-    - greyscale: the values themselves, but only 0 and 255 is a binary mask (DAVIS-2016) and gives 0 and 1;
-    - colour: grey pixels as greyscale, or the colours of the DAVIS palette as their indices.
+    - palette: the indices, unless the palette's colours show that it was sorted anew;
+    - greyscale: the values, but only 0 and 255 (of 16 bits, 65535) is a binary mask (DAVIS-2016) and gives 0 and 1;
+    - colour: grey pixels as greyscale, or the colours of the DAVIS palette as their ids.
+
+    What cannot be ids is refused: soft edges, lossy files, levels of grey, other colours, an alpha channel that holds
+    the mask. `coding` says what the values mean then.
+
+    Args:
+        path: of the image.
+        coding: how values become ids; `None` where they are ids.
 
     Returns:
-        uint8 ``(height, width)``.
+        uint8 ``(height, width)``, 0 in the background.
 
     Raises:
         FileNotFoundError: there is no file at ``path``.
-        VideoError: not an image, more than 8 bits of label, or colours that are not those of DAVIS.
+        VideoError: not an image, damaged, or values that cannot be object ids; the message says how to read it.
+    """
+    return labels_of(read_mask_pixels(path), coding)
+
+
+def read_mask_pixels(path: str | os.PathLike, size: tuple[int, int] | None = None) -> MaskPixels:
+    """Decode an annotation image, without deciding what its values mean.
+
+    Args:
+        path: of the image.
+        size: (height, width) that it must have, which is compared before anything is decoded.
+
+    Raises:
+        FileNotFoundError: there is no file at ``path``.
+        VideoError: not an image, damaged, too large, or of another size.
     """
     path = Path(path)
-    with open_image(path) as image:
-        try:
-            if image.mode not in ("P", "1", "L") and not image.mode.startswith("I"):
-                image = image.convert("RGB")
+    try:
+        with open_image(path) as image:
+            width, height = image.size
+            if size is not None and (height, width) != tuple(size):
+                raise VideoError(f"The mask '{path}' is {width}x{height} pixels, but its frame is {size[1]}x{size[0]}.")
+            if width * height > MAX_MASK_PIXELS:
+                raise VideoError(f"'{path}' has {width}x{height} pixels; masks of up to {MAX_MASK_PIXELS} are read.")
+            return _pixels_of(image, path)
+    except Image.DecompressionBombError as error:
+        raise VideoError(f"'{path}' is too large to be decoded as a mask: {error}") from error
+
+
+def _pixels_of(image: Image.Image, path: Path) -> MaskPixels:
+    mode, lossy = image.mode, image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in _head(path))
+    transparency = image.info.get("transparency")
+    try:
+        palette = alpha = None
+        if mode == "P":
             values = np.array(image)
-        except (OSError, SyntaxError) as error:
-            raise VideoError(f"'{path}' is damaged or cut short and cannot be decoded ({error}).") from error
-        if image.mode == "P":
-            return values
-    if values.ndim == 3:
-        if (values == values[..., :1]).all():
-            values = values[..., 0]
+            palette = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+            palette = np.concatenate([palette, np.zeros((256 - len(palette), 3), np.uint8)])
+            if transparency is not None:
+                alpha = np.array(image.convert("RGBA"))[..., 3]
+        elif mode in ("1", "L") or mode.startswith("I"):
+            values = np.array(image)
+        elif mode == "F":
+            raise VideoError(f"'{path}' holds floating-point values, not object ids; save whole numbers of 8 bits.")
         else:
-            colours = (davis_palette().astype(np.int64) * (65536, 256, 1)).sum(axis=1)
-            order = np.argsort(colours)
-            packed = (values.astype(np.int64) * (65536, 256, 1)).sum(axis=2)
-            place = np.searchsorted(colours[order], packed).clip(0, 255)
-            if (colours[order][place] != packed).any():
-                raise VideoError(
-                    f"'{path}' has colours that are not of the DAVIS palette; palette or greyscale PNG is accepted."
-                )
-            return order[place].astype(np.uint8)
-    values = values.astype(np.int64)
-    if values.min() < 0 or values.max() > 255:
-        raise VideoError(f"'{path}' has labels from {values.min()} to {values.max()}; object indices go from 0 to 255.")
-    if values.max() == 255 and np.isin(values, (0, 255)).all():
-        values = values // 255
-    return values.astype(np.uint8)
+            if mode in ("LA", "La", "PA", "RGBA", "RGBa") or transparency is not None:
+                alpha = np.array(image.convert("RGBA"))[..., 3]
+            values = np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, EOFError) as error:
+        raise VideoError(f"'{path}' is damaged or cut short and cannot be decoded ({error}).") from error
+    return MaskPixels(str(path), mode, values, palette, alpha, lossy)
 
 
-def _import_coco_mask() -> ModuleType:
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def import_coco_mask() -> ModuleType:
     try:
         from pycocotools import mask
     except ImportError as error:
@@ -129,7 +155,7 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
         raise VideoError(
             f"A mask must be bool of shape (height, width), got {mask.dtype} {mask.shape}; threshold logits at 0 first."
         )
-    rle = _import_coco_mask().encode(np.asfortranarray(mask != 0, dtype=np.uint8))
+    rle = import_coco_mask().encode(np.asfortranarray(mask != 0, dtype=np.uint8))
     return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
@@ -141,25 +167,56 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
 
     Raises:
         VideoError: not such an encoding, or its runs do not fill its size.
-        ImportError: pycocotools is not installed.
     """
-    coco = _import_coco_mask()
     try:
-        (height, width), counts = rle["size"], rle["counts"]
-        if isinstance(counts, (list, tuple)):
-            runs = np.array(counts, dtype=np.int64)
-            rle = coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
-        else:
-            runs = decompress_counts(counts)
-            rle = {"size": [height, width], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-        # For runs that are too short pycocotools would return whatever was in memory.
-        if (runs < 0).any() or runs.sum() != height * width:
-            raise ValueError(f"its runs add up to {runs.sum()} pixels, not to {width}x{height}")
-        return coco.decode(rle).astype(bool)
-    except (KeyError, TypeError, ValueError) as error:
+        height, width = mask_size(rle["size"])
+        runs = checked_runs(rle["counts"], (height, width))
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise VideoError(
             f'Not a COCO run-length mask ({error}); {{"size": [height, width], "counts": str or list}} is accepted.'
         ) from error
+    return mask_of_runs(runs, height, width)
+
+
+def mask_size(size: Any) -> tuple[int, int]:
+    """(height, width) as run lengths state it, checked.
+
+    Raises:
+        ValueError, TypeError: not two whole numbers, or a mask of more than `MAX_MASK_PIXELS`.
+    """
+    height, width = size
+    if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in (height, width)):
+        raise TypeError(f"its size must be two whole numbers, got {size!r}"[:200])
+    if height < 1 or width < 1 or int(height) * int(width) > MAX_MASK_PIXELS:
+        raise ValueError(f"its size is {width}x{height}; masks of 1 to {MAX_MASK_PIXELS} pixels are read")
+    return int(height), int(width)
+
+
+def checked_runs(counts: str | bytes | list[int] | tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """Lengths of the runs of 0 and 1 in turn, int64, which fill a mask of (height, width) exactly.
+
+    Raises:
+        ValueError, TypeError, OverflowError: damaged counts, or runs that do not add up.
+    """
+    if isinstance(counts, str | bytes):
+        runs = decompress_counts(counts)
+    else:
+        runs = np.asarray(counts)
+        if not isinstance(counts, list | tuple) or runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
+            raise TypeError("its counts must be text or a list of whole numbers")
+    pixels = size[0] * size[1]
+    # Each run is compared first: the sum of runs that are too long could wrap around to the right number.
+    if (runs < 0).any() or (runs > pixels).any():
+        raise ValueError(f"it has runs that are negative or longer than its {size[1]}x{size[0]} pixels")
+    runs = runs.astype(np.int64)
+    if runs.sum() != pixels:
+        raise ValueError(f"its runs add up to {runs.sum()} pixels, but {size[1]}x{size[0]} are {pixels}")
+    return runs
+
+
+def mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask of checked runs, which go down the columns: bool ``(height, width)``."""
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def decompress_counts(counts: str | bytes) -> np.ndarray:

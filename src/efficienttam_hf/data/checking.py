@@ -1,12 +1,15 @@
 """What is wrong with a dataset, found before hours of training and not during them.
 
-Everything that names and headers tell is checked, for every frame and mask, at some tenth of a millisecond a file. A
-file is decoded only if its end is missing, which is how a download that broke off looks.
+Of frames everything that names and headers tell is checked, at some tenth of a millisecond a file; a frame is decoded
+only if its end is missing, which is how a download that broke off looks. Every mask is decoded once, at a few
+milliseconds each, as only its pixels tell whether its values can be object ids.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 
@@ -21,9 +24,10 @@ __all__ = ["check_dataset"]
 def check_dataset(records: Sequence[VideoRecord], max_videos: int = 1000, max_problems: int = 20) -> list[str]:
     """What would stop a run on these videos, a message each; an empty list if nothing was found.
 
-    Found are frames and masks that are missing, unreadable, cut short or of the wrong size, masks without a frame,
-    run lengths that do not fit, videos without any object, and annotations that are first masks only. Damage in the
-    middle of a file is not.
+    Found are frames and masks that are missing, unreadable, cut short or of the wrong size, masks whose values cannot
+    be object ids, masks without a frame, run lengths that do not fit, videos without any object, and annotations that
+    are first masks only. Damage in the middle of a frame's file is not. Of the masks of a video the first that cannot
+    be used is named, and the others are counted.
 
     Args:
         records: as :func:`.loading.load_records` gives them.
@@ -42,18 +46,23 @@ def _problems(records: Sequence[VideoRecord], index: int) -> Iterator[str]:
     except DatasetError as error:
         yield str(error)
         return
-    sound = True
+    sound, has_object = True, False
     for check in _checks(record):
         try:
             check()
         except DatasetError as error:
             sound = False
             yield str(error)
-    try:
-        if sound and not any(record.objects_in(frame) for frame in record.annotated_frames):
-            yield f"The video '{record.video_id}' of {record.source} has no object: its masks are background only."
-    except DatasetError as error:  # what only decoding shows, such as object ids over 255
-        yield str(error)
+    unusable: list[str] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the interpreter
+        for found in pool.map(partial(_look_at_masks, record), record.annotated_frames):
+            has_object = has_object or found is True
+            unusable += [found] if isinstance(found, str) else []
+    if unusable:
+        others = f" Nor can {len(unusable) - 1} other masks of '{record.video_id}' be used." if unusable[1:] else ""
+        yield unusable[0] + others
+    elif sound and not has_object:
+        yield f"The video '{record.video_id}' of {record.source} has no object: its masks are background only."
     if not record.complete:
         yield (
             f"The masks of '{record.video_id}' are first masks only ({record.source}, {record.split}): "
@@ -68,8 +77,6 @@ def _checks(record: VideoRecord) -> Iterator[Callable[[], None]]:
             yield partial(_check_image, record, index)
     else:  # a file that was cut short lacks its end
         yield partial(record.frame, min(max(record.annotated_frames, default=0), record.num_frames - 1))
-    for frame in record.annotated_frames:
-        yield partial(_check_mask, record, frame)
 
 
 def _check_image(record: VideoRecord, index: int) -> None:
@@ -81,10 +88,14 @@ def _check_image(record: VideoRecord, index: int) -> None:
         )
 
 
-def _check_mask(record: VideoRecord, frame: int) -> None:
-    if frame >= record.num_frames:
-        raise DatasetError(
-            f"The mask {record.masks_source.name(frame)} is of frame {frame}, but '{record.video_id}' has "
-            f"{record.num_frames} frames, counted from 0."
-        )
-    record.masks_source.check(frame, record.size)
+def _look_at_masks(record: VideoRecord, frame: int) -> bool | str:
+    """Whether the masks of a frame show anything; if they cannot be used, why. From several threads at once."""
+    try:
+        if frame >= record.num_frames:
+            raise DatasetError(
+                f"The mask {record.masks_source.name(frame)} is of frame {frame}, but '{record.video_id}' has "
+                f"{record.num_frames} frames, counted from 0."
+            )
+        return bool(record.masks_source.read(frame, record.size).masks)
+    except DatasetError as error:
+        return str(error)

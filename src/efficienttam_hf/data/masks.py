@@ -14,15 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from .._media import VideoError
-from ..mask_io import decode_rle, read_indexed_png
-from .frames import checked_size, reference
+from ..mask_io import decode_rle, read_mask_pixels
+from ..mask_values import VOID, MaskCoding, labels_of
 from .run_lengths import RunLengths, run_lengths_of
 from .schema import DatasetError
 
 
-VOID_LABEL = 255  # of DAVIS, and by its example of most: nobody judged this pixel
-
 Mask = np.ndarray | RunLengths
+ONE = MaskCoding(binary=True)  # a file that holds one object
 
 
 @dataclass
@@ -53,10 +52,6 @@ class Masks(Protocol):
         """The masks of a frame of this (height, width); DatasetError if one is damaged or of another size."""
         ...
 
-    def check(self, frame: int, size: tuple[int, int]) -> None:
-        """Raise what `read` would raise, as far as headers tell."""
-        ...
-
     def name(self, frame: int) -> str:
         """Of what holds the masks of a frame, for messages."""
         ...
@@ -67,32 +62,22 @@ class LabelImages:
 
     Args:
         files: by frame.
-        binary: whatever is neither 0 nor void is object 1, as in DAVIS-2016.
+        coding: what the values mean, where they are not object ids.
         categories: by object id.
     """
 
     def __init__(
-        self, files: Mapping[int, Path], *, binary: bool = False, categories: dict[int, str] | None = None
+        self, files: Mapping[int, Path], *, coding: MaskCoding | None = None, categories: dict[int, str] | None = None
     ) -> None:
         self.frames = sorted(files)
         self.categories = categories or {}
-        self._files, self._binary = files, binary
+        self._files, self._coding = files, coding
 
     def read(self, frame: int, size: tuple[int, int]) -> Annotation:
-        labels = _read_labels(self._files[frame], size)
-        ids, void = np.unique(labels), None
-        if ids[-1] == VOID_LABEL:
-            void = labels == VOID_LABEL
-            ids = ids[:-1]
-            if self._binary and not ids.any():  # 0 and 255 in a palette image: a binary mask after all
-                return Annotation({1: void})
-        if self._binary:
-            mask = (labels > 0) & (labels != VOID_LABEL)
-            return Annotation({1: mask} if mask.any() else {}, void)
-        return Annotation({int(i): labels == i for i in ids if i}, void)
-
-    def check(self, frame: int, size: tuple[int, int]) -> None:
-        _check_file(self._files[frame], size)
+        labels = _read_labels(self._files[frame], size, self._coding)
+        ids = np.unique(labels)
+        void = labels == VOID if ids[-1] == VOID else None
+        return Annotation({int(i): labels == i for i in ids if i not in (0, VOID)}, void)
 
     def name(self, frame: int) -> str:
         return f"'{self._files[frame]}'"
@@ -111,12 +96,8 @@ class ObjectImages:
         self._files = files
 
     def read(self, frame: int, size: tuple[int, int]) -> Annotation:
-        masks = {object_id: _read_labels(file, size) > 0 for object_id, file in self._files[frame].items()}
+        masks = {object_id: _read_labels(file, size, ONE) > 0 for object_id, file in self._files[frame].items()}
         return Annotation({object_id: mask for object_id, mask in masks.items() if mask.any()})
-
-    def check(self, frame: int, size: tuple[int, int]) -> None:
-        for file in self._files[frame].values():
-            _check_file(file, size)
 
     def name(self, frame: int) -> str:
         return " and ".join(f"'{file}'" for file in self._files[frame].values())
@@ -157,9 +138,6 @@ class Segmentations:
             annotation.void = np.any([decode_rle(rle) for rle, _ in regions], axis=0)
         return annotation
 
-    def check(self, frame: int, size: tuple[int, int]) -> None:
-        self.read(frame, size)
-
     def name(self, frame: int) -> str:
         return f"'{self._file}', frame {frame}"
 
@@ -167,20 +145,14 @@ class Segmentations:
         return f"The mask of object {object_id} in {self.name(frame)},"
 
 
-def _read_labels(file: Path, size: tuple[int, int]) -> np.ndarray:
+def _read_labels(file: Path, size: tuple[int, int], coding: MaskCoding | None) -> np.ndarray:
     """Object ids uint8 ``(height, width)`` of an annotation image."""
     try:
-        labels = read_indexed_png(file)
-    except (VideoError, OSError) as error:
+        return labels_of(read_mask_pixels(file, size), coding)
+    except VideoError as error:
+        message = str(error)
+        raise DatasetError(
+            message if message.startswith("The mask") else f"The mask '{file}' cannot be used: {message}"
+        ) from error
+    except OSError as error:
         raise DatasetError(f"The mask '{file}' cannot be read: {error}") from error
-    _check_size(file, labels.shape, size)
-    return labels
-
-
-def _check_file(file: Path, size: tuple[int, int]) -> None:
-    _check_size(file, checked_size(reference(file), f"The mask '{file}'"), size)
-
-
-def _check_size(file: Path, found: tuple[int, ...], size: tuple[int, int]) -> None:
-    if found != size:
-        raise DatasetError(f"The mask '{file}' is {found[1]}x{found[0]} pixels, but its frame is {size[1]}x{size[0]}.")

@@ -1,8 +1,9 @@
 """COCO run lengths, checked: sizes, sums and areas without decoding a pixel.
 
 A mask is written as the lengths of its runs of 0 and 1 in turn, down the columns. The compressed form packs each length
-(from the fourth on, its difference from the one two before) into characters of 5 bits. pycocotools refuses runs that
-are too long, but for runs that are too short it gives whatever was in memory; so what comes from files is checked here.
+(from the fourth on, its difference from the one two before) into characters of 5 bits. What comes from files is
+checked here, before pycocotools sees it: for runs that are too short that gives whatever was in memory, and for
+vertices far outside the frame it ends the process.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..mask_io import _import_coco_mask, decompress_counts, encode_rle
+from ..mask_io import checked_runs, decompress_counts, encode_rle, import_coco_mask, mask_of_runs, mask_size
 from .schema import DatasetError
 
+
+MAX_OUTLINE = 4_000_000  # pixels along the outlines of one mask: some 400 MB while it is drawn
 
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": str}
 
@@ -35,24 +38,21 @@ def run_lengths_of(segmentation: Any, size: tuple[int, int], name: str) -> tuple
     if isinstance(segmentation, list):
         segmentation = _from_polygons(segmentation, size, name)
     try:
-        height, width = (int(n) for n in segmentation["size"])
+        height, width = mask_size(segmentation["size"])
+        if (height, width) != tuple(size):
+            raise DatasetError(f"{name} is of {width}x{height} pixels, but its frame of {size[1]}x{size[0]}.")
         counts = segmentation["counts"]
-        runs = np.array(counts, dtype=np.int64) if isinstance(counts, (list, tuple)) else decompress_counts(counts)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        runs = checked_runs(counts, (height, width))
+    except DatasetError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
         raise DatasetError(
             f'{name} is not a COCO run-length mask ({error}); {{"size": [height, width], "counts": ...}} is expected.'
         ) from error
-    if (height, width) != tuple(size):
-        raise DatasetError(f"{name} is of {width}x{height} pixels, but its frame of {size[1]}x{size[0]}.")
-    if (runs < 0).any() or runs.sum() != height * width:
-        raise DatasetError(
-            f"{name} is damaged: its runs add up to {runs.sum()} pixels, but {width}x{height} are {height * width}."
-        )
     if isinstance(counts, bytes):
         counts = counts.decode("ascii")
     elif not isinstance(counts, str):
-        mask = np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height).T
-        counts = encode_rle(mask)["counts"]
+        counts = encode_rle(mask_of_runs(runs, height, width))["counts"]
     return {"size": [height, width], "counts": counts}, int(runs[1::2].sum())
 
 
@@ -62,11 +62,60 @@ def area_of(rle: RunLengths) -> int:
 
 
 def _from_polygons(polygons: list, size: tuple[int, int], name: str) -> RunLengths:
-    coco = _import_coco_mask()
-    try:
-        return coco.merge(coco.frPyObjects([list(map(float, p)) for p in polygons], *size))
-    except Exception as error:  # noqa: BLE001 -- pycocotools raises bare Exception for lists it does not know
-        raise DatasetError(f"{name} is not a list of polygons [[x0, y0, x1, y1, ...], ...] ({error}).") from error
+    """Polygons as run lengths, clipped to what surrounds the frame before pycocotools draws them.
+
+    Its drawing takes memory for every pixel along an edge and computes in 32 bits, so that a vertex far away exhausts
+    the memory or ends the process.
+    """
+    outlines = []
+    for polygon in polygons:
+        try:
+            outline = np.array(polygon, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DatasetError(f"{name} is not a list of polygons [[x0, y0, x1, y1, ...], ...] ({error}).") from error
+        if outline.ndim != 1 or len(outline) < 6 or len(outline) % 2 or not np.isfinite(outline).all():
+            raise DatasetError(
+                f"{name} is not a list of polygons [[x0, y0, x1, y1, ...], ...]: each has at least three points of two "
+                "finite numbers."
+            )
+        outline = _clipped(outline.reshape(-1, 2), size)
+        if len(outline) >= 3:
+            outlines.append(outline)
+    steps = sum(np.abs(np.roll(o, -1, axis=0) - o).max(axis=1).sum() for o in outlines)
+    if steps > (limit := min(4 * size[0] * size[1] + 10_000, MAX_OUTLINE)):
+        raise DatasetError(
+            f"{name} has outlines of {steps:.0f} pixels, more than a mask of {size[1]}x{size[0]} can have ({limit})."
+        )
+    coco = import_coco_mask()
+    if not outlines:
+        return encode_rle(np.zeros(size, dtype=bool))
+    return coco.merge(coco.frPyObjects([outline.ravel().tolist() for outline in outlines], *size))
+
+
+def _clipped(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A polygon, float64 (points, 2) of (x, y), cut to the frame and as much around it; unchanged if it lies in there.
+
+    Sutherland and Hodgman, "Reentrant polygon clipping" (1974): the edges that it adds lie outside the frame.
+    """
+    for axis, length in ((0, size[1]), (1, size[0])):
+        for bound, sign in ((-length - 1.0, 1.0), (2.0 * length + 1.0, -1.0)):
+            inside = sign * (outline[:, axis] - bound) >= 0
+            if inside.all():
+                continue
+            if not inside.any():
+                return outline[:0]
+            before, was_inside = np.roll(outline, 1, axis=0), np.roll(inside, 1)
+            crosses = inside != was_inside
+            with np.errstate(all="ignore"):
+                # Scaled down first, as the difference of two finite numbers may be infinite.
+                share = (bound / 4 - before[:, axis] / 4) / (outline[:, axis] / 4 - before[:, axis] / 4)
+                cut = before + (outline / 4 - before / 4) * share[:, None] * 4
+            cut[:, axis] = bound
+            # Each point gives the crossing of the edge that leads to it, if there is one, and itself, if it is inside.
+            both = np.stack([cut, outline], axis=1).reshape(-1, 2)
+            outline = both[np.stack([crosses, inside], axis=1).ravel()]
+            outline = np.nan_to_num(outline, nan=0.0)
+    return outline
 
 
 __all__ = ["RunLengths", "area_of", "run_lengths_of"]

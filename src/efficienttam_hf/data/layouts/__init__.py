@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from ..benchmark_rules import BenchmarkRules
+from . import davis, instances, sav, youtube_vos
 from .common import Layout
 from .davis import Davis
 from .folder import Folder
@@ -29,4 +31,13 @@ LAYOUTS: dict[str, Callable[..., Layout]] = {
     "folder": Folder,
 }
 
-__all__ = ["LAYOUTS", "Layout"]
+# How the benchmark of each is evaluated, as its module states it; a kind that is not here has no rules of its own.
+RULES: dict[str, BenchmarkRules] = {**davis.RULES, **youtube_vos.RULES, **sav.RULES, **instances.RULES}
+
+
+def rules_of(kind: str) -> BenchmarkRules:
+    """The rules of a kind of dataset (`VideoRecord.source`), or those of any videos if it has none of its own."""
+    return RULES.get(kind, BenchmarkRules())
+
+
+__all__ = ["LAYOUTS", "RULES", "Layout", "rules_of"]

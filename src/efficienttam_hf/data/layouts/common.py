@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..._media import VideoError
 from ...image_io import IMAGE_SUFFIXES, list_frames
+from ...mask_values import MaskCoding
+from ...structured_files import read_json
 from ..frames import ImageFrames, reference
 from ..masks import LabelImages
 from ..records import VideoRecord
@@ -95,13 +96,12 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def read_json(path: Path) -> Any:
+def read_annotations(path: Path) -> Any:
+    """The content of a JSON file; DatasetError if there is none or it cannot be read."""
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path, error=DatasetError, what="annotation file")
     except FileNotFoundError as error:
-        raise DatasetError(f"There is no annotation file '{path}'.") from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"The annotation file '{path}' is not JSON that can be read: {error}") from error
+        raise DatasetError(str(error)) from error
 
 
 def numbered_images(folder: Path, what: str, *, gaps: bool) -> dict[int, Path]:
@@ -152,11 +152,26 @@ def by_frame(masks: dict[int, Path], frames: dict[int, Path]) -> dict[int, Path]
 
 
 def label_video(
-    frames: Path, masks: Path, *, gaps: bool = False, binary: bool = False, categories: dict[int, str] | None = None
+    frames: Path,
+    masks: Path,
+    *,
+    gaps: bool = False,
+    coding: MaskCoding | None = None,
+    categories: dict[int, str] | None = None,
 ) -> tuple[ImageFrames, LabelImages]:
     """A folder of frames and a folder of label images."""
     images = numbered_images(frames, "frames", gaps=gaps)
     labels = by_frame(numbered_images(masks, "masks", gaps=True), images)
     return ImageFrames([reference(p) for p in images.values()]), LabelImages(
-        labels, binary=binary, categories=categories
+        labels, coding=coding, categories=categories
     )
+
+
+def mask_coding(
+    binary: bool = False, threshold: int | None = None, colors: Mapping[Any, int] | str | None = None
+) -> MaskCoding | None:
+    """What the values of masks mean, from a dataset's options; DatasetError if they are none."""
+    try:
+        return MaskCoding.of(binary, threshold, colors)
+    except VideoError as error:
+        raise DatasetError(str(error)) from error

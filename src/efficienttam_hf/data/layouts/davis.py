@@ -11,15 +11,32 @@ Masks of 2016 are 0 and 255, one object; those of 2017 are palette images of obj
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from ..benchmark_rules import BenchmarkRules
 from ..records import VideoRecord
 from ..schema import DatasetError
-from .common import Layout, check_names, existing_root, find_folder, folder_names, label_video, read_names
+from .common import (
+    Layout,
+    check_names,
+    existing_root,
+    find_folder,
+    folder_names,
+    label_video,
+    mask_coding,
+    read_names,
+)
 
 
 FIRST_MASKS_ONLY = ("test-dev", "test-challenge")
+RULES = {
+    "davis2016": BenchmarkRules(
+        "davis2016", default_split="val", annotates_every_frame=True, prediction_files="binary"
+    ),
+    "davis2017": BenchmarkRules("davis2017", default_split="val", annotates_every_frame=True),
+}
 
 
 class Davis(Layout):
@@ -30,10 +47,24 @@ class Davis(Layout):
         split: a file in ``ImageSets``: ``train``, ``val``, of 2017 also ``test-dev``. All videos if None.
         year: 2016 or 2017.
         resolution: ``480p``, or the name of the folder of another size, such as ``Full-Resolution``.
+        binary, threshold, colors: what the values of masks mean where they are not object ids; see
+            :class:`efficienttam_hf.mask_values.MaskCoding`. Masks of 2016 are binary in any case.
     """
 
-    def __init__(self, root: str | Path, split: str | None = None, *, year: int, resolution: str = "480p") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        *,
+        year: int,
+        resolution: str = "480p",
+        binary: bool = False,
+        threshold: int | None = None,
+        colors: Mapping[Any, int] | str | None = None,
+    ) -> None:
         self.root, self.split, self.year = existing_root(root), split, year
+        is_binary = binary or (year == 2016 and threshold is None and colors is None)
+        self._coding = mask_coding(is_binary, threshold, colors)
         dataset = f"DAVIS {year} (JPEGImages/{resolution}, Annotations/{resolution}, ImageSets/{year})"
         self._frames = find_folder(self.root, f"JPEGImages/{resolution}", dataset=dataset)
         self._masks = find_folder(self.root, f"Annotations/{resolution}", dataset=dataset)
@@ -52,7 +83,7 @@ class Davis(Layout):
     def record(self, name: str) -> VideoRecord:
         return VideoRecord(
             name,
-            *label_video(self._frames / name, self._masks / name, binary=self.year == 2016),
+            *label_video(self._frames / name, self._masks / name, coding=self._coding),
             source=f"davis{self.year}",
             split=self.split or "",
             licence="CC BY 4.0",

@@ -9,8 +9,9 @@ number of its frame in its name; of a video file that is counted from 0, as `eff
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ...image_io import IMAGE_SUFFIXES
 from ..frames import VideoFrames, reference
@@ -24,6 +25,7 @@ from .common import (
     find_folder,
     folder_names,
     label_video,
+    mask_coding,
     numbered_images,
     read_names,
 )
@@ -39,10 +41,13 @@ class Folder(Layout):
         root: holds ``frames`` and ``masks``, or ``JPEGImages`` and ``Annotations``.
         split: a folder ``root/<split>`` laid out like that, or a file ``root/<split>.txt`` with the names of videos.
             All videos if None.
-        binary: whatever is neither 0 nor 255 in a mask is one object. Masks that hold nothing but 0 and 255 are binary
-            in any case.
+        binary: all that is not background in a mask is one object, and of soft edges what is at least half as bright
+            as the brightest. Masks that hold nothing but 0 and 255 are binary in any case.
         fps: frames per second, if you know it.
         licence: of the videos, to be kept with them.
+        threshold: values of at least this in a mask are one object.
+        colors: the object id of each colour, for masks in colours: ``{"#ff0000": 1, (0, 255, 0): 2}`` or
+            ``"#ff0000=1 0,255,0=2"``. Black is background, id 255 void.
     """
 
     def __init__(
@@ -53,9 +58,11 @@ class Folder(Layout):
         binary: bool = False,
         fps: float | None = None,
         licence: str = "",
+        threshold: int | None = None,
+        colors: Mapping[Any, int] | str | None = None,
     ) -> None:
         self.root, self.split = existing_root(root), split
-        self._binary, self._fps, self._licence = binary, fps, licence
+        self._coding, self._fps, self._licence = mask_coding(binary, threshold, colors), fps, licence
         listed = self.root / f"{split}.txt"
         base = self.root / split if split and (self.root / split).is_dir() else self.root
         if split and base == self.root and not listed.is_file():
@@ -80,10 +87,10 @@ class Folder(Layout):
     def record(self, name: str) -> VideoRecord:
         frames, masks = self._places(name)
         if frames.is_file():
-            labels = LabelImages(numbered_images(masks, "masks", gaps=True), binary=self._binary)
+            labels = LabelImages(numbered_images(masks, "masks", gaps=True), coding=self._coding)
             stored = VideoFrames(reference(frames)), labels
         else:
-            stored = label_video(frames, masks, binary=self._binary)
+            stored = label_video(frames, masks, coding=self._coding)
         described = {"split": self.split or "", "licence": self._licence, "fps": self._fps}
         return VideoRecord(name, *stored, source="folder", **described)
 

@@ -13,11 +13,17 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ...safe_names import contained_path
+from ...structured_files import field
+from ..benchmark_rules import BenchmarkRules
 from ..frames import ImageFrames, reference
 from ..masks import Segmentations
 from ..records import VideoRecord
 from ..schema import DatasetError
-from .common import Layout, contents, existing_root, find_folder, read_json
+from .common import Layout, contents, existing_root, find_folder, read_annotations
+
+
+RULES = dict.fromkeys(("sa1b", "coco"), BenchmarkRules(images=True))
 
 
 class Sa1b(Layout):
@@ -45,17 +51,19 @@ class Sa1b(Layout):
 
     def record(self, name: str) -> VideoRecord:
         image, file = self.files(name)
-        content = read_json(file)
-        try:
-            pixels = content["image"]["height"] * content["image"]["width"]
-            wanted = [
-                entry["segmentation"]
-                for entry in content["annotations"]
-                if 0 < entry["area"] <= self._max_area * pixels
-                and entry.get("stability_score", 1.0) >= self._min_stability
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"'{file}' is not an annotation of SA-1B ({type(error).__name__}: {error}).") from error
+        content, where = read_annotations(file), f"'{file}' is not an annotation of SA-1B: its content"
+        about = field(content, "image", dict, where, error=DatasetError)
+        height, width = (
+            field(about, side, float, f"{where}, image", error=DatasetError, least=1, most=10**7)
+            for side in ("height", "width")
+        )
+        entries, wanted = field(content, "annotations", list, where, error=DatasetError), []
+        for place, entry in enumerate(entries):
+            here = f"{where}, annotation {place}"
+            area = field(entry, "area", float, here, error=DatasetError)
+            stability = field(entry, "stability_score", float, here, error=DatasetError, default=1.0)
+            if 0 < area <= self._max_area * height * width and stability >= self._min_stability:
+                wanted.append(field(entry, "segmentation", (dict, list), here, error=DatasetError))
         masks = Segmentations({0: dict(enumerate(wanted, start=1))}, str(file))
         return VideoRecord(
             name, ImageFrames([reference(image)]), masks, source="sa1b", licence="SA-1B research licence"
@@ -94,19 +102,38 @@ class Coco(Layout):
         self._images = (
             Path(images) if images else find_folder(self.root, str(split), dataset="COCO (annotations, <split>)")
         )
-        content = read_json(self._file)
-        try:
-            self._categories = {entry["id"]: entry["name"] for entry in content.get("categories", [])}
-            self._file_names = {str(Path(e["file_name"]).with_suffix("")): e["file_name"] for e in content["images"]}
-            name_of = dict(zip((entry["id"] for entry in content["images"]), self._file_names, strict=True))
-            grouped: dict[str, list] = {}
-            for entry in content["annotations"]:
-                kept = (entry["segmentation"], entry.get("category_id"), entry.get("iscrowd", 0))
-                grouped.setdefault(name_of[entry["image_id"]], []).append(kept)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DatasetError(
-                f"'{self._file}' is not a file of COCO instances ({type(error).__name__}: {error})."
-            ) from error
+        content, where = read_annotations(self._file), f"'{self._file}' is not a file of COCO instances: its content"
+        self._categories: dict[int, str] = {}
+        for place, entry in enumerate(field(content, "categories", list, where, error=DatasetError, default=[])):
+            here = f"{where}, category {place}"
+            number = field(entry, "id", int, here, error=DatasetError)
+            self._categories[number] = field(entry, "name", str, here, error=DatasetError)
+        # Images lie in the dataset's folder, or in that of the images where it was given by itself.
+        limit = self.root if images is None else self._images
+        self._file_names: dict[str, str] = {}
+        name_of: dict[int | str, str] = {}
+        for place, entry in enumerate(field(content, "images", list, where, error=DatasetError)):
+            here = f"{where}, image {place}"
+            file_name = field(entry, "file_name", str, here, error=DatasetError)
+            try:
+                contained_path(self._images, file_name, within=limit)
+            except ValueError as error:
+                raise DatasetError(f"{here}: {error}") from error
+            name = str(Path(file_name).with_suffix(""))
+            if name in self._file_names:
+                raise DatasetError(f"{here}: the name {name!r} occurs twice; names without their suffix are unique.")
+            self._file_names[name] = file_name
+            name_of[field(entry, "id", (int, str), here, error=DatasetError)] = name
+        grouped: dict[str, list] = {}
+        for place, entry in enumerate(field(content, "annotations", list, where, error=DatasetError)):
+            here = f"{where}, annotation {place}"
+            image_id = field(entry, "image_id", (int, str), here, error=DatasetError)
+            if image_id not in name_of:
+                raise DatasetError(f"{here}: there is no image with the id {image_id!r}.")
+            category = field(entry, "category_id", (int, type(None)), here, error=DatasetError, default=None)
+            crowd = field(entry, "iscrowd", (int, bool), here, error=DatasetError, default=0)
+            segmentation = field(entry, "segmentation", (dict, list), here, error=DatasetError)
+            grouped.setdefault(name_of[image_id], []).append((segmentation, category, crowd))
         # Kept as text: as Python lists, the polygons of train2017 take several gigabytes in every data loading process.
         self._annotations = {name: json.dumps(kept).encode() for name, kept in grouped.items()}
         self.names = [n for n in self._file_names if not all(crowd for *_, crowd in grouped.get(n, []))]

@@ -21,6 +21,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ...structured_files import field
+from ..benchmark_rules import BenchmarkRules
 from ..frames import ImageFrames, VideoFrames, reference
 from ..masks import ObjectImages, Segmentations
 from ..records import VideoRecord
@@ -34,13 +36,15 @@ from .common import (
     find_folder,
     folder_names,
     numbered_images,
-    read_json,
+    read_annotations,
     read_names,
 )
 
 
 STRIDE = 4  # frames between annotations: videos are 24 frames a second, annotations 6
 LICENCE = "CC BY 4.0"
+# Objects are counted from 0 in folders, and from 1 here.
+RULES = dict.fromkeys(("sav_train", "sav_val", "sav_test"), BenchmarkRules("sav", prediction_files="objects"))
 
 
 class SavTrain(Layout):
@@ -78,18 +82,17 @@ class SavTrain(Layout):
         frames: dict[int, dict[int, Any]] = {}
         objects = 0
         for file in files:
-            annotation = read_json(file)
-            try:
-                size = int(annotation["video_height"]), int(annotation["video_width"])
-                count = int(annotation["video_frame_count"])
-                rows = annotation["masklet"]
-                for k, row in enumerate(rows):
-                    frames.setdefault(k * STRIDE, {}).update({objects + i + 1: rle for i, rle in enumerate(row)})
-                objects += max(map(len, rows), default=0)
-            except (KeyError, TypeError, ValueError) as error:
-                raise DatasetError(
-                    f"'{file}' is not an annotation of SA-V ({type(error).__name__}: {error})."
-                ) from error
+            annotation, where = read_annotations(file), f"'{file}' is not an annotation of SA-V: its content"
+            height, width, count = (
+                int(field(annotation, f"video_{name}", float, where, error=DatasetError, least=1, most=10**7))
+                for name in ("height", "width", "frame_count")
+            )
+            size = height, width
+            rows = field(annotation, "masklet", list, where, error=DatasetError)
+            for k in range(len(rows)):
+                row = field(rows, k, list, where, error=DatasetError)
+                frames.setdefault(k * STRIDE, {}).update({objects + i + 1: rle for i, rle in enumerate(row)})
+            objects += max(map(len, rows), default=0)
             if (len(rows) - 1) * STRIDE >= count:
                 raise DatasetError(
                     f"'{file}' annotates {len(rows)} frames, every {STRIDE}th, which a video of {count} does not have."

@@ -11,14 +11,25 @@ https://lingyihongfd.github.io/lvos.github.io
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...structured_files import field
+from ..benchmark_rules import BenchmarkRules
 from ..records import VideoRecord
 from ..schema import DatasetError
-from .common import Layout, check_names, existing_root, find_folder, folder_names, label_video, read_json
+from .common import (
+    Layout,
+    check_names,
+    existing_root,
+    find_folder,
+    folder_names,
+    label_video,
+    mask_coding,
+    read_annotations,
+)
 
 
 ALL_FRAMES = "_all_frames"  # ends the name of a split of YouTube-VOS with 30 frames a second
@@ -39,6 +50,15 @@ ABOUT = {
     "mose": _About("MOSE", "CC BY-NC-SA 4.0", None),
     "lvos": _About("LVOS", "annotations CC BY 4.0, videos for non-commercial research", 6.0, ("train", "val", "valid")),
 }
+_YOUTUBE_VOS = BenchmarkRules(
+    "youtube_vos", zip_folder="Annotations", judged_every=5, judged_every_in=ALL_FRAMES
+)  # of 30 frames a second, every fifth is annotated
+RULES = {
+    "youtube_vos2018": _YOUTUBE_VOS,
+    "youtube_vos2019": _YOUTUBE_VOS,
+    "mose": BenchmarkRules("mose"),
+    "lvos": BenchmarkRules("lvos", zip_folder="Annotations"),
+}
 
 
 class YouTubeVos(Layout):
@@ -49,9 +69,21 @@ class YouTubeVos(Layout):
         split: the folder: ``train``, ``valid`` (of LVOS ``val``), ``test``, or ``train_all_frames`` and the like, whose
             masks may lie in the folder of the split with fewer frames.
         source: a key of ``ABOUT``.
+        binary, threshold, colors: what the values of masks mean where they are not object ids; see
+            :class:`efficienttam_hf.mask_values.MaskCoding`.
     """
 
-    def __init__(self, root: str | Path, split: str | None = None, *, source: str) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        *,
+        source: str,
+        binary: bool = False,
+        threshold: int | None = None,
+        colors: Mapping[Any, int] | str | None = None,
+    ) -> None:
+        self._coding = mask_coding(binary, threshold, colors)
         self.root, self.split, self._source, self._about = existing_root(root), split, source, ABOUT[source]
         title = f"{self._about.title} (<split>/JPEGImages, <split>/Annotations)"
         splits = [name for name in folder_names(self.root) if (self.root / name / "JPEGImages").is_dir()]
@@ -71,22 +103,32 @@ class YouTubeVos(Layout):
                     self._read_meta(meta)
 
     def _read_meta(self, file: Path) -> None:
-        try:
-            self._objects = {name: video.get("objects", {}) for name, video in read_json(file)["videos"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DatasetError(f"'{file}' has no table of videos ({error}); 'videos' by name is expected.") from error
+        where = f"'{file}' has no table of videos: it"
+        videos = field(read_annotations(file), "videos", dict, where, error=DatasetError)
+        for name in videos:
+            video = field(videos, name, dict, where, error=DatasetError)
+            self._objects[name] = field(video, "objects", dict, f"{where}, {name!r}", error=DatasetError, default={})
         self.names = sorted(self._objects)
         check_names(self.names, self._frames, file)
 
     def record(self, name: str) -> VideoRecord:
         objects = self._objects.get(name, {})
-        categories = {int(i): about["category"] for i, about in objects.items() if "category" in about}
+        categories = {}
+        for number in objects:
+            where = f"The object {number!r} of {name!r} in meta.json"
+            about = field(objects, number, dict, where, error=DatasetError)
+            if not number.isdecimal() or len(number) > 9:
+                raise DatasetError(f"{where} has no number for a name.")
+            if "category" in about:
+                categories[int(number)] = field(about, "category", str, where, error=DatasetError)
         # Without a split given, the root may be a split's folder.
         split = (self.split or self.root.name).removesuffix(ALL_FRAMES)
         every_frame = (self.split or "").endswith(ALL_FRAMES)
         return VideoRecord(
             name,
-            *label_video(self._frames / name, self._masks / name, gaps=True, categories=categories),
+            *label_video(
+                self._frames / name, self._masks / name, gaps=True, coding=self._coding, categories=categories
+            ),
             source=self._source,
             split=self.split or "",
             licence=self._about.licence,

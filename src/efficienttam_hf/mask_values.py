@@ -1,0 +1,392 @@
+"""What the values of an annotation image mean: object ids where they can be, else what its user says.
+
+Annotation images come in many forms, and most of them decode to *some* small integers. Taken for object ids, a mask
+with soft edges is dozens of objects, and a palette that an optimiser sorted anew makes an object of the background.
+So values are taken for ids only where nothing speaks against it; where something does, :func:`labels_of` refuses the
+file and says what to do. A :class:`MaskCoding` is the user's word on it: one object, a threshold, or a map from colour
+to id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ._media import VideoError
+
+
+__all__ = ["MaskCoding", "MaskPixels", "davis_palette", "labels_of", "why_not_ids"]
+
+VOID = 255  # of DAVIS, and by its example of most: nobody judged this pixel
+LEAST_GREY_LEVEL = 32  # ids beside the void value 255 are smaller; larger ones are levels of grey
+Color = tuple[int, int, int]
+Pixels = np.ndarray
+
+
+@lru_cache(maxsize=1)
+def _davis() -> np.ndarray:
+    indices = np.arange(256, dtype=np.uint8)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        channel, place = bit % 3, 7 - bit // 3
+        palette[:, channel] |= ((indices >> bit) & 1) << place
+    palette.flags.writeable = False
+    return palette
+
+
+def davis_palette() -> np.ndarray:
+    """The colours of DAVIS (and PASCAL VOC) annotations: uint8 ``(256, 3)`` RGB, row 0 the black background.
+
+    The bits of an index, lowest first, are dealt in turn to red, green and blue, which they fill from the highest.
+    """
+    return _davis().copy()
+
+
+@dataclass(frozen=True)
+class MaskCoding:
+    """What the values of annotation images mean, where they are not object ids.
+
+    Attributes:
+        binary: everything but the background is object 1: what is not 0, or of a few colours not black. Of soft edges
+            and levels of grey that is what is at least half as bright as the brightest; of an alpha channel what is at
+            least half opaque.
+        threshold: values of at least this are object 1: brightness from 0 to 255 (of 16-bit files to 65535), or the
+            alpha channel if the mask is in it. Implies `binary`.
+        colors: object id by RGB colour; grey values may be given as one number. Black is the background unless listed,
+            id 255 is void. Colours that are not listed are an error.
+    """
+
+    binary: bool = False
+    threshold: int | None = None
+    colors: Mapping[Color, int] | None = None
+
+    @classmethod
+    def of(
+        cls, binary: bool = False, threshold: int | None = None, colors: Mapping[Any, int] | str | None = None
+    ) -> MaskCoding | None:
+        """From options as users write them; `None` if there are none.
+
+        Args:
+            binary, threshold: as in the class.
+            colors: a mapping whose keys are RGB tuples, numbers, ``"#ff0000"`` or ``"255,0,0"``; or all of it as one
+                text, ``"#ff0000=1 0,255,0=2"``.
+
+        Raises:
+            VideoError: a colour or an id that is none, or options that contradict each other.
+        """
+        if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < 1):
+            raise VideoError(f"The threshold of masks must be a whole number of at least 1, got {threshold!r}.")
+        if colors is not None and (binary or threshold is not None):
+            raise VideoError("Masks are read with a map of colours, or as one object (binary, threshold); give one.")
+        if colors is not None:
+            return cls(colors=_parsed_colors(colors))
+        return cls(bool(binary), threshold) if binary or threshold is not None else None
+
+
+def _parsed_colors(colors: Mapping[Any, int] | str) -> dict[Color, int]:
+    if isinstance(colors, str):
+        pairs: list[tuple[Any, Any]] = []
+        for part in colors.split():
+            color, equals, number = part.rpartition("=")
+            if not equals:
+                raise VideoError(f"A colour of masks is written colour=id, such as #ff0000=1, got {part!r}.")
+            pairs.append((color, number))
+    elif isinstance(colors, Mapping):
+        pairs = list(colors.items())
+    else:
+        raise VideoError(f"Colours of masks are a mapping from colour to object id, got {type(colors).__name__}.")
+    found: dict[Color, int] = {}
+    for color, number in pairs:
+        if isinstance(number, str) and number.isdecimal():
+            number = int(number)
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 255:
+            raise VideoError(f"The id of the colour {color!r} must be a whole number from 0 to 255, got {number!r}.")
+        found[_parsed_color(color)] = number
+    if not found:
+        raise VideoError("The map of colours of masks is empty; give at least one colour and its object id.")
+    return found
+
+
+def _parsed_color(color: Any) -> Color:
+    values: Any = color
+    if isinstance(color, str):
+        if match := re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", color.strip()):
+            values = tuple(int(part, 16) for part in match.groups())
+        else:
+            parts = color.split(",")
+            values = tuple(int(part) for part in parts) if all(p.strip().isdecimal() for p in parts) else ()
+    if isinstance(values, int) and not isinstance(values, bool):
+        values = (values,)
+    if isinstance(values, tuple | list) and len(values) == 1:
+        values = (values[0],) * 3
+    if (
+        not isinstance(values, tuple | list)
+        or len(values) != 3
+        or not all(isinstance(v, int | np.integer) and 0 <= v <= 255 for v in values)
+    ):
+        raise VideoError(f"{color!r} is not a colour; accepted are #rrggbb, r,g,b or a grey value, from 0 to 255.")
+    return int(values[0]), int(values[1]), int(values[2])
+
+
+@dataclass(frozen=True)
+class MaskPixels:
+    """An annotation image, decoded.
+
+    Attributes:
+        name: of its file, for messages.
+        mode: Pillow's name of its kind: ``P``, ``L``, ``1``, ``I;16``, ``RGB``, ...
+        values: indices or grey values ``(height, width)``, or uint8 RGB ``(height, width, 3)``.
+        palette: of indices, uint8 ``(256, 3)``; else `None`.
+        alpha: uint8 ``(height, width)``; `None` where the file has none.
+        lossy: whether its format keeps values only roughly, as JPEG does.
+    """
+
+    name: str
+    mode: str
+    values: np.ndarray
+    palette: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    lossy: bool = False
+
+    @property
+    def used_colors(self) -> dict[int, Color]:
+        """The colour of every index that occurs, of a palette image."""
+        if self.palette is None:
+            return {}
+        numbers = np.flatnonzero(np.bincount(self.values.ravel(), minlength=256))
+        return {int(n): (int(r), int(g), int(b)) for n, (r, g, b) in zip(numbers, self.palette[numbers], strict=True)}
+
+
+def labels_of(pixels: MaskPixels, coding: MaskCoding | None = None) -> np.ndarray:
+    """Object ids of an annotation image, uint8 ``(height, width)``.
+
+    Raises:
+        VideoError: its values cannot be ids and `coding` does not say what they mean, or it has a colour that `coding`
+            does not list.
+    """
+    if coding is not None and coding.colors is not None:
+        return _by_color(pixels, coding.colors)
+    if coding is not None and coding.threshold is not None:
+        if coding.threshold > (65535 if _is_wide(pixels) else 255):
+            raise VideoError(f"No value of '{pixels.name}' can reach the threshold {coding.threshold}.")
+        return (_brightness(pixels) >= coding.threshold).astype(np.uint8)
+    labels, reason = _as_ids(pixels)
+    if reason is None:
+        if coding is None or not coding.binary:
+            return labels
+        numbers = np.unique(labels)
+        if numbers.size and numbers[-1] == VOID and not numbers[:-1].any():  # 0 and 255 in a palette image
+            return (labels == VOID).astype(np.uint8)
+        return np.where(labels == VOID, VOID, labels > 0).astype(np.uint8)
+    if coding is not None and coding.binary:
+        if (colors := _few_colors(pixels)) is not None:
+            return colors.any(axis=2).astype(np.uint8)
+        brightness = _brightness(pixels)
+        return (2 * brightness.astype(np.int64) >= max(1, int(brightness.max()))).astype(np.uint8)
+    raise VideoError(f"'{pixels.name}' {reason}. {WAY_OUT}")
+
+
+WAY_OUT = (
+    "Such values are not object ids. Save masks as indexed PNGs, or say what the values mean: as one object (binary, "
+    "or a threshold), or by a map from colour to id (colors)."
+)
+
+
+LOSSY = "is in a lossy format that changes values, as JPEG does"
+
+
+def why_not_ids(pixels: MaskPixels) -> str | None:
+    """Why the values of an image cannot be object ids, as a phrase with its subject left out; `None` if they can."""
+    return _as_ids(pixels)[1]
+
+
+def _as_ids(pixels: MaskPixels) -> tuple[np.ndarray, str | None]:
+    """The values as ids, and what speaks against that."""
+    values, nothing = pixels.values, np.zeros((0, 0), np.uint8)
+    if pixels.alpha is not None and (reason := _alpha_reason(pixels)):
+        return nothing, reason
+    if pixels.palette is not None:
+        return values, _palette_reason(pixels)
+    if values.ndim == 3:
+        if not (values == values[..., :1]).all():
+            return (nothing, LOSSY) if pixels.lossy else _davis_ids(values)
+        values = values[..., 0]
+    numbers = np.unique(values)
+    if len(numbers) <= 2 and numbers[-1] in (255, 65535) and numbers[0] in (0, numbers[-1]):
+        return (values > 0).astype(np.uint8), None
+    if pixels.mode == "1":
+        return values.astype(np.uint8), None
+    if pixels.lossy:
+        if not numbers.any():
+            return values.astype(np.uint8), None
+        return nothing, LOSSY
+    if numbers[0] < 0 or numbers[-1] > 255:
+        return nothing, f"has labels from {numbers[0]} to {numbers[-1]}, but object ids go from 0 to 255"
+    return values.astype(np.uint8), _grey_reason(values.astype(np.uint8), numbers)
+
+
+def _alpha_reason(pixels: MaskPixels) -> str | None:
+    assert pixels.alpha is not None
+    transparent = pixels.alpha < 255
+    if not transparent.any():
+        return None
+    values = pixels.values if pixels.values.ndim == 3 else pixels.values[..., None]
+    # A background that is drawn transparent says the same twice; anything else is a mask in the alpha channel.
+    if not values[transparent].any() and ((pixels.alpha == 0) | ~transparent).all() and values[~transparent].any():
+        return None
+    return "has an alpha channel that varies, so that the mask is there and not in its colours"
+
+
+def _palette_reason(pixels: MaskPixels) -> str | None:
+    """What speaks against the indices of a palette image."""
+    assert pixels.palette is not None
+    used, davis = pixels.used_colors, _davis()
+    colors = np.array(list(used.values()), dtype=np.int64)
+    if all(tuple(davis[i]) == color for i, color in used.items()):
+        return _soft_reason(pixels.values, np.array(list(used)), sparse=True)
+    black = next((i for i, color in used.items() if i and not any(color)), None)
+    if black is not None and any(used.get(0, ())):
+        return (
+            f"has a palette that was sorted anew: index 0 is the colour {used[0]}, and black, the background, is index "
+            f"{black}"
+        )
+    known = {tuple(color): index for index, color in enumerate(davis.tolist())}
+    if len(used) > (0 in used) and all(color in known for color in used.values()):
+        wrong = next(i for i, color in used.items() if known[color] != i)
+        return (
+            f"has a palette that was sorted anew: its colours are those of DAVIS, but {used[wrong]}, which is object "
+            f"{known[used[wrong]]} there, is index {wrong}"
+        )
+    if (colors == colors[:, :1]).all():  # greyscale that was stored as a palette
+        grey = pixels.palette[pixels.values][..., 0]
+        return _soft_reason(grey, np.unique(grey), sparse=False)
+    interior = _extremes(pixels.values)
+    solid = np.unique(pixels.values[interior[0] == interior[1]])
+    if len(used) >= 12 and len(solid) < len(used) / 3:
+        return f"has {len(used)} colours, most of which occur on edges only, as smooth scaling or a photo makes them"
+    return None
+
+
+def _grey_reason(values: np.ndarray, numbers: np.ndarray) -> str | None:
+    """What speaks against grey values as ids."""
+    between = numbers[(numbers > 0) & (numbers < VOID)]
+    if numbers[-1] == VOID and len(between) and between[0] >= LEAST_GREY_LEVEL:
+        shown = ", ".join(map(str, numbers[:6])) + (" ..." if len(numbers) > 6 else "")
+        return f"has the values {shown}, which are levels of grey"
+    return _soft_reason(values, numbers, sparse=False)
+
+
+def _soft_reason(values: np.ndarray, numbers: np.ndarray, sparse: bool) -> str | None:
+    """Whether most values occur only on the way from a lower one to a higher one, as smooth scaling makes them.
+
+    Args:
+        values: uint8 (height, width).
+        numbers: those that occur.
+        sparse: demand in any case that such pixels are a small part of all.
+    """
+    if values.size < 64 or np.count_nonzero(numbers) < 3:
+        return None
+    low, high = _extremes(values)
+    passing = (low < values) & (values < high)
+    of_each = np.bincount(values.ravel(), minlength=256)
+    passing_of_each = np.bincount(values[passing], minlength=256)
+    soft = [n for n in numbers if n and passing_of_each[n] >= 0.75 * of_each[n]]
+    few = passing.mean() < 0.4
+    if len(soft) < 2 or len(soft) < np.count_nonzero(numbers) / 2 or not (few or (len(numbers) > 24 and not sparse)):
+        return None
+    return (
+        f"has soft edges: {len(soft)} of its {np.count_nonzero(numbers)} values occur only between a lower and a "
+        "higher one, as in masks that were scaled smoothly or saved with losses"
+    )
+
+
+def _extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest value around each pixel (3x3), of the shape of `values`."""
+    low, high = values, values
+    for axis in (0, 1):
+        before, after = np.roll(low, 1, axis), np.roll(low, -1, axis)
+        first, last = (slice(None),) * axis + (0,), (slice(None),) * axis + (-1,)
+        before[first], after[last] = low[first], low[last]
+        lower = np.minimum(np.minimum(before, after), low)
+        before, after = np.roll(high, 1, axis), np.roll(high, -1, axis)
+        before[first], after[last] = high[first], high[last]
+        low, high = lower, np.maximum(np.maximum(before, after), high)
+    return low, high
+
+
+def _packed(colors: np.ndarray) -> np.ndarray:
+    """RGB as one number a colour, int64."""
+    wide = colors.astype(np.int64)
+    return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+
+
+def _davis_ids(values: np.ndarray) -> tuple[np.ndarray, str | None]:
+    """The ids of RGB pixels in the colours of DAVIS, and what speaks against them."""
+    colors = _packed(_davis())
+    order = np.argsort(colors)
+    packed = _packed(values)
+    place = np.searchsorted(colors[order], packed).clip(0, 255)
+    if (colors[order][place] != packed).any():
+        shown = values[colors[order][place] != packed][0].tolist()
+        return values, (
+            f"has colours that are not of the DAVIS palette, such as ({', '.join(map(str, shown))}); palette or "
+            "greyscale PNG is accepted"
+        )
+    return order[place].astype(np.uint8), None
+
+
+def _by_color(pixels: MaskPixels, colors: Mapping[Color, int]) -> np.ndarray:
+    """Ids by a map of colours, of any kind of image."""
+    values = pixels.values
+    if pixels.palette is not None:
+        values = pixels.palette[values]
+    elif values.ndim == 2:
+        wide = values.astype(np.int64) * (255 if pixels.mode == "1" else 1)
+        if wide.max(initial=0) > 255:
+            raise VideoError(f"'{pixels.name}' has values up to {wide.max()}; a map of colours is of 8-bit images.")
+        values = np.repeat(wide.astype(np.uint8)[..., None], 3, axis=2)
+    table = {0: 0, **{(r << 16) | (g << 8) | b: number for (r, g, b), number in colors.items()}}
+    keys = np.array(sorted(table), dtype=np.int64)
+    ids = np.array([table[int(key)] for key in keys], dtype=np.uint8)
+    packed = _packed(values)
+    if pixels.alpha is not None:
+        packed = np.where(pixels.alpha < 128, 0, packed)
+    place = np.searchsorted(keys, packed).clip(0, len(keys) - 1)
+    unknown = keys[place] != packed
+    if unknown.any():
+        found = np.unique(packed[unknown])
+        shown = ", ".join(f"#{int(color):06x}" for color in found[:4]) + (" ..." if len(found) > 4 else "")
+        raise VideoError(
+            f"'{pixels.name}' has {len(found)} colour{'s' * (len(found) > 1)} that the map does not list: {shown}. "
+            "Add them (id 0 is background, 255 void), or save masks without losses and soft edges."
+        )
+    return ids[place]
+
+
+def _few_colors(pixels: MaskPixels) -> np.ndarray | None:
+    """The image as RGB if it is drawn in a few flat colours and not in shades of grey, so that black is background."""
+    values = pixels.values if pixels.palette is None else pixels.palette[pixels.values]
+    if values.ndim != 3 or pixels.lossy or (pixels.alpha is not None and _alpha_reason(pixels)):
+        return None
+    if (values == values[..., :1]).all() or len(np.unique(_packed(values))) > 32:
+        return None
+    return values
+
+
+def _is_wide(pixels: MaskPixels) -> bool:
+    return pixels.palette is None and pixels.values.ndim == 2 and pixels.values.dtype.itemsize > 1
+
+
+def _brightness(pixels: MaskPixels) -> np.ndarray:
+    """How bright each pixel is shown, or how opaque where the mask is in the alpha channel: ``(height, width)``."""
+    if pixels.alpha is not None and _alpha_reason(pixels):
+        return pixels.alpha
+    values = pixels.values if pixels.palette is None else pixels.palette[pixels.values]
+    if values.ndim == 3:
+        return values.max(axis=2)
+    return values.astype(np.uint8) * 255 if pixels.mode == "1" else values
