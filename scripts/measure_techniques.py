@@ -19,11 +19,11 @@ from torch import Tensor
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
 from efficienttam_hf.benchmark.timing import interleave
-from efficienttam_hf.matrix_products import attend_by_rows, linear
+from efficienttam_hf.cpu_kernels import attend_by_rows, linear
 from efficienttam_hf.memory import MemoryBank
-from efficienttam_hf.modeling_efficienttam import partition_windows
 from efficienttam_hf.modeling_efficienttam_layers import sine_position_encoding
 from efficienttam_hf.modeling_efficienttam_memory import rotary_table, rotate
+from efficienttam_hf.modeling_efficienttam_vision import partition_windows
 
 
 Pair = tuple[Callable[[], object], Callable[[], object]]
@@ -64,7 +64,7 @@ def in_turns(pair: Pair, rounds: int) -> tuple[float, float]:
 
 
 def techniques(dtype: torch.dtype) -> dict[str, Pair]:
-    """By name: the plain way, and ours. Both give the same; tests/test_matrix_products.py and others say so."""
+    """By name: the plain way, and ours. Both give the same; tests/test_cpu_kernels.py and others say so."""
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape).to(dtype)

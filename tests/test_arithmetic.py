@@ -9,11 +9,6 @@ import torch.nn.functional as F
 from reference import tiny_config
 
 from efficienttam_hf import EfficientTamVideoModel, FrameMemory, ObjectMemory
-from efficienttam_hf.modeling_efficienttam import (
-    EfficientTamVisionAttention,
-    merge_windows,
-    partition_windows,
-)
 from efficienttam_hf.modeling_efficienttam_layers import sine_position_encoding
 from efficienttam_hf.modeling_efficienttam_memory import (
     EfficientTamMemoryCrossAttention,
@@ -22,6 +17,11 @@ from efficienttam_hf.modeling_efficienttam_memory import (
     rotary_table,
     rotate,
     to_windows,
+)
+from efficienttam_hf.modeling_efficienttam_vision import (
+    EfficientTamVisionAttention,
+    merge_windows,
+    partition_windows,
 )
 from efficienttam_hf.object_memory import closest_conditioning_frames
 

@@ -14,11 +14,12 @@ from efficienttam_hf import (
     EfficientTamVideoModel,
     EfficientTamVideoProcessor,
 )
-from efficienttam_hf.configuration_efficienttam import SMALL_PRESETS, included_checkpoint
+from efficienttam_hf.configuration_efficienttam import SMALL_PRESETS
 from efficienttam_hf.data.loading import load_records
 from efficienttam_hf.evaluation.region_boundary import region_similarity
 from efficienttam_hf.evaluation.runner import RunOptions, evaluate_videos
 from efficienttam_hf.evaluation.semi_supervised import track
+from efficienttam_hf.remote_code import included_checkpoint
 from efficienttam_hf.synthetic_clip import make_clip
 
 

@@ -24,7 +24,7 @@ from efficienttam_hf import (
     EfficientTamVideoVideoProcessor,
     EfficientTamVisionModel,
 )
-from efficienttam_hf.configuration_efficienttam import REMOTE_CODE_FILES
+from efficienttam_hf.remote_code import REMOTE_CODE_FILES
 
 
 # Runs in an interpreter that cannot import the package. Prints the sum of a tracked mask.

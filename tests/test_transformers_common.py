@@ -35,7 +35,7 @@ from efficienttam_hf import (
     EfficientTamVisionModel,
     MemoryBank,
 )
-from efficienttam_hf.modeling_efficienttam import EfficientTamPatchEmbeddings
+from efficienttam_hf.modeling_efficienttam_vision import EfficientTamPatchEmbeddings
 
 
 modeling = load("test_modeling_common")

@@ -22,18 +22,14 @@ from .configuration_efficienttam import (
     EfficientTamVisionConfig,
 )
 from .memory import FrameMemory, MemoryBank
-from .modeling_efficienttam import (
-    EfficientTamImageSegmentationOutput,
-    EfficientTamModel,
-    EfficientTamPreTrainedModel,
-    EfficientTamVisionEncoderOutput,
-    EfficientTamVisionModel,
-)
+from .modeling_efficienttam import EfficientTamImageSegmentationOutput, EfficientTamModel
+from .modeling_efficienttam_layers import EfficientTamPreTrainedModel
 from .modeling_efficienttam_video import (
     EfficientTamTrackingOutput,
     EfficientTamVideoModel,
     EfficientTamVideoSegmentationOutput,
 )
+from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, EfficientTamVisionModel
 from .object_memory import ObjectMemory
 from .processing_efficienttam import (
     EfficientTamImageProcessor,

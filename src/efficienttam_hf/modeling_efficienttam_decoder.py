@@ -17,7 +17,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_efficienttam import EfficientTamMaskDecoderConfig, EfficientTamPromptEncoderConfig, size_pair
-from .matrix_products import EfficientTamLinear
+from .cpu_kernels import EfficientTamLinear
 from .modeling_efficienttam_layers import EfficientTamFeedForward, EfficientTamLayerNorm2d, attend
 
 

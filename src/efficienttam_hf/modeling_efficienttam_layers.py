@@ -1,4 +1,4 @@
-"""Pieces that several parts of the network are made of: attention, normalisation, perceptron, sine encoding."""
+"""Pieces that the parts of the network share: attention, normalisation, MLP, sine encoding, base class of models."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .matrix_products import EfficientTamLinear, attend_by_rows, rows_are_faster
+from .configuration_efficienttam import EfficientTamConfig
+from .cpu_kernels import EfficientTamLinear, attend_by_rows, rows_are_faster
+from .remote_code import RemoteCode
 
 
 def constant(function: Callable) -> Callable:
@@ -156,3 +160,54 @@ def sine_position_encoding(size: tuple[int, int], channels: int, temperature: fl
     height, width = size
     encoding = torch.cat([rows[:, None].expand(height, width, half), columns[None].expand(height, width, half)], dim=-1)
     return encoding.permute(2, 0, 1)
+
+
+class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
+    """What all EfficientTAM models share: configuration, initialisation, attention implementations, saving."""
+
+    config_class = EfficientTamConfig
+    base_model_prefix = "efficienttam"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["EfficientTamVisionLayer", "EfficientTamTwoWayAttentionBlock"]
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # Transformers looks for its attention interface in the class's own file; `attend` is in this one.
+        return True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights, at the scales SAM's parts are trained from.
+
+        Linear and convolution weights have PyTorch's own deviation, `1 / sqrt(3 * fan_in)`, and embeddings (tokens of
+        the mask decoder, kinds of prompts) a deviation of 1. With Transformers' one deviation for all, 0.02, a mask,
+        which is a product of the mask decoder's and the image's features, begins at almost zero, and training from
+        scratch does not take off. `initializer_range` scales all of it; 0.02 stands for these scales.
+        """
+        super()._init_weights(module)
+        scale = self.config.initializer_range / 0.02
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            fan_in, _ = nn.init._calculate_fan_in_and_fan_out(module.weight)
+            init.normal_(module.weight, std=scale / math.sqrt(3 * fan_in))
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=scale)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in Transformers. Weights on the CPU are copied to aligned memory.
+
+        Memory-mapped weights begin at any byte; CPU kernels choose their path by it, so that one checkpoint could give
+        different last bits from one file to another.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device.type == "cpu" and tensor.data_ptr() % 64:
+                tensor.data = tensor.data.clone()
+        return loaded

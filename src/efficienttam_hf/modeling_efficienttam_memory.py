@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_efficienttam import EfficientTamMemoryAttentionConfig, EfficientTamMemoryEncoderConfig
-from .matrix_products import EfficientTamLinear, by_tokens, works_in_parts
+from .cpu_kernels import EfficientTamLinear, by_tokens, works_in_parts
 from .modeling_efficienttam_layers import (
     EfficientTamLayerNorm2d,
     attend,

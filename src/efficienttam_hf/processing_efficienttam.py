@@ -23,7 +23,7 @@ from transformers import Sam2ImageProcessor, Sam2Processor, Sam2VideoProcessor, 
 from transformers.image_utils import PILImageResampling
 from transformers.tokenization_utils_base import BatchEncoding
 
-from .configuration_efficienttam import EfficientTamConfig, RemoteCode, size_pair
+from .configuration_efficienttam import EfficientTamConfig, size_pair
 from .images import check_sizes, image_list, image_size, to_rgb
 from .prompts import (
     CALL_LABELS,
@@ -32,6 +32,7 @@ from .prompts import (
     add_inputs,
     scale_points,
 )
+from .remote_code import RemoteCode
 from .video_session import EfficientTamVideoInferenceSession
 
 

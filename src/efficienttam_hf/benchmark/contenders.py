@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig, included_checkpoint
+from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..image_io import read_image
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
+from ..remote_code import included_checkpoint
 from ..video_session import EfficientTamVideoInferenceSession
 from .machine import DTYPES
 from .stages import find_stages

@@ -81,8 +81,8 @@ def load_model(model_class: type, source: str, device: torch.device, dtype: str)
     import torch
     from transformers import PreTrainedConfig
 
-    from ..configuration_efficienttam import included_checkpoint
     from ..processing_efficienttam import EfficientTamVideoProcessor
+    from ..remote_code import included_checkpoint
 
     quiet_transformers()
     path = Path(included_checkpoint(source))

@@ -16,9 +16,10 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..checkpoints import PUBLISHED_REPOSITORY
-from ..configuration_efficienttam import PRESETS, EfficientTamConfig, included_checkpoint
+from ..configuration_efficienttam import PRESETS, EfficientTamConfig
 from ..evaluation.paper_tables import PublishedTable, load_table
 from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..remote_code import included_checkpoint
 
 
 INCLUDED_MODELS = ("efficienttam-nano",)

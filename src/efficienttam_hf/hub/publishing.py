@@ -18,10 +18,11 @@ from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, Repositor
 from torch import Tensor
 
 from ..checkpoints import convert_checkpoint, read_published, to_published
-from ..configuration_efficienttam import REMOTE_CODE_FILES, EfficientTamConfig, included_checkpoint
+from ..configuration_efficienttam import EfficientTamConfig
 from ..modeling_efficienttam import EfficientTamModel
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
+from ..remote_code import REMOTE_CODE_FILES, included_checkpoint
 from ..synthetic_clip import make_clip
 from .model_cards import INCLUDED_MODELS, card_folder, model_card, place_card
 

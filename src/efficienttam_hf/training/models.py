@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
-from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig, included_checkpoint
+from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..remote_code import included_checkpoint
 from .config import ConfigError, build_options
 from .losses import LossOptions
 

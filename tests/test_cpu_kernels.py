@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from reference import tiny_config
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from efficienttam_hf import matrix_products, modeling_efficienttam_memory
-from efficienttam_hf.matrix_products import attend_by_rows, by_tokens, linear, rows_are_faster
+from efficienttam_hf import cpu_kernels, modeling_efficienttam_memory
+from efficienttam_hf.cpu_kernels import attend_by_rows, by_tokens, linear, rows_are_faster
 from efficienttam_hf.modeling_efficienttam_layers import constant, sine_position_encoding
 from efficienttam_hf.modeling_efficienttam_memory import EfficientTamMemoryAttention
 
@@ -44,9 +44,9 @@ def test_linear_takes_strided_tokens_and_gives_gradients():
 @pytest.mark.parametrize("biased", [False, True])
 def test_attention_by_rows_is_the_fused_one(monkeypatch, many_keys, width, biased):
     if many_keys:  # as at 1024 pixels: blocks of keys, and a last one that is smaller
-        monkeypatch.setattr(matrix_products, "MANY_KEYS", 256)
-        monkeypatch.setattr(matrix_products, "KEYS_AT_A_TIME", 200)
-    monkeypatch.setattr(matrix_products, "LARGEST_SCORES", 2**15)
+        monkeypatch.setattr(cpu_kernels, "MANY_KEYS", 256)
+        monkeypatch.setattr(cpu_kernels, "KEYS_AT_A_TIME", 200)
+    monkeypatch.setattr(cpu_kernels, "LARGEST_SCORES", 2**15)
     query, key = 5 * torch.randn(2, 3, 330, 32), torch.randn(2, 330, 3, 32).transpose(1, 2)
     value = torch.randn(2, 3, 330, width)
     bias = torch.linspace(-3, 3, 330) if biased else None
@@ -58,8 +58,8 @@ def test_attention_by_rows_is_the_fused_one(monkeypatch, many_keys, width, biase
 
 
 def test_attention_by_rows_survives_logits_that_overflow_an_exponential(monkeypatch):
-    monkeypatch.setattr(matrix_products, "MANY_KEYS", 2)
-    monkeypatch.setattr(matrix_products, "KEYS_AT_A_TIME", 2)
+    monkeypatch.setattr(cpu_kernels, "MANY_KEYS", 2)
+    monkeypatch.setattr(cpu_kernels, "KEYS_AT_A_TIME", 2)
     key = torch.tensor([[-300.0], [-200.0], [200.0], [199.0]]).expand(1, 1, 4, 1)
     value = torch.eye(4).view(1, 1, 4, 4)
     weights = attend_by_rows(torch.ones(1, 1, 1, 1), key, value, 1.0).flatten()
@@ -79,7 +79,7 @@ def test_gradients_go_through_pytorchs_attention():
     query, key = torch.randn(1, 1, 512, 8, requires_grad=True), torch.randn(1, 1, 512, 8)
     assert not rows_are_faster(query, key)
     with torch.no_grad():
-        assert rows_are_faster(query, key) == matrix_products.uses_onednn(query)
+        assert rows_are_faster(query, key) == cpu_kernels.uses_onednn(query)
 
 
 def test_constants_of_a_resolution_are_kept_and_can_be_trained_with():
@@ -108,10 +108,10 @@ def test_a_function_of_tokens_may_see_some_at_a_time():
         seen.append(tokens.shape[-2])
         return 2 * tokens
 
-    tokens = torch.randn(2, matrix_products.TOKENS_AT_A_TIME + 76, 3)
+    tokens = torch.randn(2, cpu_kernels.TOKENS_AT_A_TIME + 76, 3)
     with torch.no_grad():
         torch.testing.assert_close(by_tokens(double, tokens), 2 * tokens, rtol=0, atol=0)
-    assert max(seen) <= matrix_products.TOKENS_AT_A_TIME < sum(seen)
+    assert max(seen) <= cpu_kernels.TOKENS_AT_A_TIME < sum(seen)
     assert by_tokens(double, tokens.requires_grad_()).requires_grad  # all at once where gradients flow
     assert seen[-1] == tokens.shape[-2]
 

@@ -1,0 +1,275 @@
+"""The image encoder: a plain ViT with windowed and global attention, and ViTDet's simple neck.
+
+It turns pixels into one feature map at the stride of a patch. Windows keep attention affordable; a few blocks attend to
+the whole map. Every image encoder returns an `EfficientTamVisionEncoderOutput`; which one a model has is said by its
+`vision_config` (see `VISION_MODELS` in `modeling_efficienttam.py`).
+
+Shapes: B images, N tokens, C channels, (H, W) feature map.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_efficienttam import EfficientTamVisionConfig
+from .cpu_kernels import EfficientTamLinear
+from .modeling_efficienttam_layers import (
+    EfficientTamFeedForward,
+    EfficientTamLayerNorm2d,
+    EfficientTamPreTrainedModel,
+    attend,
+    sine_position_encoding,
+)
+
+
+@dataclass
+class EfficientTamVisionEncoderOutput(BaseModelOutputWithPooling):
+    r"""
+    last_hidden_state (`Tensor` of shape `(batch_size, height, width, hidden_size)`):
+        Output of the last ViT block.
+    fpn_hidden_states (`tuple(Tensor)`):
+        One feature map of shape `(batch_size, fpn_hidden_size, height, width)`, the neck's output.
+    fpn_position_encoding (`tuple(Tensor)`):
+        Its sine position encoding, of the same shape.
+    hidden_states (`tuple(Tensor)`, *optional*, with `output_hidden_states=True`):
+        Input of the first block and output of each, `(batch_size, height, width, hidden_size)`.
+    attentions (`tuple(Tensor)`, *optional*, with `output_attentions=True`):
+        Attention weights of each block, `(batch_size * num_windows, num_heads, tokens, tokens)`.
+    """
+
+    fpn_hidden_states: tuple[Tensor, ...] | None = None
+    fpn_position_encoding: tuple[Tensor, ...] | None = None
+
+
+def partition_windows(features: Tensor, window_size: int, padding: Tensor) -> Tensor:
+    """Cut a map into square windows, filling up the last row and column of windows with `padding`.
+
+    Args:
+        features: (B, H, W, C).
+        padding: (C,), the value of a padding token.
+
+    Returns:
+        (B * windows, window_size, window_size, C).
+    """
+    batch_size, height, width, channels = features.shape
+    pad_height, pad_width = -height % window_size, -width % window_size
+    rows, columns = (height + pad_height) // window_size, (width + pad_width) // window_size
+    if torch.compiler.is_compiling():  # or exporting: as one expression, which both make good code of
+        padded = torch.cat([features, padding.expand(batch_size, height, pad_width, channels)], dim=2)
+        padded = torch.cat([padded, padding.expand(batch_size, pad_height, width + pad_width, channels)], dim=1)
+        windows = padded.view(batch_size, rows, window_size, columns, window_size, channels).transpose(2, 3)
+    else:  # every value is copied once
+        windows = features.new_empty(batch_size, rows, columns, window_size, window_size, channels)
+        windows[:, -1, :, window_size - pad_height :] = padding
+        windows[:, :, -1, :, window_size - pad_width :] = padding
+        padded = windows.transpose(2, 3)
+        for (whole_rows, part_rows), tokens_down in _whole_and_rest(height, window_size):
+            for (whole_columns, part_columns), tokens_across in _whole_and_rest(width, window_size):
+                part = features[:, tokens_down][:, :, tokens_across]
+                part = part.unflatten(2, (-1, part_columns)).unflatten(1, (-1, part_rows))
+                padded[:, whole_rows, :part_rows, whole_columns, :part_columns] = part
+    return windows.reshape(-1, window_size, window_size, channels)
+
+
+def _whole_and_rest(length: int, window_size: int) -> list[tuple[tuple[slice, int], slice]]:
+    """Where the tokens of an axis go: `((windows, tokens in each), tokens)` of whole windows, and of the last one."""
+    whole, rest = divmod(length, window_size)
+    parts = [((slice(0, whole), window_size), slice(0, length - rest))] if whole else []
+    return parts + ([((slice(whole, None), rest), slice(length - rest, None))] if rest else [])
+
+
+def merge_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """The inverse of `partition_windows`: (B * windows, w, w, C) to (B, *size, C), padding cut off."""
+    height, width = size
+    window_size, channels = windows.shape[1], windows.shape[-1]
+    rows, columns = -(-height // window_size), -(-width // window_size)
+    features = windows.view(-1, rows, columns, window_size, window_size, channels).permute(0, 1, 3, 2, 4, 5)
+    features = features.reshape(-1, rows * window_size, columns * window_size, channels)[:, :height, :width]
+    return features.contiguous()  # or a linear layer in bfloat16 multiplies row by row
+
+
+class EfficientTamVisionAttention(nn.Module):
+    """Self-attention of a ViT block, over the whole map or inside windows."""
+
+    def __init__(self, config: EfficientTamVisionConfig, window_size: int):
+        super().__init__()
+        self.config = config
+        self.window_size = window_size
+        self.num_heads = config.num_attention_heads
+        self.qkv = EfficientTamLinear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
+        self.proj = EfficientTamLinear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """(B, H, W, C) to the same, and attention weights where available."""
+        size = hidden_states.shape[1:3]
+        qkv = self.qkv(hidden_states)
+        if self.window_size:
+            # The published model pads with zeros before projecting. A zero projects to the bias, so padding afterwards
+            # with the bias is the same and spares the projection of padding (20 % of the tokens at 1024 pixels).
+            padding = qkv.new_zeros(qkv.shape[-1]) if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype)
+            qkv = partition_windows(qkv, self.window_size, padding)
+        batch_size, height, width, _ = qkv.shape
+        qkv = qkv.view(batch_size, height * width, 3, self.num_heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        output, weights = attend(self, query, key, value, **kwargs)
+        output = output.view(batch_size, height, width, -1)
+        if self.window_size:
+            output = merge_windows(output, size)
+        return self.proj(output), weights
+
+
+class EfficientTamDropPath(nn.Module):
+    """Stochastic depth: while training, drop a whole residual branch of a sample with probability `rate`."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return branch
+        keep = branch.new_empty(branch.shape[0], *[1] * (branch.ndim - 1)).bernoulli_(1 - self.rate)
+        return branch * keep / (1 - self.rate)
+
+
+class EfficientTamVisionLayer(GradientCheckpointingLayer):
+    """A pre-normalised ViT block."""
+
+    def __init__(self, config: EfficientTamVisionConfig, index: int):
+        super().__init__()
+        window_size = 0 if index in config.global_attention_indexes else config.window_size
+        hidden = int(config.hidden_size * config.mlp_ratio)
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attn = EfficientTamVisionAttention(config, window_size)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = EfficientTamFeedForward(config.hidden_size, hidden, config.hidden_size, 2, config.hidden_act)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.drop_path = EfficientTamDropPath(config.drop_path_rate * index / max(1, config.num_hidden_layers - 1))
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        attended, _ = self.attn(self.layer_norm1(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.dropout(self.drop_path(attended))
+        return hidden_states + self.dropout(self.drop_path(self.mlp(self.layer_norm2(hidden_states))))
+
+
+class EfficientTamPatchEmbeddings(nn.Module):
+    """Patches to tokens, plus learned absolute positions resized to the feature map."""
+
+    def __init__(self, config: EfficientTamVisionConfig):
+        super().__init__()
+        self.config = config
+        self.projection = nn.Conv2d(
+            config.num_channels, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
+        )
+        grid = config.pretrained_image_size // config.patch_size
+        self.position_embeddings = nn.Parameter(
+            torch.zeros(1, grid * grid + int(config.has_class_position), config.hidden_size)
+        )
+
+    def positions(self, size: tuple[int, int]) -> Tensor:
+        """(1, H, W, C)."""
+        embeddings = self.position_embeddings[:, int(self.config.has_class_position) :]
+        grid = math.isqrt(embeddings.shape[1])
+        embeddings = embeddings.view(1, grid, grid, -1)
+        if size == (grid, grid):
+            return embeddings
+        resized = F.interpolate(embeddings.permute(0, 3, 1, 2).float(), size=size, mode="bicubic", align_corners=False)
+        return resized.permute(0, 2, 3, 1).to(embeddings.dtype)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, height, width) pixels to (B, H, W, C)."""
+        height, width = pixel_values.shape[-2:]
+        patch = self.config.patch_size
+        if pixel_values.shape[1] != self.config.num_channels or height % patch or width % patch:
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)} do not fit: expected (batch, "
+                f"{self.config.num_channels}, height, width) with height and width multiples of {patch}. Use the "
+                "processor to prepare images."
+            )
+        tokens = self.projection(pixel_values.to(self.projection.weight.dtype)).permute(0, 2, 3, 1)
+        # In this order in memory too: all blocks inherit it, and would reorder it for each normalisation.
+        tokens = tokens.contiguous()
+        return tokens + self.positions((tokens.shape[1], tokens.shape[2]))
+
+
+class EfficientTamVisionNeck(nn.Module):
+    """ViTDet's simple neck: a 1x1 and a 3x3 convolution, each normalised."""
+
+    def __init__(self, config: EfficientTamVisionConfig):
+        super().__init__()
+        width, eps = config.fpn_hidden_size, config.layer_norm_eps
+        self.conv1 = nn.Conv2d(config.hidden_size, width, kernel_size=1, bias=False)
+        self.layer_norm1 = EfficientTamLayerNorm2d(width, eps=eps)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+        self.layer_norm2 = EfficientTamLayerNorm2d(width, eps=eps)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, H, W, C) tokens to a (B, fpn_hidden_size, H, W) map."""
+        # Channels first in memory too, as published: another order takes other kernels, whose last bits are others, and
+        # one can tip a memory's rounding to bfloat16. It costs 0.3 % of a frame.
+        features = self.layer_norm1(self.conv1(hidden_states.permute(0, 3, 1, 2).contiguous()))
+        return self.layer_norm2(self.conv2(features))
+
+
+class EfficientTamVisionModel(EfficientTamPreTrainedModel):
+    """The image encoder: ViT and neck."""
+
+    config_class = EfficientTamVisionConfig
+    _can_record_outputs = {
+        "hidden_states": EfficientTamVisionLayer,
+        "attentions": OutputRecorder(EfficientTamVisionAttention, index=1),
+    }
+
+    def __init__(self, config: EfficientTamVisionConfig):
+        super().__init__(config)
+        self.patch_embed = EfficientTamPatchEmbeddings(config)
+        self.layers = nn.ModuleList(EfficientTamVisionLayer(config, i) for i in range(config.num_hidden_layers))
+        self.neck = EfficientTamVisionNeck(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, EfficientTamPatchEmbeddings):
+            init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embeddings."""
+        return self.patch_embed
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(self, pixel_values: Tensor | None = None, **kwargs: Any) -> EfficientTamVisionEncoderOutput:
+        """Encode (B, 3, height, width) pixels; see `EfficientTamVisionEncoderOutput`.
+
+        Raises:
+            ValueError: without pixels, or with a size that gives no whole feature map.
+        """
+        if pixel_values is None:
+            raise ValueError("You have to specify pixel_values")
+        hidden_states = self.patch_embed(pixel_values)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        features = self.neck(hidden_states)
+        positions = sine_position_encoding(
+            features.shape[-2:], features.shape[1], self.config.position_temperature, features.device
+        )
+        return EfficientTamVisionEncoderOutput(
+            last_hidden_state=hidden_states,
+            fpn_hidden_states=(features,),
+            fpn_position_encoding=(positions.to(features.dtype).expand_as(features),),
+        )
+
+
+__all__ = ["EfficientTamVisionEncoderOutput", "EfficientTamVisionModel"]

@@ -1,0 +1,85 @@
+"""What makes a checkpoint folder loadable, with this package installed or not, and where included checkpoints lie.
+
+A folder that `save_pretrained` wrote holds, beside the weights, the code that `trust_remote_code=True` needs where this
+package is not installed. `RemoteCode` and `RemoteConfig` are mixins of what is saved and loaded so.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+
+# The files that make a checkpoint folder usable with `trust_remote_code=True`, where this package is not installed.
+REMOTE_CODE_FILES = (
+    "remote_code.py",
+    "configuration_efficienttam.py",
+    "cpu_kernels.py",
+    "modeling_efficienttam_layers.py",
+    "modeling_efficienttam_vision.py",
+    "modeling_efficienttam_decoder.py",
+    "modeling_efficienttam.py",
+    "modeling_efficienttam_memory.py",
+    "modeling_efficienttam_video.py",
+    "object_memory.py",
+    "memory.py",
+    "tracking_session.py",
+    "video_session.py",
+    "images.py",
+    "prompts.py",
+    "processing_efficienttam.py",
+)
+
+
+def copy_remote_code(folder: str | Path) -> None:
+    """Copy the files of `REMOTE_CODE_FILES` that lie beside this one into `folder` (made if missing)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    here = Path(__file__).resolve().parent
+    for name in REMOTE_CODE_FILES:
+        source, target = here / name, folder / name
+        if source.is_file() and not (target.exists() and source.samefile(target)):
+            shutil.copyfile(source, target)
+
+
+def included_checkpoint(name: str | Path | None) -> str | Path | None:
+    """The folder of a model that comes with this package, for its name (`"efficienttam-nano"`).
+
+    Anything else, and a folder of that name where you are, is returned as it is.
+    """
+    if name is None:  # weights come from elsewhere, as Transformers allows
+        return name
+    folder = Path(__file__).resolve().parent / "pretrained" / str(name)
+    is_name = Path(name).name == str(name)
+    return folder if is_name and not Path(name).is_dir() and (folder / "config.json").is_file() else name
+
+
+class RemoteCode:
+    """Mixin of what is loaded and saved: by the names of included models too, and with the code for remote use."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in Transformers; `"efficienttam-nano"` is the model that comes with this package."""
+        return super().from_pretrained(included_checkpoint(pretrained_model_name_or_path), *args, **kwargs)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
+        if kwargs.get("is_main_process", True):
+            copy_remote_code(save_directory)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _get_files_timestamps(self, working_dir):
+        # Transformers uploads the files that change after this; the code was copied before and is to go with them.
+        timestamps = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in timestamps.items() if name not in REMOTE_CODE_FILES}
+
+
+class RemoteConfig(RemoteCode):
+    """Mixin of configurations that Auto classes load: the file says which class is which."""
+
+    remote_classes = {}
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
+        self.auto_map = dict(self.remote_classes)
+        return super().save_pretrained(save_directory, *args, **kwargs)
