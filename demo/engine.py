@@ -16,9 +16,10 @@ from settings import Settings
 from video_clip import Clip
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
-from efficienttam_hf.cli import segment, tracking
-from efficienttam_hf.cli.common import choose_device, load_model
-from efficienttam_hf.cli.tracking import TrackedFrame, TrackingPlan
+from efficienttam_hf.app import plan as planning
+from efficienttam_hf.app import segmenting
+from efficienttam_hf.app.loading import choose_device, load_model
+from efficienttam_hf.app.plan import TrackedFrame, TrackingPlan
 from efficienttam_hf.prompts import ObjectPrompts, Prompts
 
 
@@ -68,19 +69,19 @@ def load(settings: Settings) -> Models:
 def track(clip: Clip, prompts: Prompts, plan: TrackingPlan) -> Iterator[TrackedFrame]:
     """Track objects through a clip by a plan, yielding each frame as it is done."""
     with clip.open() as frames:
-        yield from tracking.track_objects(models.video, models.processor, frames, prompts, plan)
+        yield from planning.track_objects(models.video, models.processor, frames, prompts, plan)
 
 
 @_on_gpu(seconds=15)
 def segment_frame(frame: np.ndarray, object_id: int, prompts: ObjectPrompts) -> TrackedFrame:
     """What prompts on a frame of a video give."""
-    return tracking.segment_frame(models.video, models.processor, frame, {object_id: prompts})
+    return planning.segment_frame(models.video, models.processor, frame, {object_id: prompts})
 
 
 @_on_gpu(seconds=15)
 def propose_masks(image: np.ndarray, object_id: int, prompts: ObjectPrompts) -> list[dict[str, Any]]:
     """Three masks for an object in an image, each with its predicted IoU, the best first."""
-    found = segment.propose_masks(models.image, models.processor, image, {object_id: prompts}, multimask=True)
+    found = segmenting.propose_masks(models.image, models.processor, image, {object_id: prompts}, multimask=True)
     return sorted(found[object_id], key=lambda proposal: -proposal["score"])
 
 
@@ -90,7 +91,7 @@ def segment_everything(image: np.ndarray, grid: int, least_iou: float) -> list[d
 
     Masks are not judged by their stability as well: what is usual there depends on the model, and one slider is enough.
     """
-    return segment.segment_everything(models.image, models.processor, image, grid, least_iou, min_stability=0.0)
+    return segmenting.segment_everything(models.image, models.processor, image, grid, least_iou, min_stability=0.0)
 
 
 class LiveSession:
@@ -105,7 +106,7 @@ class LiveSession:
     def prompt(self, object_id: int, prompts: ObjectPrompts, size: tuple[int, int]) -> None:
         """Prompts for an object on the next frame, of `size` (height, width)."""
         next_frame = self._session.num_frames or 0
-        tracking.add_prompts(
+        planning.add_prompts(
             models.video,
             models.processor,
             self._session,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from efficienttam_hf.cli.track import make_example_clip
+from efficienttam_hf.app.example_clip import make_example_clip
 from efficienttam_hf.video_io import open_video
 
 

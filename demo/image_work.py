@@ -15,8 +15,8 @@ from settings import Settings
 from uploads import Upload, UserError
 from video_clip import check_pixels, readable
 
-from efficienttam_hf.cli.common import limited_size, resize_image
-from efficienttam_hf.cli.segment import write_image_results
+from efficienttam_hf.app.frames import limited_size, resize_image
+from efficienttam_hf.app.segmenting import write_image_results
 from efficienttam_hf.image_io import open_image, read_image
 from efficienttam_hf.prompts import ObjectPrompts
 from efficienttam_hf.visualization import overlay_masks

@@ -8,7 +8,7 @@ from clicks import Point
 from settings import Settings
 from uploads import UserError
 
-from efficienttam_hf.cli.common import limited_size, resize_image
+from efficienttam_hf.app.frames import limited_size, resize_image
 from efficienttam_hf.prompts import ObjectPrompts
 from efficienttam_hf.visualization import overlay_masks
 

@@ -16,7 +16,7 @@ import numpy as np
 from settings import Settings
 from uploads import UserError
 
-from efficienttam_hf.cli.common import limited_size, resize_image
+from efficienttam_hf.app.frames import limited_size, resize_image
 from efficienttam_hf.video_io import FrameSource, open_video
 
 

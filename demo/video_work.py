@@ -24,8 +24,8 @@ from settings import Settings
 from uploads import Upload, UserError
 from video_clip import Clip, ClipFrames, clip_of_file
 
-from efficienttam_hf.cli.outputs import TrackFolder
-from efficienttam_hf.cli.tracking import TrackingPlan, plan_tracking
+from efficienttam_hf.app.plan import TrackingPlan, plan_tracking
+from efficienttam_hf.app.results import TrackFolder
 from efficienttam_hf.mask_io import decode_rle
 from efficienttam_hf.prompts import ObjectPrompts, Prompts, prompts_as_json, scaled_prompts
 from efficienttam_hf.visualization import overlay_masks

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor
-from efficienttam_hf.cli.common import load_model
-from efficienttam_hf.cli.evaluate import add_data_arguments, load_data
+from efficienttam_hf.app.datasets import load_data
+from efficienttam_hf.app.loading import load_model
 from efficienttam_hf.evaluation.prompted import PROMPTS
 from efficienttam_hf.evaluation.runner import RunOptions, default_convention, evaluate_video, summarize
 from efficienttam_hf.export.onnx_tracker import OnnxInferenceSession, OnnxVideoTracker
@@ -55,10 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", metavar="NAME", help="also score this model itself, in torch")
     parser.add_argument("--prompt", choices=PROMPTS, default="mask", help="what objects are shown with; default: mask")
     parser.add_argument("--max-frames", metavar="N", type=int, help="only the first N frames of each video")
-    add_data_arguments(parser)
+    parser.add_argument("--data", metavar="ROOT", type=Path, required=True, help="the dataset's folder")
+    parser.add_argument("--dataset", metavar="KIND", help="see docs/data.md; by default what the layout says")
+    parser.add_argument("--split", help="of the dataset; by default val of DAVIS, and all elsewhere")
+    parser.add_argument("--sequences", metavar="NAME", nargs="+", help="only these videos")
+    parser.add_argument("--limit", metavar="N", type=int, help="only the first N videos")
     args = parser.parse_args(argv)
 
-    records, kind, _ = load_data(args)
+    records, kind, _ = load_data(args.data, args.dataset, args.split, args.sequences, args.limit)
     options = RunOptions(prompt=args.prompt, convention=default_convention(kind), max_frames=args.max_frames)
     contenders = {Path(folder).name: [EvaluatedTracker(folder)] * 2 for folder in args.exported}
     if args.model:

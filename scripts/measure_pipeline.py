@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from efficienttam_hf import EfficientTamVideoModel
+from efficienttam_hf.app.defaults import DEFAULT_MODEL
+from efficienttam_hf.app.loading import choose_device, load_model
+from efficienttam_hf.app.pipeline import Job
+from efficienttam_hf.app.plan import add_prompts, read_output
+from efficienttam_hf.app.results import OverlayWriter, TrackFolder
 from efficienttam_hf.benchmark.timing import clock_for
-from efficienttam_hf.cli.common import DEFAULT_MODEL, choose_device, load_model
-from efficienttam_hf.cli.outputs import OverlayWriter, TrackFolder
-from efficienttam_hf.cli.track import Job
-from efficienttam_hf.cli.tracking import add_prompts, read_output
 from efficienttam_hf.prompts import ObjectPrompts, Prompts
 from efficienttam_hf.video_io import open_video
 from efficienttam_hf.video_session import EfficientTamVideoInferenceSession

@@ -28,8 +28,8 @@ av = pytest.importorskip("av", reason="the command line reads and writes video f
 pytest.importorskip("cv2", reason="the command line draws with OpenCV")
 pytest.importorskip("pycocotools", reason="the command line writes run-length masks with pycocotools")
 
-from efficienttam_hf.cli.outputs import TrackFolder  # noqa: E402
-from efficienttam_hf.cli.track import plan_tracking  # noqa: E402
+from efficienttam_hf.app.plan import plan_tracking  # noqa: E402
+from efficienttam_hf.app.results import TrackFolder  # noqa: E402
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png  # noqa: E402
 from efficienttam_hf.mask_io import write_indexed_png as write_png  # noqa: E402
 from efficienttam_hf.video_io import open_video  # noqa: E402

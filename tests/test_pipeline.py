@@ -20,7 +20,7 @@ def frames():
 
 
 def background(**options):
-    from efficienttam_hf.cli.background import Background
+    from efficienttam_hf.app.background import Background
 
     return Background(**options)
 
@@ -80,7 +80,7 @@ def test_an_error_of_the_caller_leaves_what_was_submitted_done():
 
 def tracked_masks(model, processor, frames, ahead, direction=None, first=0):
     """Logits by frame, and the torch threads of this thread after the first of them."""
-    from efficienttam_hf.cli.tracking import plan_tracking, track_objects
+    from efficienttam_hf.app.plan import plan_tracking, track_objects
 
     prompts = prompts_on(first)
     masks, threads = [], []
@@ -111,7 +111,7 @@ def test_frames_encoded_ahead_give_the_same_masks(model, processor, frames, two_
 
 
 def test_a_frame_that_cannot_be_read_ahead_raises_in_its_turn(model, processor, frames, two_threads):
-    from efficienttam_hf.cli.tracking import plan_tracking, track_objects
+    from efficienttam_hf.app.plan import plan_tracking, track_objects
 
     class Damaged(list):
         def __getitem__(self, index):
@@ -129,8 +129,8 @@ def test_a_frame_that_cannot_be_read_ahead_raises_in_its_turn(model, processor, 
 
 def test_small_models_are_encoded_ahead_and_large_ones_are_not(model, two_threads, monkeypatch):
     from efficienttam_hf import EfficientTamVideoModel
+    from efficienttam_hf.app.encoding_ahead import encoding_ahead_pays
     from efficienttam_hf.checkpoints import resolve_config
-    from efficienttam_hf.cli.encoding_ahead import encoding_ahead_pays
 
     with torch.device("meta"):
         large = EfficientTamVideoModel(resolve_config("efficienttam_ti_512x512"))
@@ -169,8 +169,8 @@ def prompts_on(frame):
 
 def track(video, model, processor, out, frame=0):
     """What `efficienttam track` leaves after a click on the frame of a number."""
-    from efficienttam_hf.cli.outputs import TrackFolder
-    from efficienttam_hf.cli.track import Job
+    from efficienttam_hf.app.pipeline import Job
+    from efficienttam_hf.app.results import TrackFolder
     from efficienttam_hf.video_io import open_video
 
     with open_video(video) as source:

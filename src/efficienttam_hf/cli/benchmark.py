@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import DEFAULT_MODEL, choose_device, quiet_transformers
+from ..app.defaults import DEFAULT_MODEL
+from ..app.loading import choose_device, quiet_transformers
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:

@@ -29,9 +29,9 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert. All checks come before anything is written; what appears is whole."""
+    from ..app.loading import quiet_transformers
     from ..checkpoints import convert_checkpoint, publish_checkpoint, resolve_config
     from ..configuration_efficienttam import PRESETS, size_pair
-    from .common import quiet_transformers
 
     quiet_transformers()
     if args.output.exists() and not args.overwrite:

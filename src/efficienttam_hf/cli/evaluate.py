@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..app.datasets import load_data
+from ..app.loading import choose_device, load_model
 from ..evaluation.prompted import PROMPTS
-from .common import add_model_arguments, choose_device, load_model
+from .common import add_model_arguments
 
 
 if TYPE_CHECKING:
@@ -136,28 +138,9 @@ def add_output_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--overwrite", action="store_true", help="remove earlier results in DIR, and begin anew")
 
 
-def load_data(args: argparse.Namespace) -> tuple[VideoRecords, str, str | None]:
-    """The videos that `add_data_arguments` names, and what kind and split of dataset they are of.
-
-    Raises:
-        DatasetError: there are none, or the folder is not laid out like this.
-    """
-    from ..data.loading import kind_of, load_records
-    from ..data.schema import DatasetError
-
-    kind, split = args.dataset or kind_of(args.data), args.split
-    # Whoever names videos means them, wherever they are listed.
-    if split is None and args.sequences is None and kind.startswith("davis"):
-        listed = args.data / "ImageSets" / kind.removeprefix("davis") / "val.txt"
-        split = "val" if listed.is_file() else None
-    records = load_records(kind, args.data, split, videos=args.sequences)
-    if args.limit is not None:
-        if args.limit < 1:
-            raise ValueError(f"--limit must be at least 1, got {args.limit}.")
-        records = records[: args.limit]
-    if not len(records):
-        raise DatasetError(f"There are no videos in '{args.data}'.")
-    return records, kind, split
+def _load_data(args: argparse.Namespace) -> tuple[VideoRecords, str, str | None]:
+    """The videos that `add_data_arguments` names, and what kind and split of dataset they are of."""
+    return load_data(args.data, args.dataset, args.split, args.sequences, args.limit)
 
 
 def output_folder(args: argparse.Namespace, kind: str, split: str | None) -> Path:
@@ -227,7 +210,7 @@ def _prepare(args: argparse.Namespace) -> _Job:
     from ..evaluation.sharing import Processes
     from ..modeling_efficienttam_video import EfficientTamVideoModel
 
-    records, kind, split = load_data(args)
+    records, kind, split = _load_data(args)
     if kind in IMAGE_KINDS:
         raise ValueError(f"{kind} has images, not videos: efficienttam evaluate images --dataset {kind} ...")
     options = RunOptions(
@@ -261,7 +244,7 @@ def run_images(args: argparse.Namespace) -> int:
     from ..evaluation.sharing import Processes
     from ..modeling_efficienttam_video import EfficientTamVideoModel
 
-    records, kind, split = load_data(args)
+    records, kind, split = _load_data(args)
     options = ImageOptions(
         dataset=kind,
         split=split or "",

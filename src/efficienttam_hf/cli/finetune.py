@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ..app.defaults import DEFAULT_MODEL
 from ..evaluation.prompted import PROMPTS
-from .common import DEFAULT_MODEL
 from .train import report_once
 
 

@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..app.defaults import MAX_OBJECT_ID
 from ..prompts import Box, ObjectPrompts, Prompts
-
-
-MAX_OBJECT_ID = 255  # what an indexed PNG can hold
 
 
 @dataclass(frozen=True)

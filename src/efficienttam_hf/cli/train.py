@@ -76,7 +76,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def quiet_libraries() -> None:
     """Keep what other libraries say, and their progress bars, from between our lines."""
-    from .common import quiet_transformers
+    from ..app.loading import quiet_transformers
 
     logging.basicConfig(level=logging.WARNING, format="efficienttam: %(message)s")
     logging.getLogger("efficienttam_hf").setLevel(logging.INFO)

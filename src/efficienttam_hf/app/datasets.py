@@ -1,0 +1,49 @@
+"""A folder to the annotated videos in it: what kind of dataset and which split it is where that is not said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from ..data.loading import VideoRecords
+
+
+def load_data(
+    root: Path,
+    kind: str | None = None,
+    split: str | None = None,
+    sequences: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> tuple[VideoRecords, str, str | None]:
+    """The videos of a dataset's folder, and what kind and split of dataset they are of.
+
+    Args:
+        root: the dataset's folder.
+        kind: of dataset; by default what the layout says.
+        split: by default val of DAVIS, and all elsewhere.
+        sequences: only these videos.
+        limit: only the first so many.
+
+    Raises:
+        DatasetError: there are none, or the folder is not laid out like this.
+        ValueError: if the limit is below 1.
+    """
+    from ..data.loading import kind_of, load_records
+    from ..data.schema import DatasetError
+
+    kind = kind or kind_of(root)
+    # Explicitly listed videos are never skipped, wherever they are listed.
+    if split is None and sequences is None and kind.startswith("davis"):
+        listed = root / "ImageSets" / kind.removeprefix("davis") / "val.txt"
+        split = "val" if listed.is_file() else None
+    records = load_records(kind, root, split, videos=sequences)
+    if limit is not None:
+        if limit < 1:
+            raise ValueError(f"--limit must be at least 1, got {limit}.")
+        records = records[:limit]
+    if not len(records):
+        raise DatasetError(f"There are no videos in '{root}'.")
+    return records, kind, split

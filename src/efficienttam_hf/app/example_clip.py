@@ -1,0 +1,38 @@
+"""The synthetic clip that is tracked where no video is given, and others like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+# Without a video: an animal that walks, and another that passes in front of it.
+DEMO_SIZE, DEMO_FRAMES, DEMO_SEED, DEMO_CLIP = (360, 640), 33, 3, 2
+DEMO_SCENE = {
+    "aspect_ratios": (),
+    "figure": 0.9,
+    "still": 0.0,
+    "leave": 0.0,
+    "occluder": 0.3,
+    "max_untracked": 2,
+    "noise": 0.0,
+    "compression": 0.0,
+    "low_resolution": 0.0,
+    "camouflage": 0.0,
+    "fast": 0.0,
+}
+
+
+def make_example_clip(path: Path, number: int = DEMO_CLIP, max_objects: int = 1) -> tuple[Path, tuple[float, float]]:
+    """Write a synthetic clip, another for each number, as a video file; the file, and a click on an object in it."""
+    from ..data.synthetic import SyntheticClips
+    from ..evaluation.prompted import center_click
+    from ..video_writer import VideoWriter
+
+    (height, width), num_frames = DEMO_SIZE, DEMO_FRAMES
+    clip = SyntheticClips((height, width), num_frames, max_objects=max_objects, seed=DEMO_SEED, options=DEMO_SCENE)[
+        number
+    ]
+    with VideoWriter(path, 24, width, height, crf=12) as writer:
+        for frame in clip.frames.permute(0, 2, 3, 1).numpy():
+            writer.write(frame)
+    return path, center_click(clip.masks[0, 0].numpy())

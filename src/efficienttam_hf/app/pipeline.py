@@ -1,0 +1,139 @@
+"""From a video to the files of its results: decoding, tracking, writing and drawing, each beside the others."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..prompts import Prompts, prompts_as_json, scaled_prompts
+from .frames import ResizedFrames
+from .plan import TrackedFrame, plan_tracking, track_objects
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..modeling_efficienttam_video import EfficientTamVideoModel
+    from ..processing_efficienttam import EfficientTamVideoProcessor
+    from ..video_io import FrameSource
+    from .results import OverlayWriter, TrackFolder
+
+
+@dataclass
+class Job:
+    """One run of the command. Frame numbers are the whole video's; the session's begin with 0 at `first`.
+
+    While the model tracks a frame, the next one is decoded and, where that pays, encoded too; the one before is
+    written and, where tracking goes in the order of the video, drawn and put into the overlay.
+    """
+
+    source: FrameSource
+    first: int
+    size: tuple[int, int]
+    prompts: Prompts
+    model: EfficientTamVideoModel
+    processor: EfficientTamVideoProcessor
+    folder: TrackFolder
+    last_kept: int | None = None
+
+    def run(self, direction: str | None, model_name: str) -> int:
+        from tqdm import tqdm
+
+        from .background import Background
+        from .encoding_ahead import encoding_ahead_pays
+        from .results import OverlayWriter
+
+        prompts = {t - self.first: on_frame for t, on_frame in self._scaled_prompts().items()}
+        plan = plan_tracking(prompts, direction)
+        frames_in = ResizedFrames(self.source, self.size)
+        total = plan.num_steps(len(self.source))
+        stop: BaseException | None = None
+        overlay: OverlayWriter | None = None
+        with tqdm(total=total, desc="track", unit="frame") as progress:
+            try:
+                if plan.in_order:
+                    overlay = OverlayWriter(self.folder.overlay, self.size, self.source.fps, self._scaled_prompts())
+                ahead = encoding_ahead_pays(self.model, len(plan.first))
+                tracked = track_objects(self.model, self.processor, frames_in, prompts, plan, ahead)
+                with closing(tracked), Background() as writing:  # while the model computes the next frame
+                    for done in tracked:
+                        if done.object_ids:
+                            image = None if overlay is None else frames_in[done.index]
+                            writing.submit(self._keep, done, overlay, image)
+                        progress.update()
+            except BaseException as error:  # whatever happened, what is done is kept
+                stop = error
+            rate = progress.n / max(progress.format_dict["elapsed"], 1e-9)
+        frames = self.folder.frames
+        if not frames:
+            if overlay is not None:
+                overlay.abort()
+            self.folder.discard()
+            if isinstance(stop, KeyboardInterrupt):
+                print("Stopped by Ctrl-C before the first frame was done; there are no results.", file=sys.stderr)
+                return 130
+            raise stop or ValueError("No frame could be tracked.")
+
+        interrupted = isinstance(stop, KeyboardInterrupt)
+        if interrupted:
+            print(
+                f"Stopped by Ctrl-C after frame {self.last_kept}. "
+                "Writing what is done; Ctrl-C again leaves the overlay out.",
+                file=sys.stderr,
+            )
+        self._write_json(model_name, complete=stop is None and progress.n == total)
+        if overlay is None:
+            self._write_overlay(frames)
+        else:
+            overlay.close()
+        self._report(frames, rate, sys.stderr if stop else sys.stdout)
+        if stop is not None and not interrupted:
+            raise stop
+        return 130 if interrupted else 0
+
+    def _keep(self, done: TrackedFrame, overlay: OverlayWriter | None, image: np.ndarray | None) -> None:
+        """Write what tracking found on a frame, and draw it on the frame's image where there is an overlay."""
+        frame, name = self.first + done.index, self.source.frame_name(done.index)
+        self.folder.add(frame, name, done.object_ids, done.logits, done.scores)
+        self.last_kept = frame
+        if overlay is not None:
+            overlay.add(frame, image, self.folder.masks(frame))
+
+    def _scaled_prompts(self) -> Prompts:
+        """The prompts in pixels of the results."""
+        return scaled_prompts(self.prompts, (self.source.height, self.source.width), self.size)
+
+    def _write_json(self, model_name: str, complete: bool) -> None:
+        height, width = self.size
+        self.folder.write_json(
+            {
+                "video": {"name": self.source.name, "width": width, "height": height, "fps": self.source.fps},
+                "complete": complete,
+                "model": model_name,
+                "objects": prompts_as_json(self.prompts),
+            }
+        )
+
+    def _write_overlay(self, frames: list[int]) -> None:
+        """The video once more, with the masks drawn: tracking passed it in another order."""
+        from tqdm import tqdm
+
+        resized = ResizedFrames(self.source, self.size)
+        self.folder.write_overlay(
+            lambda frame: resized[frame - self.first],
+            self.size,
+            self.source.fps,
+            self._scaled_prompts(),
+            tqdm(frames, desc="overlay", unit="frame"),
+        )
+
+    def _report(self, frames: list[int], rate: float, file: Any) -> None:
+        print(
+            f"Tracked frames {frames[0]} to {frames[-1]} ({rate:.2f} frames/s).\n"
+            f"  overlay  {self.folder.overlay}\n"
+            f"  masks    {self.folder.annotations} (indexed PNG)\n"
+            f"           {self.folder.json} (COCO run-length encoding)",
+            file=file,
+        )

@@ -1,0 +1,147 @@
+"""Objects in an image: proposals for prompts, everything there is, and the files that say what was found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..prompts import ObjectPrompts
+from .defaults import MAX_OBJECT_ID
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+def propose_masks(
+    model: Any, processor: Any, image: np.ndarray, prompts: dict[int, ObjectPrompts], multimask: bool | None = None
+) -> dict[int, list[dict[str, Any]]]:
+    """Masks for prompts on an image, which is encoded once.
+
+    Args:
+        image: uint8 (height, width, 3) RGB.
+        prompts: by object id, in pixels of the image.
+        multimask: whether to propose three masks for an object instead of one; by default where it has but one click.
+
+    Returns:
+        For each object its proposals: `score`, the predicted IoU, and `mask`, bool (height, width).
+    """
+    import torch
+
+    inputs = processor(images=image, return_tensors="pt")
+    found = {}
+    with torch.no_grad():
+        embeddings = model.get_image_embeddings(inputs["pixel_values"].to(model.device, model.dtype))
+        for object_id, given in sorted(prompts.items()):
+            prompt = processor(
+                original_sizes=[image.shape[:2]],
+                input_points=[[[list(point) for point in given.points]]] if given.points else None,
+                input_labels=[[given.labels]] if given.points else None,
+                input_boxes=[[list(given.box)]] if given.box else None,
+                return_tensors="pt",
+            )
+            prompt = {
+                name: prompt[name].to(model.device)
+                for name in ("input_points", "input_labels", "input_boxes")
+                if name in prompt
+            }
+            ambiguous = len(given.points) == 1 and given.box is None
+            output = model(
+                image_embeddings=embeddings, multimask_output=ambiguous if multimask is None else multimask, **prompt
+            )
+            masks = processor.post_process_masks(output.pred_masks, [image.shape[:2]])[0][0]
+            scores = output.iou_scores[0, 0].tolist()
+            found[object_id] = [
+                {"score": score, "mask": _to_numpy(mask)} for score, mask in zip(scores, masks, strict=True)
+            ]
+    return found
+
+
+def segment_everything(
+    model: Any, processor: Any, image: np.ndarray, grid: int, min_score: float, min_stability: float
+) -> list[dict[str, Any]]:
+    """Transformers' mask generation: clicks on a grid, the good masks of them once each, largest first.
+
+    Returns:
+        For each object `id`, counted from 1, `score`, the predicted IoU, and `mask`, bool (height, width).
+    """
+    from PIL import Image
+    from transformers import pipeline
+
+    generator = pipeline("mask-generation", model=model, image_processor=processor.image_processor, device=model.device)
+    result = generator(
+        Image.fromarray(image),
+        points_per_crop=grid,
+        points_per_batch=64,
+        pred_iou_thresh=min_score,
+        stability_score_thresh=min_stability,
+    )
+    masks = [_to_numpy(mask) for mask in result["masks"]]
+    best = sorted(range(len(masks)), key=lambda i: -float(result["scores"][i]))[:MAX_OBJECT_ID]
+    by_area = sorted(best, key=lambda i: -int(masks[i].sum()))
+    return [
+        {"id": number, "score": float(result["scores"][i]), "mask": masks[i]}
+        for number, i in enumerate(by_area, start=1)
+    ]
+
+
+def _to_numpy(mask: torch.Tensor | np.ndarray) -> np.ndarray:
+    return mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
+
+
+def write_image_results(
+    files: dict[str, Path],
+    image: np.ndarray,
+    name: str,
+    model_name: str,
+    found: list[dict[str, Any]],
+    prompts: dict[int, ObjectPrompts],
+    write_ids: bool,
+) -> None:
+    """The overlay, the indexed PNG (where masks overlap, the later id) and the JSON file.
+
+    The JSON file: `{"image": {"name", "width", "height"}, "model", "objects": [{"id", "score", "area", "bbox",
+    "segmentation", "prompts"}]}`, as that of `track`; here `score` is the predicted IoU.
+
+    Args:
+        files: where to: paths of `overlay.png`, `masks.png` and `masks.json`.
+        found: objects with `id`, `score` and `mask`.
+        prompts: to draw, in pixels of the image.
+        write_ids: whether to write on the objects of the overlay which they are, if there are several.
+    """
+    from PIL import Image
+
+    from ..atomic_file import atomic_path
+    from ..mask_io import encode_rle, write_indexed_png
+    from ..visualization import overlay_masks
+    from .results import box_and_area
+
+    labels = np.zeros(image.shape[:2], np.uint8)
+    for entry in found:
+        labels[entry["mask"]] = entry["id"]
+    overlay = overlay_masks(
+        image,
+        {entry["id"]: entry["mask"] for entry in found},
+        labels=write_ids and len(found) > 1,
+        prompts=prompts.values(),
+    )
+    objects = []
+    for entry in found:
+        mask = entry["mask"]
+        shown = {key: value for key, value in entry.items() if key != "mask"}
+        shown["score"] = round(entry["score"], 4)
+        objects.append({**shown, **box_and_area(mask), "segmentation": encode_rle(mask)})
+    height, width = image.shape[:2]
+    content = {
+        "image": {"name": name, "width": width, "height": height},
+        "model": model_name,
+        "objects": objects,
+    }
+    with atomic_path(files["overlay.png"]) as temporary:
+        Image.fromarray(overlay).save(temporary, format="PNG")
+    write_indexed_png(files["masks.png"], labels)
+    with atomic_path(files["masks.json"]) as temporary:
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
