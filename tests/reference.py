@@ -134,7 +134,7 @@ class VideoSuite:
             self.outputs[f"{prefix}.object_score_logits"] = output.object_score_logits
 
     def _after_prompt(self, index: int, op: dict) -> None:
-        output = self.model(self.session, frame_idx=op["frame"])
+        output = self.model.segment_prompts(self.session, op["frame"])
         self._keep(f"{index:02d}.{op['op']}", output, video_res=True)
 
     def _points(self, index: int, op: dict) -> None:

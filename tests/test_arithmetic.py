@@ -24,6 +24,7 @@ from efficienttam_hf.modeling_efficienttam_vision import (
     partition_windows,
 )
 from efficienttam_hf.object_memory import closest_conditioning_frames
+from efficienttam_hf.tracking_rules import Direction, TrackingRules
 
 
 CPU = torch.device("cpu")
@@ -225,7 +226,7 @@ def entry(t: int) -> FrameMemory:
 
 
 def selected(memory: ObjectMemory, frame: int, reverse: bool = False, **kwargs):
-    selection = memory.select(frame, reverse, kwargs.pop("num_maskmem", 7), kwargs.pop("max_pointers", 16), **kwargs)
+    selection = memory.select(frame, Direction.of(reverse), TrackingRules(**kwargs))
     spatial = [(int(e.spatial.item()), index) for e, index in selection.spatial]
     return spatial, [int(e.object_pointer.item()) for e in selection.pointers]
 
@@ -258,7 +259,7 @@ def test_a_limit_on_conditioning_frames_takes_the_closest_and_lets_the_rest_be_r
 
 def test_an_object_without_a_prompted_frame_cannot_be_tracked():
     with pytest.raises(ValueError, match="prompted frame"):
-        ObjectMemory(tracked={3: entry(3)}).select(4, False, 7, 16)
+        ObjectMemory(tracked={3: entry(3)}).select(4, Direction.FORWARD, TrackingRules())
 
 
 def test_forgetting_keeps_what_is_near_the_frame_or_a_prompt():

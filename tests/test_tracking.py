@@ -100,14 +100,14 @@ def test_eight_objects_together_give_what_each_gives_alone(model, processor, fra
             assert (a - b).abs().max() < 0.02 * max(1.0, b.abs().max().item())
 
 
-def test_prompting_a_frame_runs_only_the_objects_prompted_on_it(model, processor, session, monkeypatch):
+def test_segmenting_prompts_runs_only_the_objects_prompted_on_the_frame(model, processor, session, monkeypatch):
     click(processor, session, 0, 1, 20, 40)
     model(session, frame_idx=0)
     batches = []
     step = model.track_step
     monkeypatch.setattr(model, "track_step", lambda *a, **k: batches.append(step(*a, **k)) or batches[-1])
     click(processor, session, 5, 2, 80, 60)
-    output = model(session, frame_idx=5)
+    output = model.segment_prompts(session, 5)
     assert [len(batch.pred_masks) for batch in batches] == [1]
     assert output.object_ids == [1, 2]
     assert (output.pred_masks[0] == ABSENT).all() and (output.pred_masks[1] > ABSENT).any()

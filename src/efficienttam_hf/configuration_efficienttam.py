@@ -353,6 +353,10 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         use_object_pointers (`bool`, defaults to `True`): Whether memory attention sees object pointers.
         max_object_pointers_in_encoder (`int`, defaults to 16): Object pointers attended to (conditioning frames of the
             past, and the last `max_object_pointers_in_encoder - 1` frames).
+        memory_temporal_stride_for_eval (`int`, defaults to 1): With a stride r above 1, the spatial memories of tracked
+            frames are the last frame's and those of the nearest multiples of r before it. Not while training.
+        non_overlap_masks_for_mem_enc (`bool`, defaults to `False`): Whether each pixel is left to the object with the
+            highest logit before masks are remembered. Not while training.
         sigmoid_scale_for_mem_enc (`float`, defaults to 20.0): Scale of mask probabilities for the memory encoder.
         sigmoid_bias_for_mem_enc (`float`, defaults to -10.0): Offset of the same.
         binarize_mask_from_points_for_mem_enc (`bool`, defaults to `True`): Whether masks that come from
@@ -364,6 +368,9 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         add_all_frames_to_correct_as_cond (`bool`, defaults to `False`): Whether a tracked frame that is corrected
             becomes a conditioning frame. The published setting is `False`: the correction then is a memory like any
             other, and propagating over the frame again replaces it.
+        clear_non_cond_mem_around_input (`bool`, defaults to `False`): Whether memories of tracked frames within
+            `num_maskmem` memories of a prompted frame are dropped, which may show the object as it was before it was
+            corrected. As published, that includes a corrected frame itself, unless it becomes a conditioning frame.
         mask_prompt_scale (`float`, defaults to 20.0): A mask prompt's 0/1 becomes logits by this scale and
         mask_prompt_bias (`float`, defaults to -10.0): by this offset.
         no_object_score (`float`, defaults to -1024.0): Mask logit where the object is judged absent.
@@ -399,6 +406,8 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     max_cond_frame_num: int = -1
     use_object_pointers: bool = True
     max_object_pointers_in_encoder: int = 16
+    memory_temporal_stride_for_eval: int = 1
+    non_overlap_masks_for_mem_enc: bool = False
     sigmoid_scale_for_mem_enc: float | int = 20.0
     sigmoid_bias_for_mem_enc: float | int = -10.0
     binarize_mask_from_points_for_mem_enc: bool = True
@@ -407,6 +416,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     multimask_max_pt_num: int = 1
     multimask_output_for_tracking: bool = True
     add_all_frames_to_correct_as_cond: bool = False
+    clear_non_cond_mem_around_input: bool = False
     mask_prompt_scale: float | int = 20.0
     mask_prompt_bias: float | int = -10.0
     no_object_score: float | int = -1024.0
@@ -438,6 +448,11 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
                 f"vision_config and prompt_encoder_config disagree: image_size {vision.image_size} and "
                 f"{prompt.image_size}, patch_size {vision.patch_size} and {prompt.patch_size}. Give `image_size` to "
                 "EfficientTamConfig to set both."
+            )
+        if self.memory_temporal_stride_for_eval < 1:
+            raise ValueError(
+                f"memory_temporal_stride_for_eval is a number of frames, at least 1; got "
+                f"{self.memory_temporal_stride_for_eval}."
             )
         widths = {
             "vision_config.fpn_hidden_size": vision.fpn_hidden_size,

@@ -24,7 +24,6 @@ class FrameMemory:
         iou_scores: (1, 1) predicted IoU of the mask.
         object_pointer: (1, C).
         spatial: (1, N, c) memory tokens in the storage dtype; `None` where the memory encoder was not run.
-        tracked_in_reverse: direction in which propagation passed this frame; `None` where it has not.
     """
 
     pred_masks: Tensor
@@ -32,7 +31,6 @@ class FrameMemory:
     iou_scores: Tensor
     object_pointer: Tensor
     spatial: Tensor | None = None
-    tracked_in_reverse: bool | None = None
 
     def offloaded(self) -> FrameMemory:
         """A compact copy on the CPU: masks in float16, the rest as it is (see `keep_history` for its bytes)."""

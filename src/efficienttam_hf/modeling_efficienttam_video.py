@@ -2,20 +2,20 @@
 
 `EfficientTamVideoModel.track_step` is the one place where a frame is tracked: features of the frame, memories and
 prompts go in, masks, scores, an object pointer and a new memory come out, for a batch of objects. It is plain tensor
-code: interactive use, streaming, training, evaluation and export all call it. Everything stateful (which frame looks at
-which memories, which prompts wait) is in `memory.py` and `video_session.py`; `forward` and
-`propagate_in_video_iterator` connect the two, with the interface of Transformers' `Sam2VideoModel`.
+code: interactive use, streaming, training, evaluation and export all call it. Everything stateful is elsewhere: what is
+remembered and which prompts wait in a session (`video_session.py`), what is run when in `session_walk.py`, for which
+`TorchBackend` is the model. `forward` and `propagate_in_video_iterator` have the interface of Transformers'
+`Sam2VideoModel`.
 
 Shapes: B objects, M memories, N = H * W tokens of a feature map, C its channels, c channels of a memory.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,9 @@ from .modeling_efficienttam_memory import (
     EfficientTamMemoryFuserBlock,
 )
 from .object_memory import MemorySelection
-from .tracking_session import EndOfVideoError, TrackedObject
+from .session_walk import SessionWalk
+from .tracking_rules import Direction, TrackingRules
+from .tracking_session import FramePrompts
 from .video_session import EfficientTamVideoInferenceSession
 
 
@@ -169,7 +171,9 @@ class EfficientTamVideoModel(EfficientTamModel):
             elif conditioned_features is None:
                 conditioned_features = self.condition_on_memory(features, memory_bank)
             if multimask_output is None:
-                multimask_output = self._use_multimask(memory_bank is None, input_points)
+                num_points = 0 if input_points is None else input_points.shape[1]
+                rules = TrackingRules.from_config(self.config)
+                multimask_output = rules.use_multimask(num_points, is_initial=memory_bank is None)
             output = self._segment(conditioned_features, input_points, input_labels, previous_masks, multimask_output)
         if encode_memory:
             output.memory = self.encode_memory(features, output.high_res_masks, mask_from_prompts)
@@ -210,22 +214,13 @@ class EfficientTamVideoModel(EfficientTamModel):
                 return prompts.shape[0]
         return features.shape[0]
 
-    def _use_multimask(self, is_initial: bool, input_points: Tensor | None) -> bool:
-        config = self.config
-        num_points = 0 if input_points is None else input_points.shape[1]
-        return (
-            config.multimask_output_in_sam
-            and (is_initial or config.multimask_output_for_tracking)
-            and config.multimask_min_pt_num <= num_points <= config.multimask_max_pt_num
-        )
-
     def _upsample(self, masks: Tensor) -> Tensor:
         """(B, 1, h, w) logits to the model's input size, float32."""
         size = size_pair(self.config.image_size)
         masks = masks.float()
         if masks.device.type == "cpu" and not torch.compiler.is_compiling():
-            # Thrice, for one: with fewer channels PyTorch takes another kernel, whose last bits are not those of the
-            # published code (it upsamples all proposals), and one bit can tip a memory's rounding to bfloat16.
+            # Expand to three channels: with one, PyTorch uses a kernel whose last bits differ from the published code
+            # (which upsamples all proposals), and one bit can tip a memory's rounding to bfloat16.
             masks = masks.expand(-1, 3, -1, -1)
         return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)[:, :1]
 
@@ -295,6 +290,11 @@ class EfficientTamVideoModel(EfficientTamModel):
 
     # ------------------------------------------------------------------------------------------------- the session
 
+    @property
+    def walk(self) -> SessionWalk:
+        """What drives sessions with this model."""
+        return SessionWalk(TorchBackend(self))
+
     @torch.no_grad()
     def forward(
         self,
@@ -306,39 +306,68 @@ class EfficientTamVideoModel(EfficientTamModel):
         **kwargs: Any,
     ) -> EfficientTamVideoSegmentationOutput:
         r"""
-        Run one frame of a session.
+        Run one frame of a session, as `Sam2VideoModel` does.
 
-        If prompts wait on the frame, the objects they are for are segmented from them, and no others. If none do (or
-        the frame is a new one of a stream), every object is tracked to it.
+        Objects with prompts that wait on the frame are segmented from them; the others are tracked to it. Where no
+        prompts wait, or the frame is a new one of a stream, the frame counts as passed: prompts there are from then on
+        corrections. To run prompts and no other objects, see `segment_prompts`.
 
         Args:
             inference_session: of `EfficientTamVideoProcessor.init_video_session`.
             frame_idx: the frame; not needed for a new frame of a stream.
             frame: a new frame of a stream: processed pixels (3, height, width) or (1, 3, height, width), or a raw
                 image if the session came from a processor.
-            reverse: whether tracking runs backwards.
+            reverse: whether tracking runs backward.
+            run_mem_encoder: whether tracked frames are remembered.
+
+        Returns:
+            A row for each object. A stream without objects gives an output without rows.
+
+        Raises:
+            ValueError: without objects in a video, for an object without prompts, or for a frame that is not there.
+        """
+        return self.walk.run(inference_session, frame_idx, frame, Direction.of(reverse), run_mem_encoder)
+
+    @torch.no_grad()
+    def segment_prompts(
+        self, inference_session: EfficientTamVideoInferenceSession, frame_idx: int
+    ) -> EfficientTamVideoSegmentationOutput:
+        r"""
+        Run the prompts that wait on a frame, and no object that has none there, as the published predictor does.
+
+        Args:
+            inference_session: of `EfficientTamVideoProcessor.init_video_session`.
+            frame_idx: the frame.
+
+        Returns:
+            A row for each object; those without a result on the frame are absent (see `get_frame_output`).
+
+        Raises:
+            ValueError: for a frame that is not there.
+        """
+        return self.walk.segment_prompts(inference_session, frame_idx)
+
+    @torch.no_grad()
+    def track_frame(
+        self,
+        inference_session: EfficientTamVideoInferenceSession,
+        frame_idx: int,
+        reverse: bool = False,
+        run_mem_encoder: bool = True,
+    ) -> EfficientTamVideoSegmentationOutput:
+        r"""
+        Give every object a result on a frame and pass it, as `propagate_in_video_iterator` does with each of its.
+
+        Args:
+            inference_session: of `EfficientTamVideoProcessor.init_video_session`.
+            frame_idx: the frame.
+            reverse: whether tracking runs backward.
             run_mem_encoder: whether tracked frames are remembered.
 
         Raises:
-            ValueError: without objects, for an object without prompts, or for a frame that is not there.
+            ValueError: for an object without prompts, or a frame that is not there.
         """
-        session = inference_session
-        if frame is None and frame_idx is None:
-            raise ValueError("Give frame_idx, or for a stream the new frame as `frame`.")
-        if not session.objects:
-            raise ValueError("No objects are provided for tracking; please add inputs first.")
-        is_new_frame = frame is not None
-        if is_new_frame:
-            self._run_waiting_prompts(session)  # the last frame is about to go
-            frame_idx = session.add_new_frame(frame, frame_idx)
-        session.check_frame_idx(frame_idx)
-
-        prompted = [obj for obj in session.objects.values() if frame_idx in obj.unrun]
-        if prompted:
-            self._run_prompts(session, prompted, frame_idx)
-        if is_new_frame or not prompted:
-            self._track(session, frame_idx, reverse, run_mem_encoder)
-        return self.get_frame_output(session, frame_idx)
+        return self.walk.track_frame(inference_session, frame_idx, Direction.of(reverse), run_mem_encoder)
 
     def propagate_in_video_iterator(
         self,
@@ -351,143 +380,29 @@ class EfficientTamVideoModel(EfficientTamModel):
         r"""
         Track every object through the frames of a video, yielding each frame as it is done.
 
-        Prompts that were added but not run yet are run first.
+        Prompts that were added but not run yet are run first. Objects and prompts may be added, corrected and removed
+        between two frames: prompts on the current frame or on one behind are run before the next frame, and prompts on
+        a coming frame when it is reached.
 
         Args:
             inference_session: of `EfficientTamVideoProcessor.init_video_session`, with a video.
             start_frame_idx: where to start; by default the earliest prompted frame.
             max_frame_num_to_track: how many frames after the first; by default to the end.
-            reverse: whether to go backwards.
+            reverse: whether to go backward.
             show_progress_bar: whether to show one.
 
         Raises:
             ValueError: if nothing was prompted, an object lost all its prompts, or the start is not in the video.
         """
-        session = inference_session
-        self._run_waiting_prompts(session)
-        session.commit()
-        if start_frame_idx is None:
-            start_frame_idx = min(t for obj in session.objects.values() for t in obj.memory.conditioning)
-        session.check_frame_idx(start_frame_idx)
-        frames = session.frames_to_track(start_frame_idx, max_frame_num_to_track, reverse)
-        for frame_idx in tqdm(frames, desc="propagate in video", disable=not show_progress_bar):
-            try:
-                output = self.forward(session, frame_idx=frame_idx, reverse=reverse)
-            except EndOfVideoError as error:
-                warnings.warn(f"Tracking stopped before frame {frame_idx}: {error}", stacklevel=2)
-                return
-            yield output
-
-    def _frame_features(self, session: EfficientTamVideoInferenceSession, frame_idx: int) -> Tensor:
-        """(1, C, H, W), computed once while the session keeps them."""
-        features = session.cache.get(frame_idx)
-        if features is None:
-            features = self.encode_frame(session.get_frame(frame_idx))
-            session.cache.put(frame_idx, features)
-        return features
+        progress = partial(tqdm, desc="propagate in video", disable=not show_progress_bar)
+        direction = Direction.of(reverse)
+        yield from self.walk.propagate(
+            inference_session, start_frame_idx, max_frame_num_to_track, direction, progress
+        )
 
     def encode_frame(self, pixels: Tensor) -> Tensor:
         """(3, height, width) pixels of a frame, as a session gives them, to (1, C, H, W) features for `track_step`."""
         return self.get_image_features(pixels.unsqueeze(0), return_dict=True).fpn_hidden_states[-1]
-
-    @torch.no_grad()
-    def _run_waiting_prompts(self, session: EfficientTamVideoInferenceSession) -> None:
-        """Run the prompts that were added and not run yet, on frames that are at hand."""
-        for frame_idx in sorted({t for obj in session.objects.values() for t in obj.unrun}):
-            if session.has_frame(frame_idx):
-                waiting = [obj for obj in session.objects.values() if frame_idx in obj.unrun]
-                self._run_prompts(session, waiting, frame_idx)
-
-    def _run_prompts(
-        self, session: EfficientTamVideoInferenceSession, objects: list[TrackedObject], frame_idx: int
-    ) -> None:
-        """Segment objects on a frame from the prompts that wait there; objects alike in shape run as one batch."""
-        features = self._frame_features(session, frame_idx)
-        device, dtype = features.device, features.dtype
-        batches: dict[Any, list] = defaultdict(list)
-        for obj in objects:
-            prompts = obj.prompts[frame_idx]
-            reverse = obj.memory.direction(frame_idx)
-            bank, bank_shape, previous = None, None, None
-            # A frame that was not tracked is segmented from its prompts alone; one that was is corrected.
-            if reverse is not None and prompts.mask is None:
-                selection = self._select(obj, frame_idx, reverse)
-                bank, bank_shape = MemoryBank.from_selection(selection, device, dtype), selection.shape
-            if prompts.mask is None:
-                entry = obj.memory.find(frame_idx)
-                if entry is not None:
-                    clamp = self.config.previous_mask_clamp
-                    previous = entry.pred_masks.to(device, dtype).clamp(-clamp, clamp)
-            num_points = None if prompts.points is None else prompts.points.shape[1]
-            key = (num_points, prompts.mask is None, bank_shape, previous is None)
-            batches[key].append((obj, prompts, bank, previous, reverse))
-
-        for batch in batches.values():
-            group, prompts, banks, previous, directions = zip(*batch, strict=True)
-            with_points, with_masks = prompts[0].points is not None, prompts[0].mask is not None
-            output = self.track_step(
-                features,
-                None if banks[0] is None else MemoryBank.concatenate(banks),
-                torch.cat([p.points for p in prompts]).to(device) if with_points else None,
-                torch.cat([p.labels for p in prompts]).to(device) if with_points else None,
-                input_masks=torch.cat([p.mask for p in prompts]).to(device) if with_masks else None,
-                previous_masks=None if previous[0] is None else torch.cat(previous),
-                mask_from_prompts=True,
-            )
-            for row, (obj, direction) in enumerate(zip(group, directions, strict=True)):
-                conditioning = direction is None or self.config.add_all_frames_to_correct_as_cond
-                session.store_prompted(obj, frame_idx, self._entry(session, output, row), conditioning)
-
-    def _track(
-        self, session: EfficientTamVideoInferenceSession, frame_idx: int, reverse: bool, run_mem_encoder: bool
-    ) -> None:
-        """Track every object to a frame; objects with equally many memories run as one batch."""
-        session.commit()
-        batches: dict[tuple[int, int], list] = defaultdict(list)
-        for obj in session.objects.values():
-            # Prompts on the frame were run and stand; prompts on a later frame of a stream have yet to begin.
-            if frame_idx in obj.memory.conditioning or not obj.memory.conditioning:
-                continue
-            selection = self._select(obj, frame_idx, reverse)
-            batches[selection.shape].append((obj, selection))
-        if batches:
-            features = self._frame_features(session, frame_idx)
-        for batch in batches.values():
-            group, selections = zip(*batch, strict=True)
-            bank = MemoryBank.concatenate(
-                [MemoryBank.from_selection(s, features.device, features.dtype) for s in selections]
-            )
-            output = self.track_step(features, bank, encode_memory=run_mem_encoder)
-            for row, obj in enumerate(group):
-                obj.memory.tracked[frame_idx] = self._entry(session, output, row)
-        horizon = max(self.config.num_maskmem, self.config.max_object_pointers_in_encoder) - 1
-        session.mark_tracked(frame_idx, reverse, horizon)
-
-    def _select(self, obj: TrackedObject, frame_idx: int, reverse: bool) -> MemorySelection:
-        config = self.config
-        return obj.memory.select(
-            frame_idx,
-            reverse,
-            config.num_maskmem,
-            config.max_object_pointers_in_encoder,
-            config.max_cond_frame_num,
-        )
-
-    def _entry(
-        self, session: EfficientTamVideoInferenceSession, output: EfficientTamTrackingOutput, row: int
-    ) -> FrameMemory:
-        """One object's part of a batch, for its memory. Copies, so that no batch is kept alive by one of its rows."""
-        device = session.inference_state_device
-        spatial = None
-        if output.memory is not None:
-            spatial = output.memory[row : row + 1].to(device, getattr(torch, self.config.memory_dtype), copy=True)
-        return FrameMemory(
-            pred_masks=output.pred_masks[row : row + 1].to(device, copy=True),
-            object_score_logits=output.object_score_logits[row : row + 1].clone(),
-            iou_scores=output.iou_scores[row : row + 1].clone(),
-            object_pointer=output.object_pointer[row : row + 1].clone(),
-            spatial=spatial,
-        )
 
     def get_frame_output(
         self, inference_session: EfficientTamVideoInferenceSession, frame_idx: int
@@ -497,24 +412,136 @@ class EfficientTamVideoModel(EfficientTamModel):
         Objects without a result there (never reached, or let go: see `keep_history`) have masks and scores at
         `config.no_object_score`.
         """
-        session = inference_session
-        height, width = self.prompt_encoder.mask_input_size
-        device, pointer = self.device, self.no_object_pointer
+        return self.walk.output(inference_session, frame_idx)
+
+
+class _Conditioned(NamedTuple):
+    """A frame's features, and for each object of a batch what they are after memory attention over its bank."""
+
+    features: Tensor
+    bank: MemoryBank | None = None
+    conditioned: Tensor | None = None
+
+
+class TorchBackend:
+    """A model as `session_walk.WalkBackend`: the methods are described there."""
+
+    def __init__(self, model: EfficientTamVideoModel):
+        self.model = model
+
+    @property
+    def rules(self) -> TrackingRules:
+        return TrackingRules.from_config(self.model.config)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        return self.model.encode_frame(pixels)
+
+    @torch.no_grad()
+    def condition(self, features: Tensor, selections: Sequence[MemorySelection] | None) -> _Conditioned:
+        if selections is None:
+            return _Conditioned(features)
+        banks = [MemoryBank.from_selection(s, features.device, features.dtype) for s in selections]
+        bank = MemoryBank.concatenate(banks)
+        return _Conditioned(features, bank, self.model.condition_on_memory(features, bank))
+
+    @torch.no_grad()
+    def segment(
+        self,
+        conditioned: _Conditioned,
+        prompts: Sequence[FramePrompts] | None,
+        previous: Sequence[FrameMemory] | None,
+        batch_size: int,
+        multimask_output: bool,
+    ) -> EfficientTamTrackingOutput:
+        features, bank, conditioned_features = conditioned
+
+        def batch(name: str) -> Tensor | None:
+            if prompts is None or getattr(prompts[0], name) is None:
+                return None
+            return torch.cat([torch.as_tensor(getattr(p, name)) for p in prompts]).to(features.device)
+
+        previous_masks = None
+        if previous is not None:
+            clamp = self.rules.previous_mask_clamp
+            previous_masks = torch.cat([e.pred_masks.to(features.device, features.dtype) for e in previous])
+            previous_masks = previous_masks.clamp(-clamp, clamp)
+        return self.model.track_step(
+            features,
+            bank,
+            batch("points"),
+            batch("labels"),
+            input_masks=batch("mask"),
+            previous_masks=previous_masks,
+            multimask_output=multimask_output,
+            mask_from_prompts=prompts is not None,
+            encode_memory=False,  # by `remember`, when all objects of the frame are segmented
+            conditioned_features=conditioned_features,
+        )
+
+    @torch.no_grad()
+    def remember(
+        self, features: Tensor, result: EfficientTamTrackingOutput, from_prompts: bool, masks: Tensor | None = None
+    ) -> Tensor:
+        memory = self.model.encode_memory(features, result.high_res_masks if masks is None else masks, from_prompts)
+        return memory.to(getattr(torch, self.model.config.memory_dtype))
+
+    @torch.no_grad()
+    def without_overlap(self, entries: Sequence[FrameMemory]) -> list[Tensor]:
+        masks = torch.cat([e.pred_masks.to(self.model.device) for e in entries])
+        return list(keep_highest(self.model._upsample(masks)).split(1))
+
+    def entries(
+        self,
+        session: EfficientTamVideoInferenceSession,
+        result: EfficientTamTrackingOutput,
+        memories: Tensor | None,
+    ) -> list[FrameMemory]:
+        # Copies, so that no batch is kept alive by one of its rows.
+        device = session.inference_state_device
+        rows = [slice(row, row + 1) for row in range(len(result.pred_masks))]
+        return [
+            FrameMemory(
+                pred_masks=result.pred_masks[row].to(device, copy=True),
+                object_score_logits=result.object_score_logits[row].clone(),
+                iou_scores=result.iou_scores[row].clone(),
+                object_pointer=result.object_pointer[row].clone(),
+                spatial=None if memories is None else memories[row].to(device, copy=True),
+            )
+            for row in rows
+        ]
+
+    def output(
+        self, session: EfficientTamVideoInferenceSession, frame_idx: int, entries: Sequence[FrameMemory | None]
+    ) -> EfficientTamVideoSegmentationOutput:
+        model, device = self.model, self.model.device
+        pointer, score = model.no_object_pointer, float(model.config.no_object_score)
         absent = FrameMemory(
-            pred_masks=torch.full((1, 1, height, width), float(self.config.no_object_score), device=device),
-            object_score_logits=torch.full((1, 1), float(self.config.no_object_score), device=device),
+            pred_masks=torch.full((1, 1, *model.prompt_encoder.mask_input_size), score, device=device),
+            object_score_logits=torch.full((1, 1), score, device=device),
             iou_scores=torch.zeros(1, 1, device=device),
             object_pointer=torch.zeros_like(pointer),
         )
-        entries = [obj.memory.find(frame_idx) or absent for obj in session.objects.values()]
+
+        def rows(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+            values = [getattr(entry or absent, name).to(device, dtype) for entry in entries]
+            return torch.cat(values) if values else getattr(absent, name)[:0].to(dtype)
+
         return EfficientTamVideoSegmentationOutput(
             object_ids=session.obj_ids,
-            pred_masks=torch.cat([e.pred_masks.to(device, torch.float32) for e in entries]),
-            object_score_logits=torch.cat([e.object_score_logits.to(device, torch.float32) for e in entries]),
-            iou_scores=torch.cat([e.iou_scores.to(device, torch.float32) for e in entries]),
-            object_pointer=torch.cat([e.object_pointer.to(device, pointer.dtype) for e in entries]),
+            pred_masks=rows("pred_masks"),
+            object_score_logits=rows("object_score_logits"),
+            iou_scores=rows("iou_scores"),
+            object_pointer=rows("object_pointer", pointer.dtype),
             frame_idx=frame_idx,
         )
+
+
+def keep_highest(masks: Tensor) -> Tensor:
+    """(B, 1, height, width) logits of objects on one frame, at most -10 where another object's is higher."""
+    highest = masks.argmax(dim=0, keepdim=True)
+    rows = torch.arange(len(masks), device=masks.device).view(-1, 1, 1, 1)
+    return torch.where(highest == rows, masks, masks.clamp(max=-10.0))
 
 
 __all__ = [

@@ -1,9 +1,9 @@
-"""Which memories a frame looks at: one object's memories by frame, and the rule that chooses among them.
+"""What one object remembers, frame by frame, and which of it a frame looks at.
 
-`ObjectMemory` keeps, for one object, an entry a frame: the conditioning frames (those a user prompted) and the tracked
-ones. `select` is the rule of which of them a frame looks at; `forget` is the bound: entries out of reach go. All of it
-is about frame indices. What an entry holds is not looked into, so sessions, training and the tracker that runs on
-exported graphs without torch (`export/`) share it.
+`ObjectMemory` keeps an entry for each frame: the conditioning frames (those a user prompted) and the tracked ones.
+`select` chooses the entries that a frame looks at, by `TrackingRules`; `forget` is the bound: entries out of reach go.
+All of it is about frame indices. What an entry holds is not looked into, so that sessions, training and the tracker
+that runs on exported graphs without torch (`export/`) share it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .tracking_rules import Direction, TrackingRules
+
 
 class MemoryEntry(Protocol):
-    """One object on one frame, as far as the rule goes. `memory.FrameMemory` is the one that sessions keep.
+    """One object on one frame, as far as the rules go. `memory.FrameMemory` is the one that sessions keep.
 
     Attributes:
-        spatial: the memory of the frame; `None` where the memory encoder was not run.
-        tracked_in_reverse: direction in which propagation passed this frame; `None` where it has not.
+        spatial: the spatial memory of the frame; `None` where the memory encoder was not run.
     """
 
     spatial: Any | None
-    tracked_in_reverse: bool | None
 
     def offloaded(self) -> MemoryEntry:
         """The entry in compact form, for frames that tracking has left behind."""
@@ -61,13 +61,21 @@ class ObjectMemory:
         conditioning: frames whose prompts define the object.
         tracked: frames that were tracked (or corrected after they were).
         pending_conditioning, pending_tracked: prompted frames whose result is not used yet. A user may still change
-            the prompts; `commit` moves them over when propagation goes on.
+            the prompts; `commit` moves them over when tracking goes on.
+        passed: the frames that tracking has passed, with the direction in which it did last. A prompt on such a frame
+            corrects what was tracked; on any other it says anew what the object is.
     """
 
     conditioning: dict[int, MemoryEntry] = field(default_factory=dict)
     tracked: dict[int, MemoryEntry] = field(default_factory=dict)
     pending_conditioning: dict[int, MemoryEntry] = field(default_factory=dict)
     pending_tracked: dict[int, MemoryEntry] = field(default_factory=dict)
+    passed: dict[int, Direction] = field(default_factory=dict)
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether a prompted frame says what the object is, so that it can be tracked."""
+        return bool(self.conditioning or self.pending_conditioning)
 
     def find(self, frame_idx: int) -> MemoryEntry | None:
         """The newest entry of a frame, or `None`."""
@@ -76,25 +84,30 @@ class ObjectMemory:
                 return entries[frame_idx]
         return None
 
-    def direction(self, frame_idx: int) -> bool | None:
-        """Whether propagation passed the frame in reverse; `None` where it has not passed (or it was forgotten)."""
-        for entries in (self.conditioning, self.tracked):
-            if frame_idx in entries:
-                return entries[frame_idx].tracked_in_reverse
-        return None
-
-    def commit(self) -> None:
+    def commit(self, rules: TrackingRules) -> None:
         """Let pending results count. A conditioning frame keeps its memory against a correction of the same frame."""
+        prompted = [*self.pending_conditioning, *self.pending_tracked]
         for frame_idx, entry in self.pending_conditioning.items():
-            entry.tracked_in_reverse = self.direction(frame_idx)
             self.tracked.pop(frame_idx, None)
             self.conditioning[frame_idx] = entry
         for frame_idx, entry in self.pending_tracked.items():
             if frame_idx not in self.conditioning:
-                entry.tracked_in_reverse = self.direction(frame_idx)
                 self.tracked[frame_idx] = entry
         self.pending_conditioning.clear()
         self.pending_tracked.clear()
+        for frame_idx in prompted:
+            self.clear_around(frame_idx, rules)
+
+    def clear_around(self, frame_idx: int, rules: TrackingRules) -> None:
+        """Drop what tracked frames around a prompted one remember, where the rules ask for it.
+
+        They may show the object as it was before it was corrected. As published, the frames are those within
+        `num_maskmem` memories on either side, and the prompted frame itself unless it is a conditioning frame.
+        """
+        if rules.clear_non_cond_mem_around_input:
+            distance = rules.num_maskmem * rules.memory_temporal_stride_for_eval
+            for t in range(frame_idx - distance, frame_idx + distance + 1):
+                self.tracked.pop(t, None)
 
     def clear_prompts(self, frame_idx: int) -> None:
         """Take the prompts of a frame back: a conditioning frame becomes one that merely was seen."""
@@ -102,48 +115,34 @@ class ObjectMemory:
         self.pending_tracked.pop(frame_idx, None)
         entry = self.conditioning.pop(frame_idx, None)
         if entry is not None:
-            entry.tracked_in_reverse = None
+            self.passed.pop(frame_idx, None)
             self.tracked[frame_idx] = entry
 
-    def select(
-        self,
-        frame_idx: int,
-        reverse: bool,
-        num_maskmem: int,
-        max_object_pointers: int,
-        max_cond_frame_num: int = -1,
-    ) -> MemorySelection:
+    def select(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> MemorySelection:
         """The memories that `frame_idx` looks at when it is tracked in the given direction.
 
-        Spatial memories: the conditioning frames, and of the last `num_maskmem - 1` frames those there are. Pointers:
-        of the conditioning frames that are not ahead, and of the last `max_object_pointers - 1` frames.
+        Spatial memories: the conditioning frames, and those of `TrackingRules.memory_frames` that there are. Pointers:
+        those of the conditioning frames that are not ahead, and of `TrackingRules.pointer_frames`.
 
         Raises:
             ValueError: if the object has no conditioning frame.
         """
         if not self.conditioning:
             raise ValueError("An object without a prompted frame cannot be tracked.")
-        step = 1 if reverse else -1
-        chosen = closest_conditioning_frames(frame_idx, self.conditioning, max_cond_frame_num)
+        chosen = closest_conditioning_frames(frame_idx, self.conditioning, rules.max_cond_frame_num)
 
-        def recent(distance: int) -> MemoryEntry | None:
-            # A conditioning frame that was not chosen still counts as one of the last frames, if it is.
-            t = frame_idx + step * distance
+        def behind(t: int) -> MemoryEntry | None:
+            # A conditioning frame that was not chosen still counts as one of the frames behind, if it is.
             return self.tracked.get(t) or (self.conditioning.get(t) if t not in chosen else None)
 
-        spatial = [(self.conditioning[t], num_maskmem - 1) for t in chosen]
-        for distance in range(num_maskmem - 1, 0, -1):
-            entry = recent(distance)
-            if entry is not None:
-                spatial.append((entry, distance - 1))
-        spatial = [(entry, index) for entry, index in spatial if entry.spatial is not None]
-
-        pointers = [self.conditioning[t] for t in chosen if (t >= frame_idx if reverse else t <= frame_idx)]
-        for distance in range(1, max_object_pointers):
-            entry = recent(distance)
-            if entry is not None:
-                pointers.append(entry)
-        return MemorySelection(spatial, pointers)
+        spatial = [(self.conditioning[t], rules.num_maskmem - 1) for t in chosen]
+        spatial += [(behind(t), index) for t, index in rules.memory_frames(frame_idx, direction)]
+        pointers = [self.conditioning[t] for t in chosen if not direction.is_ahead(t, frame_idx)]
+        pointers += [behind(t) for t in rules.pointer_frames(frame_idx, direction)]
+        return MemorySelection(
+            [(entry, index) for entry, index in spatial if entry is not None and entry.spatial is not None],
+            [entry for entry in pointers if entry is not None],
+        )
 
     def forget(self, frame_idx: int, reach: int) -> None:
         """Drop tracked entries farther than `reach` frames from `frame_idx` and from every conditioning frame.
@@ -151,8 +150,9 @@ class ObjectMemory:
         Bounds memory by `(conditioning frames + 1) * (2 * reach + 1)` entries, whatever the length of the video.
         """
         anchors = (frame_idx, *self.conditioning, *self.pending_conditioning)
-        for t in [t for t in self.tracked if all(abs(t - anchor) > reach for anchor in anchors)]:
-            del self.tracked[t]
+        for frames in (self.tracked, self.passed):
+            for t in [t for t in frames if all(abs(t - anchor) > reach for anchor in anchors)]:
+                del frames[t]
 
     def offload(self, frame_idx: int, reach: int) -> None:
         """Move the entries that `frame_idx` has just left more than `reach` behind to the CPU, in compact form."""

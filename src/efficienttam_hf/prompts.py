@@ -626,8 +626,7 @@ def add_inputs(
             "cannot add box without clearing old points, since box prompt must be provided before any point prompt "
             "(please use clear_old_inputs=True instead)"
         )
-    frame_idx = int(frame_idx) if isinstance(frame_idx, np.integer) else frame_idx
-    session.check_frame_idx(frame_idx, upcoming=True)
+    frame_idx = session.check_frame_idx(frame_idx, upcoming=True)
     size = None if session.video_height is None else (session.video_height, session.video_width)
     if original_size is not None:
         size = tuple(int(side) for side in to_array(original_size).reshape(-1)[:2])

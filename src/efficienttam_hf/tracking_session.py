@@ -1,23 +1,43 @@
-"""What is tracked in one video: objects, the prompts that wait, which frames there are.
+"""State of one video or stream: objects, pending prompts, available frames, and how much of the past is kept.
 
-A `TrackingSession` is the book-keeping of a session: no tensor is computed with here, so that the session of the model
-(`video_session.py`) and that of the tracker which runs on exported graphs without torch (`export/`) are one. Each adds
-how it keeps pixels and features.
+A `TrackingSession` does the bookkeeping and computes no tensor, so that the model's session (`video_session.py`) and
+that of the tracker which runs on exported graphs without torch (`export/`) are one. Each adds how it keeps pixels and
+features. What is done with a session is in `session_walk.py`.
 """
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .object_memory import MemoryEntry, ObjectMemory
 from .prompts import FramePrompts
+from .tracking_rules import Direction, TrackingRules, history_of
 
 
 class EndOfVideoError(IndexError):
     """A video ended before the length it announced (a truncated file)."""
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A whole number of any integer type (`int`, NumPy's, a tensor of one integer) as an `int`.
+
+    Args:
+        what: what the number is, to begin a message with: "A frame index".
+
+    Raises:
+        ValueError: for anything else: a float, a string, a truth value.
+    """
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    try:
+        if not is_bool:
+            return operator.index(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{what} is a whole number, got {value!r}.")
 
 
 @dataclass
@@ -28,6 +48,22 @@ class TrackedObject:
     prompts: dict[int, FramePrompts] = field(default_factory=dict)
     unrun: set[int] = field(default_factory=set)
     memory: ObjectMemory = field(default_factory=ObjectMemory)
+
+
+class FeatureProvider(Protocol):
+    """What a session asks for the image features of a frame that it does not keep, in place of encoding it itself.
+
+    `app.encoding_ahead` has one that encodes the next frame meanwhile.
+    """
+
+    def features(self, session: TrackingSession, frame_idx: int, encode: Callable[[Any], Any]) -> Any:
+        """The features of a frame.
+
+        Args:
+            session: the session that asks; `session.get_frame` has the pixels.
+            frame_idx: the frame.
+            encode: pixels (3, height, width) to features.
+        """
 
 
 class FeatureCache:
@@ -68,6 +104,11 @@ class TrackingSession:
         video_height, video_width: of the original frames, to which prompts refer.
         cache: what keeps image features.
         keep_history: how far back a user can return; see `EfficientTamVideoInferenceSession`.
+
+    Attributes:
+        history: `keep_history` as a number of frames; `None` for all.
+        feature_provider: who computes image features; `None`: they are computed when they are needed.
+        objects: by id, in the order of outputs' rows.
     """
 
     def __init__(
@@ -77,15 +118,14 @@ class TrackingSession:
         video_height: int | None,
         video_width: int | None,
         cache: FeatureCache,
-        keep_history: bool | int,
+        keep_history: bool | int | None,
     ):
-        if not isinstance(keep_history, bool) and keep_history < 0:
-            raise ValueError(f"keep_history must be True, False or a number of frames, got {keep_history}.")
+        self.history = history_of(keep_history)
         self.video_height = video_height
         self.video_width = video_width
-        self.keep_history = keep_history
         self.process_frame = process_frame
         self.cache = cache
+        self.feature_provider: FeatureProvider | None = None
         self.objects: OrderedDict[int, TrackedObject] = OrderedDict()
         self._frames = frames
         self._streamed: dict[int, Any] = {}
@@ -109,41 +149,49 @@ class TrackingSession:
 
     def obj_id_to_idx(self, obj_id: int) -> int:
         """Row of an object in outputs; an unknown id becomes a new object."""
-        self.get_or_add_object(obj_id)
-        return self.obj_ids.index(obj_id)
+        return self.obj_ids.index(self.get_or_add_object(obj_id).object_id)
 
     def obj_idx_to_id(self, obj_idx: int) -> int:
         """Id of the object in a row of outputs."""
         return self.obj_ids[obj_idx]
 
     def get_or_add_object(self, obj_id: int) -> TrackedObject:
-        """The object of an id, made if it is new."""
+        """The object of an id, made if it is new.
+
+        Raises:
+            ValueError: if the id is no whole number.
+        """
+        obj_id = whole_number(obj_id, "An object id")
         return self.objects.setdefault(obj_id, TrackedObject(obj_id))
 
     def get_object(self, obj_id: int) -> TrackedObject:
         """The object of an id.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if there is none, or the id is no whole number.
         """
+        obj_id = whole_number(obj_id, "An object id")
         if obj_id not in self.objects:
             raise ValueError(f"There is no object {obj_id!r} in this session; its objects are {self.obj_ids}.")
         return self.objects[obj_id]
 
-    def remove_object(self, obj_id: int) -> None:
+    def remove_object(self, obj_id: int, strict: bool = True) -> None:
         """Forget an object, its prompts and its memory. Others are not touched.
 
+        Args:
+            strict: whether an id that is not there is an error; otherwise nothing is done.
+
         Raises:
-            ValueError: if there is no such object.
+            ValueError: if there is no such object and `strict` holds.
         """
-        self.get_object(obj_id)
-        del self.objects[obj_id]
+        if strict or whole_number(obj_id, "An object id") in self.objects:
+            del self.objects[self.get_object(obj_id).object_id]
 
     # --------------------------------------------------------------------------------------------------- prompts
 
     def add_prompts(self, obj_id: int, frame_idx: int, prompts: FramePrompts) -> None:
-        """Set what is said of an object on a frame. It counts when the frame is run, or propagation starts."""
-        self.check_frame_idx(frame_idx, upcoming=True)
+        """Set what is said of an object on a frame. It counts when the frame is run, or propagation reaches it."""
+        frame_idx = self.check_frame_idx(frame_idx, upcoming=True)
         obj = self.get_or_add_object(obj_id)
         obj.prompts[frame_idx] = prompts
         obj.unrun.add(frame_idx)
@@ -158,10 +206,19 @@ class TrackingSession:
             ValueError: for an unknown object, or a frame that is not there.
         """
         obj = self.get_object(obj_id)
-        self.check_frame_idx(frame_idx, upcoming=True)
+        frame_idx = self.check_frame_idx(frame_idx, upcoming=True)
         obj.prompts.pop(frame_idx, None)
         obj.unrun.discard(frame_idx)
         obj.memory.clear_prompts(frame_idx)
+
+    def waiting_on(self, frame_idx: int) -> list[TrackedObject]:
+        """The objects whose prompts on a frame were not run yet."""
+        return [obj for obj in self.objects.values() if frame_idx in obj.unrun]
+
+    def waiting_frames(self) -> list[int]:
+        """The frames at hand on which prompts were not run yet, in order."""
+        waiting = {t for obj in self.objects.values() for t in obj.unrun}
+        return sorted(t for t in waiting if self.has_frame(t))
 
     # ---------------------------------------------------------------------------------------------------- frames
 
@@ -183,10 +240,19 @@ class TrackingSession:
             return frame_idx in self._streamed or frame_idx in self.cache
         return 0 <= frame_idx < self.num_frames
 
-    def check_frame_idx(self, frame_idx: int, upcoming: bool = False) -> None:
-        """Raise `ValueError` if a frame is not there. `upcoming`: a stream's later frames count as there."""
-        if not isinstance(frame_idx, int) or isinstance(frame_idx, bool):
-            raise ValueError(f"A frame index is a whole number, got {frame_idx!r}.")
+    def check_frame_idx(self, frame_idx: int | None, upcoming: bool = False) -> int:
+        """A frame index as an `int`, checked to be there.
+
+        Args:
+            frame_idx: of any integer type. `None`, in a stream: the current frame, or the first before it has arrived.
+            upcoming: whether a stream's later frames count as there.
+
+        Raises:
+            ValueError: for what is no whole number, or a frame that is not there.
+        """
+        if frame_idx is None and self.is_streaming:
+            frame_idx = next(reversed(self._streamed), self._num_streamed)
+        frame_idx = whole_number(frame_idx, "A frame index")
         if self.is_streaming:
             if not (self.has_frame(frame_idx) or (upcoming and frame_idx >= self._num_streamed)):
                 raise ValueError(
@@ -199,6 +265,7 @@ class TrackingSession:
                 f"Frame {frame_idx} is out of range: the video has {self.num_frames} frames, 0 to "
                 f"{self.num_frames - 1}."
             )
+        return frame_idx
 
     def check_original_size(self, height: int, width: int) -> None:
         """Raise `ValueError` if the original frames are known to have another size."""
@@ -238,11 +305,10 @@ class TrackingSession:
                     f"The frames of a stream have one size: this one's pixels are {tuple(pixels.shape)}, the last "
                     f"one's {tuple(last.shape)}."
                 )
-        if frame_idx is None:
-            frame_idx = self._num_streamed
+        frame_idx = self._num_streamed if frame_idx is None else whole_number(frame_idx, "A frame index")
         if original_size is not None:
             self.set_original_size(*original_size)
-        if self.keep_history is True and self._streamed:
+        if self.history is None and self._streamed:
             self._streamed[last_idx] = self._compact(last)
         else:
             self._streamed.clear()
@@ -265,7 +331,7 @@ class TrackingSession:
             ValueError: if the frame is not there.
             EndOfVideoError: if the video turns out to end before it.
         """
-        self.check_frame_idx(frame_idx)
+        frame_idx = self.check_frame_idx(frame_idx)
         if self.is_streaming:
             return self._streamed[frame_idx]
         try:
@@ -278,58 +344,68 @@ class TrackingSession:
         self.set_original_size(*size)
         return pixels
 
-    def frames_to_track(self, start: int, max_frames: int | None, reverse: bool) -> range:
-        """The frames from `start` on, at most `max_frames` after it. Backwards from frame 0 there are none.
+    def features(self, frame_idx: int, encode: Callable[[Any], Any]) -> Any:
+        """Image features of a frame, computed once while the session keeps them.
+
+        Args:
+            encode: pixels (3, height, width) to features.
+        """
+        features = self.cache.get(frame_idx)
+        if features is None:
+            if self.feature_provider is None:
+                features = encode(self.get_frame(frame_idx))
+            else:
+                features = self.feature_provider.features(self, frame_idx, encode)
+            self.cache.put(frame_idx, features)
+        return features
+
+    def frames_to_track(self, start: int, max_frames: int | None, direction: Direction) -> range:
+        """The frames from `start` on, at most `max_frames` after it. Backward from frame 0 there are none.
 
         Raises:
-            ValueError: if `max_frames` is negative.
+            ValueError: if `max_frames` is no whole number, or negative.
         """
-        if max_frames is not None and max_frames < 0:
-            raise ValueError(f"max_frame_num_to_track must not be negative, got {max_frames}.")
-        count = self.num_frames if max_frames is None else max_frames
-        if not reverse:
+        count = self.num_frames if max_frames is None else whole_number(max_frames, "max_frame_num_to_track")
+        if count < 0:
+            raise ValueError(f"max_frame_num_to_track must not be negative, got {count}.")
+        if direction is Direction.FORWARD:
             return range(start, min(start + count, self.num_frames - 1) + 1)
         return range(start, max(start - count, 0) - 1, -1) if start > 0 else range(0)
 
     # --------------------------------------------------------------------------------------------------- results
 
     def store_prompted(self, obj: TrackedObject, frame_idx: int, entry: MemoryEntry, conditioning: bool) -> None:
-        """Keep the result of a frame's prompts, to count when propagation goes on."""
+        """Keep the result of a frame's prompts, to count when tracking goes on."""
         pending = obj.memory.pending_conditioning if conditioning else obj.memory.pending_tracked
         pending[frame_idx] = entry
         obj.unrun.discard(frame_idx)
 
-    def commit(self) -> None:
+    def commit(self, rules: TrackingRules) -> None:
         """Let the results of prompts count, before tracking goes on.
 
         Raises:
-            ValueError: if there is no object, or one that nothing defines.
+            ValueError: if there is an object that nothing defines.
         """
-        if not self.objects:
-            raise ValueError("No objects are provided for tracking; please add inputs first.")
         for obj in self.objects.values():
-            if not (obj.memory.conditioning or obj.memory.pending_conditioning or obj.unrun):
+            if not (obj.memory.is_defined or obj.unrun):
                 raise ValueError(
                     f"Object {obj.object_id} has no prompts (they were cleared): prompt it on a frame, or remove it "
                     f"with remove_object({obj.object_id})."
                 )
         for obj in self.objects.values():
-            obj.memory.commit()
+            obj.memory.commit(rules)
 
-    def mark_tracked(self, frame_idx: int, reverse: bool, horizon: int) -> None:
-        """Note that propagation passed a frame, and let go what is out of reach.
+    def let_go(self, frame_idx: int, reach: int) -> None:
+        """Let go what is out of reach when tracking has passed a frame.
 
         Args:
-            horizon: how many frames back tracking looks, at the least.
+            reach: how many frames back tracking looks.
         """
         for obj in self.objects.values():
-            entry = obj.memory.conditioning.get(frame_idx) or obj.memory.tracked.get(frame_idx)
-            if entry is not None:
-                entry.tracked_in_reverse = reverse
-            if self.keep_history is True:
-                obj.memory.offload(frame_idx, max(32, horizon))
+            if self.history is None:
+                obj.memory.offload(frame_idx, max(32, reach))
             else:
-                obj.memory.forget(frame_idx, max(int(self.keep_history), horizon))
+                obj.memory.forget(frame_idx, max(self.history, reach))
 
     def reset_tracking_data(self) -> None:
         """Forget all objects; the video and its cached features stay."""
@@ -339,3 +415,11 @@ class TrackingSession:
         """Forget all objects and cached features; the video stays."""
         self.reset_tracking_data()
         self.cache.clear_all()
+
+    def reset_state(self) -> None:
+        """The same as `reset_inference_session`, by the name that the published predictor has for it."""
+        self.reset_inference_session()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever computes features holds threads; the copy computes them itself.
+        return {**self.__dict__, "feature_provider": None}

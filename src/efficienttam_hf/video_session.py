@@ -73,7 +73,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         max_vision_features_cache_size: int = 1,
         frames: Sequence[Any] | None = None,
         process_frame: Callable[[Any], tuple[Tensor, tuple[int, int]]] | None = None,
-        keep_history: bool | int = 32,
+        keep_history: bool | int | None = 32,
     ):
         if video is not None and frames is not None:
             raise ValueError("Give either `video` (processed frames) or `frames` (original frames), not both.")

@@ -29,6 +29,7 @@ from ..data.batch import ClipBatch
 from ..memory import FrameMemory, MemoryBank
 from ..modeling_efficienttam_video import EfficientTamTrackingOutput, EfficientTamVideoModel
 from ..object_memory import ObjectMemory
+from ..tracking_rules import Direction, TrackingRules
 from .losses import LossOptions, ObjectLosses, mask_iou, tracking_losses
 from .simulated_user import PromptPlan, SimulatedUser, UserOptions
 
@@ -215,10 +216,8 @@ class ClipTracker(nn.Module):
                 previous = output.pred_masks.clamp(-config.previous_mask_clamp, config.previous_mask_clamp)
 
     def _bank(self, memory: ObjectMemory, frame: int, features: Tensor) -> MemoryBank:
-        config = self.model.config
-        selection = memory.select(
-            frame, False, config.num_maskmem, config.max_object_pointers_in_encoder, config.max_cond_frame_num
-        )
+        rules = TrackingRules.from_config(self.model.config).for_training()
+        selection = memory.select(frame, Direction.FORWARD, rules)
         return MemoryBank.from_selection(selection, features.device, features.dtype)
 
     def _run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,348 @@
+"""The walk over a session: which objects are segmented from prompts or tracked on a frame, in which order and batch.
+
+`SessionWalk` is the one place where a session is driven. It uses no tensor library: what is computed is asked of a
+`WalkBackend`, of which there are two, the torch model (`modeling_efficienttam_video.py`) and the exported graphs
+(`export/onnx_backend.py`). Three verbs do the work:
+
+- `segment_prompts` runs the prompts of a frame, and no object that has none there: what an annotator waits for.
+- `track_frame` gives every object a result on a frame: from prompts that wait there, else from memory.
+- `propagate` tracks frame after frame.
+
+`run` is the call that Transformers' `Sam2VideoModel.forward` is, made of these.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .object_memory import MemoryEntry, MemorySelection
+from .tracking_rules import Direction, TrackingRules
+from .tracking_session import EndOfVideoError, FramePrompts, TrackedObject, TrackingSession
+
+
+class WalkBackend(Protocol):
+    """What computes. Features, results and masks are the backend's own; the walk only hands them on.
+
+    A batch is of B objects on one frame. Each method is called with objects that fit in one batch: equally many
+    memories and points, all of them with a mask prompt or none.
+    """
+
+    @property
+    def rules(self) -> TrackingRules:
+        """The rules of the model as they are now."""
+
+    def encode(self, pixels: Any) -> Any:
+        """Pixels (3, height, width) of a frame to its image features."""
+
+    def condition(self, features: Any, selections: Sequence[MemorySelection] | None) -> Any:
+        """Features as `segment` takes them, after memory attention over what each object looks at; `None`: without."""
+
+    def segment(
+        self,
+        conditioned: Any,
+        prompts: Sequence[FramePrompts] | None,
+        previous: Sequence[MemoryEntry] | None,
+        batch_size: int,
+        multimask_output: bool,
+    ) -> Any:
+        """The result of a batch.
+
+        Args:
+            conditioned: of `condition`.
+            prompts: of each object; `None` on a frame that is tracked.
+            previous: results on this frame before, whose masks the points correct.
+            batch_size: B.
+            multimask_output: whether the mask is chosen among several proposals.
+        """
+
+    def remember(self, features: Any, result: Any, from_prompts: bool, masks: Any | None = None) -> Any:
+        """The spatial memories of a batch's result; `masks` of `without_overlap` in place of the result's own."""
+
+    def without_overlap(self, entries: Sequence[MemoryEntry]) -> list[Any]:
+        """The masks of all objects on a frame, each pixel left to the object with the highest logit."""
+
+    def entries(self, session: Any, result: Any, memories: Any | None) -> list[MemoryEntry]:
+        """A batch's result and memories as one entry for each object, to be kept by its session."""
+
+    def output(self, session: Any, frame_idx: int, entries: Sequence[MemoryEntry | None]) -> Any:
+        """What a caller gets for a frame: a row for each object; `None` stands for no result there."""
+
+
+@dataclass
+class _Step:
+    """One object on the frame that is being run: its part of a batch."""
+
+    obj: TrackedObject
+    selection: MemorySelection | None = None
+    prompts: FramePrompts | None = None
+    previous: MemoryEntry | None = None
+
+    @property
+    def num_points(self) -> int:
+        has_points = self.prompts is not None and self.prompts.points is not None
+        return self.prompts.points.shape[1] if has_points else 0
+
+    @property
+    def shape(self) -> tuple:
+        """Steps that agree in this can share a batch."""
+        has_mask = self.prompts is not None and self.prompts.mask is not None
+        return self.num_points, has_mask, self.selection and self.selection.shape, self.previous is None
+
+
+class SessionWalk:
+    """Drives sessions with a backend; has no state of its own."""
+
+    def __init__(self, backend: WalkBackend):
+        self.backend = backend
+
+    # ------------------------------------------------------------------------------------------------------ verbs
+
+    def segment_prompts(self, session: TrackingSession, frame_idx: int) -> Any:
+        """Run the prompts that wait on a frame. Objects without one there are not run, as in the published predictor.
+
+        Results of prompts can still be changed by further prompts on the frame; they count when tracking goes on.
+
+        Returns:
+            The newest result of every object on the frame; objects that have none there are absent.
+
+        Raises:
+            ValueError: for a frame that is not there.
+        """
+        frame_idx = session.check_frame_idx(frame_idx)
+        self._run_prompts(session, session.waiting_on(frame_idx), frame_idx)
+        return self.output(session, frame_idx)
+
+    def track_frame(
+        self,
+        session: TrackingSession,
+        frame_idx: int,
+        direction: Direction = Direction.FORWARD,
+        run_mem_encoder: bool = True,
+    ) -> Any:
+        """Give every object a result on a frame, and pass it: prompts there are from now on corrections.
+
+        Prompts that wait on the frame are run and stand. The other objects are tracked from what they remember, but
+        those that the frame defines, and those that have yet to begin.
+
+        Args:
+            run_mem_encoder: whether the tracked frame is remembered.
+
+        Raises:
+            ValueError: for a frame that is not there, or an object that lost all its prompts.
+        """
+        frame_idx = session.check_frame_idx(frame_idx)
+        prompted = session.waiting_on(frame_idx)
+        self._run_prompts(session, prompted, frame_idx)
+        rules = self.backend.rules
+        session.commit(rules)
+        prompted_ids = {obj.object_id for obj in prompted}
+        others = [obj for obj in session.objects.values() if obj.object_id not in prompted_ids]
+        self._track(session, others, frame_idx, direction, run_mem_encoder)
+        for obj in session.objects.values():
+            memory = obj.memory
+            if frame_idx in memory.conditioning:
+                memory.clear_around(frame_idx, rules)
+            if frame_idx in memory.conditioning or frame_idx in memory.tracked or obj.object_id in prompted_ids:
+                memory.passed[frame_idx] = direction
+        session.let_go(frame_idx, rules.reach)
+        return self.output(session, frame_idx)
+
+    def propagate(
+        self,
+        session: TrackingSession,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        direction: Direction = Direction.FORWARD,
+        progress: Callable[[range], Iterable[int]] = iter,
+    ) -> Iterator[Any]:
+        """Track every object through a video, yielding each frame as it is done.
+
+        Prompts that wait are run first. The session may be changed between two frames: prompts on the current frame or
+        behind are run before the next frame, prompts ahead when their frame is reached; an object that only has
+        prompts ahead begins at once, as one does that was prompted before the start.
+
+        Args:
+            start_frame_idx: where to start; by default the earliest frame that defines an object.
+            max_frame_num_to_track: how many frames after the first; by default to the end.
+            progress: wraps the frames to come, to show how far it is.
+
+        Raises:
+            ValueError: if nothing was prompted, an object lost all its prompts, or the start is not in the video.
+        """
+        check_has_objects(session)
+        for frame_idx in session.waiting_frames():
+            self._run_prompts(session, session.waiting_on(frame_idx), frame_idx)
+        session.commit(self.backend.rules)
+        if start_frame_idx is None:
+            start_frame_idx = min(t for obj in session.objects.values() for t in obj.memory.conditioning)
+        start_frame_idx = session.check_frame_idx(start_frame_idx)
+        for frame_idx in progress(session.frames_to_track(start_frame_idx, max_frame_num_to_track, direction)):
+            try:
+                self._run_due_prompts(session, frame_idx, direction)
+                output = self.track_frame(session, frame_idx, direction)
+            except EndOfVideoError as error:
+                warnings.warn(f"Tracking stopped before frame {frame_idx}: {error}", stacklevel=3)
+                return
+            yield output
+
+    def run(
+        self,
+        session: TrackingSession,
+        frame_idx: int | None = None,
+        frame: Any = None,
+        direction: Direction = Direction.FORWARD,
+        run_mem_encoder: bool = True,
+    ) -> Any:
+        """Run one frame, as Transformers' `Sam2VideoModel.forward` does: every object has a result there afterwards.
+
+        A new frame of a stream is passed (`track_frame`), and so is a frame on which no prompts wait. Where prompts
+        wait, they are run and can still be changed by more of them, and the other objects are tracked to the frame.
+
+        Raises:
+            ValueError: without a frame, for a frame that is not there, for an object that lost all its prompts, or
+                without objects in a video. A stream without objects gives an output without rows.
+        """
+        if frame is None and frame_idx is None:
+            raise ValueError("Give frame_idx, or for a stream the new frame as `frame`.")
+        if not session.is_streaming:
+            check_has_objects(session)
+        if frame is not None:
+            for t in session.waiting_frames():  # the frame before is about to go
+                self._run_prompts(session, session.waiting_on(t), t)
+            frame_idx = session.add_new_frame(frame, frame_idx)
+            return self.track_frame(session, frame_idx, direction, run_mem_encoder)
+        frame_idx = session.check_frame_idx(frame_idx)
+        prompted = session.waiting_on(frame_idx)
+        if not prompted:
+            return self.track_frame(session, frame_idx, direction, run_mem_encoder)
+        self._run_prompts(session, prompted, frame_idx)
+        others = [
+            obj for obj in session.objects.values() if not (frame_idx in obj.prompts and obj.memory.find(frame_idx))
+        ]
+        for obj in others:
+            obj.memory.commit(self.backend.rules)
+        for obj in self._track(session, others, frame_idx, direction, run_mem_encoder):
+            obj.memory.passed[frame_idx] = direction
+        return self.output(session, frame_idx)
+
+    def output(self, session: TrackingSession, frame_idx: int) -> Any:
+        """The newest result of every object on a frame, without running anything."""
+        return self.backend.output(session, frame_idx, [obj.memory.find(frame_idx) for obj in session.objects.values()])
+
+    # ------------------------------------------------------------------------------------------------------ steps
+
+    def _run_due_prompts(self, session: TrackingSession, frame_idx: int, direction: Direction) -> None:
+        """Run what was prompted since the last frame and does not wait for a frame ahead."""
+        for t in session.waiting_frames():
+            ahead = direction.is_ahead(t, frame_idx)
+            due = [obj for obj in session.waiting_on(t) if t != frame_idx and not (ahead and _is_begun(obj, frame_idx))]
+            self._run_prompts(session, due, t)
+
+    def _run_prompts(self, session: TrackingSession, objects: Sequence[TrackedObject], frame_idx: int) -> None:
+        """Segment objects from the prompts that wait on a frame."""
+        rules, steps, corrected = self.backend.rules, [], set()
+        for obj in objects:
+            memory, step = obj.memory, _Step(obj, prompts=obj.prompts[frame_idx])
+            # A frame that was not tracked is segmented from its prompts alone; one that was is corrected.
+            direction = memory.passed.get(frame_idx) if memory.conditioning else None
+            if direction is not None:
+                corrected.add(obj.object_id)
+            if step.prompts.mask is None:
+                step.previous = memory.find(frame_idx)
+                if direction is not None:
+                    step.selection = memory.select(frame_idx, direction, rules)
+            steps.append(step)
+        for obj, entry in self._segment(session, steps, frame_idx, from_prompts=True, run_mem_encoder=True):
+            conditioning = obj.object_id not in corrected or rules.add_all_frames_to_correct_as_cond
+            session.store_prompted(obj, frame_idx, entry, conditioning)
+
+    def _track(
+        self,
+        session: TrackingSession,
+        objects: Sequence[TrackedObject],
+        frame_idx: int,
+        direction: Direction,
+        run_mem_encoder: bool,
+    ) -> list[TrackedObject]:
+        """Track objects to a frame, but those that it defines or that have yet to begin. Returns those tracked."""
+        rules = self.backend.rules
+        steps = [
+            _Step(obj, obj.memory.select(frame_idx, direction, rules))
+            for obj in objects
+            if obj.memory.conditioning and frame_idx not in obj.memory.conditioning
+        ]
+        tracked = self._segment(session, steps, frame_idx, from_prompts=False, run_mem_encoder=run_mem_encoder)
+        for obj, entry in tracked:
+            obj.memory.tracked[frame_idx] = entry
+        return [obj for obj, _ in tracked]
+
+    def _segment(
+        self,
+        session: TrackingSession,
+        steps: Sequence[_Step],
+        frame_idx: int,
+        from_prompts: bool,
+        run_mem_encoder: bool,
+    ) -> list[tuple[TrackedObject, MemoryEntry]]:
+        """One frame's results; objects that agree in shape run as one batch."""
+        if not steps:
+            return []
+        backend, rules = self.backend, self.backend.rules
+        features = session.features(frame_idx, backend.encode)
+        batches: dict[tuple, list[_Step]] = defaultdict(list)
+        for step in steps:
+            batches[step.shape].append(step)
+        results = []
+        for batch in batches.values():
+            first, selections = batch[0], [step.selection for step in batch]
+            conditioned = backend.condition(features, None if first.selection is None else selections)
+            result = backend.segment(
+                conditioned,
+                [step.prompts for step in batch] if from_prompts else None,
+                None if first.previous is None else [step.previous for step in batch],
+                len(batch),
+                rules.use_multimask(first.num_points, first.selection is None),
+            )
+            remember = run_mem_encoder and not rules.non_overlap_masks_for_mem_enc
+            memories = backend.remember(features, result, from_prompts) if remember else None
+            results += zip((step.obj for step in batch), backend.entries(session, result, memories), strict=True)
+        if run_mem_encoder and rules.non_overlap_masks_for_mem_enc:
+            self._remember_without_overlap(session, features, frame_idx, results, from_prompts)
+        return results
+
+    def _remember_without_overlap(
+        self,
+        session: TrackingSession,
+        features: Any,
+        frame_idx: int,
+        results: Sequence[tuple[TrackedObject, MemoryEntry]],
+        from_prompts: bool,
+    ) -> None:
+        """Fill in the spatial memories of new results, after all objects of the frame competed for its pixels.
+
+        Prompted results that do not count yet are remembered anew with them: any of them may have changed.
+        """
+        new = {obj.object_id: entry for obj, entry in results}
+        found = {i: new.get(i) or obj.memory.find(frame_idx) for i, obj in session.objects.items()}
+        found = {i: entry for i, entry in found.items() if entry is not None}
+        masks = dict(zip(found, self.backend.without_overlap(list(found.values())), strict=True))
+        for i, entry in found.items():
+            memory = session.objects[i].memory
+            is_pending = frame_idx in memory.pending_conditioning or frame_idx in memory.pending_tracked
+            if i in new or is_pending:
+                entry.spatial = self.backend.remember(features, entry, from_prompts or i not in new, masks[i])
+
+
+def check_has_objects(session: TrackingSession) -> None:
+    """Raise `ValueError` if there is nothing to track."""
+    if not session.objects:
+        raise ValueError("No objects are provided for tracking; please add inputs first.")
+
+
+def _is_begun(obj: TrackedObject, frame_idx: int) -> bool:
+    """Whether an object is tracked already, or will be when the prompts that wait on a frame are run."""
+    return obj.memory.is_defined or frame_idx in obj.unrun

@@ -1,0 +1,136 @@
+"""The rules of tracking: how many memories a frame looks at, how far back they lie, and which proposal becomes its mask.
+
+`TrackingRules` is the only place where these rules are written. A session, training, the exported graphs' tracker and
+the manifest of an export read the same object; `TrackingRules.from_config` takes it from a model's configuration. The
+file uses neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from typing import Any
+
+
+class Direction(Enum):
+    """The direction in which frames are tracked."""
+
+    FORWARD = 1
+    BACKWARD = -1
+
+    @property
+    def step(self) -> int:
+        """1 or -1: the next frame's index minus this one's."""
+        return self.value
+
+    @staticmethod
+    def of(reverse: bool | Direction) -> Direction:
+        """The direction that a caller means; `True` is backward, as in Transformers' `reverse`."""
+        if isinstance(reverse, Direction):
+            return reverse
+        return Direction.BACKWARD if reverse else Direction.FORWARD
+
+    def is_ahead(self, frame_idx: int, current: int) -> bool:
+        """Whether tracking that is at `current` has yet to reach `frame_idx`."""
+        return (frame_idx - current) * self.step > 0
+
+
+def history_of(keep_history: bool | int | None) -> int | None:
+    """How many frames of history to keep: a number, or `None` for all of them.
+
+    Args:
+        keep_history: a number of frames, `None` or `True` for all of them, `False` for none.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if keep_history is None or keep_history is True:
+        return None
+    if keep_history is False:
+        return 0
+    try:
+        history = keep_history.__index__()
+    except AttributeError:
+        history = -1
+    if history < 0:
+        raise ValueError(f"keep_history must be True, False or a number of frames, got {keep_history!r}.")
+    return history
+
+
+@dataclass(frozen=True)
+class TrackingRules:
+    """What decides how a frame is tracked; the fields are those of `EfficientTamConfig`, with the same defaults.
+
+    Attributes:
+        num_maskmem: spatial memories of a frame: the conditioning frames, and the last `num_maskmem - 1` others.
+        max_cond_frame_num: conditioning frames that are looked at, the closest in time; -1 for all.
+        max_object_pointers_in_encoder: object pointers that are looked at.
+        memory_temporal_stride_for_eval: distance in frames between the memories that are looked at; see
+            `memory_frames`.
+        multimask_output_in_sam, multimask_output_for_tracking, multimask_min_pt_num, multimask_max_pt_num: see
+            `use_multimask`.
+        add_all_frames_to_correct_as_cond: whether a tracked frame that is corrected becomes a conditioning frame.
+        clear_non_cond_mem_around_input: whether memories of tracked frames around a prompted frame are dropped; see
+            `ObjectMemory.clear_around`.
+        non_overlap_masks_for_mem_enc: whether each pixel is left to the object with the highest logit before masks are
+            remembered.
+        previous_mask_clamp: bound on the logits of a mask that is fed back to be corrected.
+    """
+
+    num_maskmem: int = 7
+    max_cond_frame_num: int = -1
+    max_object_pointers_in_encoder: int = 16
+    memory_temporal_stride_for_eval: int = 1
+    multimask_output_in_sam: bool = True
+    multimask_output_for_tracking: bool = True
+    multimask_min_pt_num: int = 0
+    multimask_max_pt_num: int = 1
+    add_all_frames_to_correct_as_cond: bool = False
+    clear_non_cond_mem_around_input: bool = False
+    non_overlap_masks_for_mem_enc: bool = False
+    previous_mask_clamp: float = 32.0
+
+    @staticmethod
+    def from_config(config: Any) -> TrackingRules:
+        """The rules of an `EfficientTamConfig`, or of anything else that has these fields."""
+        return TrackingRules(**{f.name: getattr(config, f.name) for f in fields(TrackingRules)})
+
+    def for_training(self) -> TrackingRules:
+        """The rules of a training step, which looks at consecutive frames, as published."""
+        return replace(self, memory_temporal_stride_for_eval=1)
+
+    @property
+    def reach(self) -> int:
+        """How many frames back tracking looks: entries that are farther away can be let go."""
+        spatial = (self.num_maskmem - 2) * self.memory_temporal_stride_for_eval + 1
+        return max(spatial, self.num_maskmem - 1, self.max_object_pointers_in_encoder - 1)
+
+    def memory_frames(self, frame_idx: int, direction: Direction) -> list[tuple[int, int]]:
+        """The frames behind `frame_idx` whose spatial memories it looks at, as (frame, temporal index).
+
+        The farthest comes first. The temporal index is the row of the temporal encoding: `k - 1` for the k-th last.
+        With a stride r above 1 they are the frame just behind, and the nearest multiples of r behind that one.
+        """
+        r, position = self.memory_temporal_stride_for_eval, frame_idx * direction.step
+        frames = []
+        for k in range(self.num_maskmem - 1, 0, -1):
+            behind = position - 1 if k == 1 else ((position - 2) // r - (k - 2)) * r
+            frames.append((behind * direction.step, k - 1))
+        return frames
+
+    def pointer_frames(self, frame_idx: int, direction: Direction) -> list[int]:
+        """The frames behind `frame_idx` whose object pointers it looks at, the nearest first."""
+        return [frame_idx - k * direction.step for k in range(1, self.max_object_pointers_in_encoder)]
+
+    def use_multimask(self, num_points: int, is_initial: bool) -> bool:
+        """Whether a frame's mask is chosen among several proposals, or is the decoder's single one.
+
+        Args:
+            num_points: points that prompt the frame (a box counts two); 0 on a frame that is tracked.
+            is_initial: whether the frame is segmented from its prompts alone, without memories.
+        """
+        return (
+            self.multimask_output_in_sam
+            and (is_initial or self.multimask_output_for_tracking)
+            and self.multimask_min_pt_num <= num_points <= self.multimask_max_pt_num
+        )
