@@ -34,9 +34,9 @@ from .modeling_efficienttam_memory import (
     EfficientTamMemoryFuserBlock,
 )
 from .object_memory import MemorySelection
+from .prompts import FramePrompts
 from .session_walk import SessionWalk
 from .tracking_rules import Direction, TrackingRules
-from .tracking_session import FramePrompts
 from .video_session import EfficientTamVideoInferenceSession
 
 
@@ -396,9 +396,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         """
         progress = partial(tqdm, desc="propagate in video", disable=not show_progress_bar)
         direction = Direction.of(reverse)
-        yield from self.walk.propagate(
-            inference_session, start_frame_idx, max_frame_num_to_track, direction, progress
-        )
+        yield from self.walk.propagate(inference_session, start_frame_idx, max_frame_num_to_track, direction, progress)
 
     def encode_frame(self, pixels: Tensor) -> Tensor:
         """(3, height, width) pixels of a frame, as a session gives them, to (1, C, H, W) features for `track_step`."""

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .object_memory import MemoryEntry, MemorySelection
+from .prompts import FramePrompts
 from .tracking_rules import Direction, TrackingRules
-from .tracking_session import EndOfVideoError, FramePrompts, TrackedObject, TrackingSession
+from .tracking_session import EndOfVideoError, TrackedObject, TrackingSession
 
 
 class WalkBackend(Protocol):

@@ -149,7 +149,8 @@ class TrackingSession:
 
     def obj_id_to_idx(self, obj_id: int) -> int:
         """Row of an object in outputs; an unknown id becomes a new object."""
-        return self.obj_ids.index(self.get_or_add_object(obj_id).object_id)
+        obj = self.get_or_add_object(obj_id)
+        return self.obj_ids.index(obj.object_id)
 
     def obj_idx_to_id(self, obj_idx: int) -> int:
         """Id of the object in a row of outputs."""

@@ -6,19 +6,18 @@ threads. That is faster where an operation is too small to keep all of them busy
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
-
-from ..tracking_session import FeatureCache
 
 
 if TYPE_CHECKING:
     from typing import Self
 
     from ..modeling_efficienttam_video import EfficientTamVideoModel
-    from ..video_session import EfficientTamVideoInferenceSession
+    from ..tracking_session import TrackingSession
 
 # What the threads of two cores do faster apart than together, measured (docs/performance.md): image encoders of this
 # many multiplications a frame, beside the tracking of so many objects.
@@ -33,55 +32,48 @@ def encoding_ahead_pays(model: EfficientTamVideoModel, num_objects: int) -> bool
     return small and model.device.type == "cpu" and torch.get_num_threads() > 1
 
 
-class EncodedAhead(FeatureCache):
-    """The feature cache of a session that, when asked for a frame, has the following one encoded meanwhile.
+class EncodedAhead:
+    """A feature provider for a session that has the following frame encoded while one is tracked.
 
     In its `with` block the session uses it, and the calling thread has half of its torch threads. Frames are read on
     the calling thread; one that cannot be read raises when it is asked for.
     """
 
-    def __init__(self, model: EfficientTamVideoModel, session: EfficientTamVideoInferenceSession):
-        super().__init__(session.cache.capacity)
-        self._model, self._session = model, session
+    def __init__(self, session: TrackingSession):
+        self._session = session
         self._coming: dict[int, Future[Any]] = {}
         self._last = -1
 
     def __enter__(self) -> Self:
-        self._replaced, self._num_threads = self._session.cache, torch.get_num_threads()
+        self._num_threads = torch.get_num_threads()
         half = self._num_threads // 2
         # torch keeps the number for each thread, and the last one set for threads to come.
         self._encoder = ThreadPoolExecutor(1, "efficienttam-encoder", torch.set_num_threads, (half,))
         torch.set_num_threads(self._num_threads - half)
-        self._session.cache = self
+        self._session.feature_provider = self
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._session.cache = self._replaced
+        self._session.feature_provider = None
         self._encoder.shutdown(cancel_futures=True)
         torch.set_num_threads(self._num_threads)
 
-    def get(self, frame_idx: int) -> Any | None:
+    def features(self, session: TrackingSession, frame_idx: int, encode: Callable[[Any], Any]) -> Any:
         """A frame's features. The one after it, in the direction of the last two asked for, is begun before waiting."""
         step = -1 if frame_idx == self._last - 1 else 1
         self._last = frame_idx
         wanted = (frame_idx, frame_idx + step)
         self._coming = {i: coming for i, coming in self._coming.items() if i in wanted}
         for i in wanted:
-            if i not in self._coming and i not in self and self._session.has_frame(i):
-                self._coming[i] = self._start(i)
-        if frame_idx in self._coming:
-            self.put(frame_idx, self._coming.pop(frame_idx).result())
-        return super().get(frame_idx)
+            if i not in self._coming and i not in session.cache and session.has_frame(i):
+                self._coming[i] = self._start(session, i, encode)
+        return self._coming.pop(frame_idx).result()
 
-    def _start(self, frame_idx: int) -> Future[Any]:
+    def _start(self, session: TrackingSession, frame_idx: int, encode: Callable[[Any], Any]) -> Future[Any]:
         try:
-            pixels = self._session.get_frame(frame_idx)
+            pixels = session.get_frame(frame_idx)
         except Exception as error:  # noqa: BLE001 -- belongs to whoever asks for that frame
             failed: Future[Any] = Future()
             failed.set_exception(error)
             return failed
-        return self._encoder.submit(self._encode, pixels)
-
-    @torch.no_grad()  # which is a thread's own
-    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._model.encode_frame(pixels)
+        return self._encoder.submit(encode, pixels)

@@ -66,7 +66,7 @@ def track_objects(
 
     from .encoding_ahead import EncodedAhead
 
-    with EncodedAhead(model, session) if encode_ahead else nullcontext():
+    with EncodedAhead(session) if encode_ahead else nullcontext():
         for output, object_ids in plan.run(model, session, add_all):
             yield read_output(processor, session, output, object_ids)
 
@@ -81,7 +81,7 @@ def segment_frame(
     session = processor.init_video_session([frame], inference_device=model.device, dtype=model.dtype)
     for object_id, given in prompts.items():
         add_prompts(model, processor, session, 0, object_id, given)
-    return read_output(processor, session, model(session, frame_idx=0), list(prompts))
+    return read_output(processor, session, model.segment_prompts(session, 0), list(prompts))
 
 
 def add_prompts(
@@ -98,7 +98,7 @@ def add_prompts(
     if prompts.mask is not None:
         processor.add_inputs_to_inference_session(session, index, object_id, input_masks=prompts.mask, **kwargs)
         if prompted:
-            model(session, frame_idx=index)
+            model.segment_prompts(session, index)
     if prompted:
         processor.add_inputs_to_inference_session(
             session,
@@ -214,7 +214,6 @@ def _propagate(
 ) -> Iterator[EfficientTamVideoSegmentationOutput]:
     """`propagate_in_video_iterator`, also backward from the first frame: that yields the first frame."""
     if reverse and begin == 0:
-        model(session, frame_idx=0, reverse=True)  # runs prompts that wait there
-        yield model(session, frame_idx=0, reverse=True)  # tracks the objects that had none
+        yield model.track_frame(session, 0, reverse=True)
     else:
         yield from model.propagate_in_video_iterator(session, begin, count, reverse=reverse)

@@ -94,7 +94,7 @@ def prompt_objects(
     else:
         points = [[list(center_click(mask))] for mask in truth]
         add(object_ids, input_points=[points], input_labels=[[[1]] * len(truth)])
-    output = model(session, frame_idx=frame_idx)
+    output = model.segment_prompts(session, frame_idx)
 
     corrections = int(prompt.removesuffix("-click")) - 1 if prompt.endswith("-click") else 0
     for _ in range(corrections):
@@ -106,4 +106,4 @@ def prompt_objects(
         points = [[list(point)] for point, _ in clicks.values()]
         labels = [[int(positive)] for _, positive in clicks.values()]
         add(list(clicks), input_points=[points], input_labels=[labels], clear_old_inputs=False)
-        output = model(session, frame_idx=frame_idx)
+        output = model.segment_prompts(session, frame_idx)

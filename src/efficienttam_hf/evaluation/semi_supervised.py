@@ -144,7 +144,7 @@ def track(
             if new:
                 prompt_objects(model, processor, session, index, new, prompt)
             if known:
-                output = model(session, frame_idx=index)
+                output = model.track_frame(session, index)
                 masks = processor.post_process_masks(
                     [output.pred_masks], [frame.shape[:2]], apply_non_overlapping_constraints=not overlap
                 )

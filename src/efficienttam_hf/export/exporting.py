@@ -117,6 +117,11 @@ def check_exportable(model: EfficientTamVideoModel, output: str | Path, overwrit
             f"A model with pooling_scope={attention.pooling_scope!r} cannot be exported: only with 'spatial', as all "
             "published variants have it. The same weights run with either."
         )
+    if model.config.non_overlap_masks_for_mem_enc:
+        raise ValueError(
+            "A model with non_overlap_masks_for_mem_enc cannot be exported: the graph of the memory encoder sees one "
+            "object at a time. Set it to False; the weights are the same."
+        )
     if output.exists() and not (overwrite and (output / MANIFEST_NAME).is_file()):
         way_out = "it holds no exported graphs, so it is not replaced" if overwrite else "allow replacing it"
         raise FileExistsError(f"'{output}' exists already: choose another name, or {way_out}.")

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..tracking_rules import TrackingRules
+
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "efficienttam-onnx"
@@ -40,7 +42,10 @@ GUIDE = {
     "memories": "Of the frames an object has a result for, a frame t looks at all its conditioning frames (at most "
     "max_cond_frame_num, the closest in time; -1: all) with temporal_index num_maskmem - 1, then at those among the "
     "last num_maskmem - 1 frames, the farthest first, with temporal_index distance - 1. When tracking backwards, the "
-    "last frames are t + 1, t + 2 and so on.",
+    "last frames are t + 1, t + 2 and so on. With r = memory_temporal_stride_for_eval above 1 they are t - 1 and the "
+    "nearest num_maskmem - 2 multiples of r up to t - 2 (from t + 2 on, backwards), with the same indices. If "
+    "clear_non_cond_mem_around_input, an object's frames within r * num_maskmem of a prompted one are dropped when its "
+    "prompts are run and when tracking passes it, but conditioning frames are not.",
     "pointers": "object_pointers are those of the chosen conditioning frames that are not ahead of t, then of the last "
     "max_object_pointers_in_encoder - 1 frames there are, the nearest first. There may be none.",
     "storage": "Between frames an object's memory is rounded to memory_dtype.",
@@ -55,12 +60,12 @@ class ExportError(ValueError):
     """A folder of exported graphs is not what it should be; the message says what, and the way out."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """The numbers of a model that a host needs, by the names of `EfficientTamConfig`; sizes are (height, width).
+@dataclass(frozen=True, kw_only=True)
+class Rules(TrackingRules):
+    """The rules of tracking, and the other numbers of a model that a host needs, by the names of `EfficientTamConfig`.
 
-    `feature_size` is that of the feature map, `mask_size` that of masks (four times it); `mask_downsample_*` and
-    `no_object_pointer` are learned (see `graphs.host_constants`).
+    Sizes are (height, width). `feature_size` is that of the feature map, `mask_size` that of masks (four times it);
+    `mask_downsample_*` and `no_object_pointer` are learned (see `graphs.host_constants`).
     """
 
     image_size: list[int]
@@ -69,22 +74,21 @@ class Rules:
     image_mean: list[float]
     image_std: list[float]
     mask_threshold: float
-    num_maskmem: int
-    max_cond_frame_num: int
-    max_object_pointers_in_encoder: int
-    multimask_output_in_sam: bool
-    multimask_min_pt_num: int
-    multimask_max_pt_num: int
-    multimask_output_for_tracking: bool
-    add_all_frames_to_correct_as_cond: bool
     mask_prompt_scale: float
     mask_prompt_bias: float
     no_object_score: float
-    previous_mask_clamp: float
     memory_dtype: str
     mask_downsample_weight: list[list[float]]
     mask_downsample_bias: float
     no_object_pointer: list[float]
+
+
+# Rules that folders exported before they existed do not name: they were made with the defaults.
+LATER_RULES = (
+    "memory_temporal_stride_for_eval",
+    "clear_non_cond_mem_around_input",
+    "non_overlap_masks_for_mem_enc",
+)
 
 
 @dataclass(frozen=True)
@@ -144,11 +148,11 @@ class Manifest:
             )
         rules = content.get("rules", {})
         missing = [f.name for f in fields(cls) if f.name not in content]
-        missing += [f"rules.{f.name}" for f in fields(Rules) if f.name not in rules]
+        missing += [f"rules.{f.name}" for f in fields(Rules) if f.name not in rules and f.name not in LATER_RULES]
         if missing:
             raise ExportError(f"'{path}' is not complete, {', '.join(missing)} missing: export the model again.")
         values = {f.name: content[f.name] for f in fields(cls)}
-        return cls(**{**values, "rules": Rules(**{f.name: rules[f.name] for f in fields(Rules)})})
+        return cls(**{**values, "rules": Rules(**{f.name: rules[f.name] for f in fields(Rules) if f.name in rules})})
 
     def graph_file(self, folder: str | Path, name: str) -> Path:
         """The file of a graph, checked to be the one that was exported.

@@ -151,12 +151,3 @@ class OnnxGraphs:
         flags = np.full(len(pred_masks), from_prompts)
         (memory,) = self.run("memory_encoder", features=features, pred_masks=pred_masks, mask_from_prompts=flags)
         return memory
-
-    def use_multimask(self, is_initial: bool, num_points: int) -> bool:
-        """Whether a frame's mask is the best of several, by the number of its points."""
-        rules = self.rules
-        return (
-            rules.multimask_output_in_sam
-            and (is_initial or rules.multimask_output_for_tracking)
-            and rules.multimask_min_pt_num <= num_points <= rules.multimask_max_pt_num
-        )

@@ -1,7 +1,7 @@
 """Tracking with exported graphs: the calls of the model and its processor, on ONNX Runtime, NumPy and Pillow alone.
 
-`OnnxVideoTracker` is both in one. What is tracked and which memories a frame looks at is the same code as the model's
-(`tracking_session.py`, `object_memory.py`); what is computed is in the graphs.
+`OnnxVideoTracker` is both in one. Its sessions are driven by the same code as the model's (`session_walk.py`); what is
+computed is in the graphs (`onnx_backend.py`).
 
     tracker = OnnxVideoTracker("exported")
     session = tracker.init_video_session("frames/")
@@ -12,10 +12,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,50 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..images import image_size, to_rgb
-from ..object_memory import MemorySelection
 from ..prompts import add_inputs
-from ..tracking_session import EndOfVideoError, FeatureCache, TrackedObject, TrackingSession
-from .arrays import masks_at_size, pack, resize, unpack, video_pixels
-from .onnx_graphs import OnnxBank, OnnxGraphs, StepOutput
-
-
-@dataclass
-class OnnxFrameMemory:
-    """One object on one frame, as `memory.FrameMemory`, in arrays; `spatial` as `pack` keeps it."""
-
-    pred_masks: np.ndarray
-    object_score_logits: np.ndarray
-    iou_scores: np.ndarray
-    object_pointer: np.ndarray
-    spatial: np.ndarray | None = None
-    tracked_in_reverse: bool | None = None
-
-    def offloaded(self) -> OnnxFrameMemory:
-        """A copy with masks in float16."""
-        return replace(self, pred_masks=self.pred_masks.astype(np.float16))
-
-
-@dataclass
-class OnnxVideoSegmentationOutput:
-    """The objects of a session on one frame, as `EfficientTamVideoSegmentationOutput`, in float32 arrays."""
-
-    object_ids: list[int]
-    pred_masks: np.ndarray
-    object_score_logits: np.ndarray
-    iou_scores: np.ndarray
-    object_pointer: np.ndarray
-    frame_idx: int
-
-
-class OnnxInferenceSession(TrackingSession):
-    """The state of tracking in one video or stream; made by `OnnxVideoTracker.init_video_session`."""
-
-    def get_frame(self, frame_idx: int) -> np.ndarray:
-        """As `TrackingSession`: pixels (3, height, width), float32."""
-        return super().get_frame(frame_idx).astype(np.float32, copy=False)
-
-    def _compact(self, pixels: np.ndarray) -> np.ndarray:
-        return pixels.astype(np.float16)
+from ..session_walk import SessionWalk
+from ..tracking_rules import Direction
+from ..tracking_session import FeatureCache
+from .arrays import masks_at_size, resize, video_pixels
+from .onnx_backend import OnnxBackend, OnnxInferenceSession, OnnxVideoSegmentationOutput
+from .onnx_graphs import OnnxGraphs
 
 
 class OnnxVideoTracker:
@@ -85,6 +45,7 @@ class OnnxVideoTracker:
     def __init__(self, folder: str | Path, providers: list[str] | None = None, num_threads: int | None = None):
         self.graphs = OnnxGraphs(folder, providers=providers, num_threads=num_threads)
         self.rules = self.graphs.rules
+        self.walk = SessionWalk(OnnxBackend(self.graphs))
 
     # --------------------------------------------------------------------------------------- as the processor's
 
@@ -98,7 +59,7 @@ class OnnxVideoTracker:
         return video_pixels(image, self.rules.image_size, self.rules.image_mean, self.rules.image_std), image.shape[:2]
 
     def init_video_session(
-        self, video: Any = None, max_vision_features_cache_size: int = 1, keep_history: bool | int = 32
+        self, video: Any = None, max_vision_features_cache_size: int = 1, keep_history: bool | int | None = 32
     ) -> OnnxInferenceSession:
         """Begin tracking in a video or a stream, as `EfficientTamVideoProcessor.init_video_session`.
 
@@ -177,27 +138,22 @@ class OnnxVideoTracker:
         reverse: bool = False,
         run_mem_encoder: bool = True,
     ) -> OnnxVideoSegmentationOutput:
-        """Run one frame of a session, as `EfficientTamVideoModel.forward`.
+        """Run one frame of a session, as `EfficientTamVideoModel.forward`."""
+        return self.walk.run(inference_session, frame_idx, frame, Direction.of(reverse), run_mem_encoder)
 
-        Raises:
-            ValueError: without objects, for an object without prompts, or for a frame that is not there.
-        """
-        session = inference_session
-        if frame is None and frame_idx is None:
-            raise ValueError("Give frame_idx, or for a stream the new frame as `frame`.")
-        if not session.objects:
-            raise ValueError("No objects are provided for tracking; please add inputs first.")
-        is_new_frame = frame is not None
-        if is_new_frame:
-            self._run_waiting_prompts(session)
-            frame_idx = session.add_new_frame(frame, frame_idx)
-        session.check_frame_idx(frame_idx)
-        prompted = [obj for obj in session.objects.values() if frame_idx in obj.unrun]
-        if prompted:
-            self._run_prompts(session, prompted, frame_idx)
-        if is_new_frame or not prompted:
-            self._track(session, frame_idx, reverse, run_mem_encoder)
-        return self.get_frame_output(session, frame_idx)
+    def segment_prompts(self, inference_session: OnnxInferenceSession, frame_idx: int) -> OnnxVideoSegmentationOutput:
+        """Run the prompts that wait on a frame and no other object, as `EfficientTamVideoModel.segment_prompts`."""
+        return self.walk.segment_prompts(inference_session, frame_idx)
+
+    def track_frame(
+        self,
+        inference_session: OnnxInferenceSession,
+        frame_idx: int,
+        reverse: bool = False,
+        run_mem_encoder: bool = True,
+    ) -> OnnxVideoSegmentationOutput:
+        """Give every object a result on a frame and pass it, as `EfficientTamVideoModel.track_frame`."""
+        return self.walk.track_frame(inference_session, frame_idx, Direction.of(reverse), run_mem_encoder)
 
     def propagate_in_video_iterator(
         self,
@@ -206,122 +162,10 @@ class OnnxVideoTracker:
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
     ) -> Iterator[OnnxVideoSegmentationOutput]:
-        """Track every object through a video, as `EfficientTamVideoModel.propagate_in_video_iterator`.
-
-        Raises:
-            ValueError: if nothing was prompted, an object lost all its prompts, or the start is not in the video.
-        """
-        session = inference_session
-        self._run_waiting_prompts(session)
-        session.commit()
-        if start_frame_idx is None:
-            start_frame_idx = min(t for obj in session.objects.values() for t in obj.memory.conditioning)
-        session.check_frame_idx(start_frame_idx)
-        for frame_idx in session.frames_to_track(start_frame_idx, max_frame_num_to_track, reverse):
-            try:
-                output = self(session, frame_idx=frame_idx, reverse=reverse)
-            except EndOfVideoError as error:
-                warnings.warn(f"Tracking stopped before frame {frame_idx}: {error}", stacklevel=2)
-                return
-            yield output
+        """Track every object through a video, as `EfficientTamVideoModel.propagate_in_video_iterator`."""
+        direction = Direction.of(reverse)
+        yield from self.walk.propagate(inference_session, start_frame_idx, max_frame_num_to_track, direction)
 
     def get_frame_output(self, inference_session: OnnxInferenceSession, frame_idx: int) -> OnnxVideoSegmentationOutput:
         """The newest result of every object on a frame, without running anything; `no_object_score` where none is."""
-        rules, session = self.rules, inference_session
-        score = np.full((1, 1), rules.no_object_score, np.float32)
-        absent = OnnxFrameMemory(
-            pred_masks=np.full((1, 1, *rules.mask_size), rules.no_object_score, np.float32),
-            object_score_logits=score,
-            iou_scores=np.zeros((1, 1), np.float32),
-            object_pointer=np.zeros((1, len(rules.no_object_pointer)), np.float32),
-        )
-        entries = [obj.memory.find(frame_idx) or absent for obj in session.objects.values()]
-        names = ("pred_masks", "object_score_logits", "iou_scores", "object_pointer")
-        values = {name: np.concatenate([getattr(e, name) for e in entries]).astype(np.float32) for name in names}
-        return OnnxVideoSegmentationOutput(object_ids=session.obj_ids, frame_idx=frame_idx, **values)
-
-    # ----------------------------------------------------------------------------------------------------- steps
-
-    def _frame_features(self, session: OnnxInferenceSession, frame_idx: int) -> tuple[np.ndarray, np.ndarray]:
-        """`features` and `image_embeddings`, computed once while the session keeps them."""
-        features = session.cache.get(frame_idx)
-        if features is None:
-            features = self.graphs.encode_image(session.get_frame(frame_idx))
-            session.cache.put(frame_idx, features)
-        return features
-
-    def _run_waiting_prompts(self, session: OnnxInferenceSession) -> None:
-        """Run the prompts that were added and not run yet, on frames that are at hand."""
-        for frame_idx in sorted({t for obj in session.objects.values() for t in obj.unrun}):
-            if session.has_frame(frame_idx):
-                waiting = [obj for obj in session.objects.values() if frame_idx in obj.unrun]
-                self._run_prompts(session, waiting, frame_idx)
-
-    def _run_prompts(self, session: OnnxInferenceSession, objects: list[TrackedObject], frame_idx: int) -> None:
-        """Segment objects on a frame from the prompts that wait there, one after another."""
-        features, image_embeddings = self._frame_features(session, frame_idx)
-        for obj in objects:
-            prompts, direction = obj.prompts[frame_idx], obj.memory.direction(frame_idx)
-            if prompts.mask is not None:
-                output = self.graphs.use_mask(features, prompts.mask)
-            else:
-                # A frame that was not tracked is segmented from its prompts alone; one that was is corrected.
-                conditioned = image_embeddings
-                if direction is not None:
-                    bank = self._bank([self._select(obj, frame_idx, direction)])
-                    conditioned = self.graphs.condition_on_memory(features, bank)
-                entry, clamp = obj.memory.find(frame_idx), self.rules.previous_mask_clamp
-                previous = None if entry is None else entry.pred_masks.clip(-clamp, clamp)
-                several = self.graphs.use_multimask(direction is None, prompts.points.shape[1])
-                output = self.graphs.segment(conditioned, prompts.points, prompts.labels, previous, several)
-            memory = self.graphs.encode_memory(features, output.pred_masks, from_prompts=True)
-            conditioning = direction is None or self.rules.add_all_frames_to_correct_as_cond
-            session.store_prompted(obj, frame_idx, self._entry(output, memory, 0), conditioning)
-
-    def _track(self, session: OnnxInferenceSession, frame_idx: int, reverse: bool, run_mem_encoder: bool) -> None:
-        """Track every object to a frame; objects with equally many memories run as one batch."""
-        rules = self.rules
-        session.commit()
-        batches: dict[tuple[int, int], list[tuple[TrackedObject, MemorySelection]]] = defaultdict(list)
-        for obj in session.objects.values():
-            if frame_idx in obj.memory.conditioning or not obj.memory.conditioning:
-                continue
-            selection = self._select(obj, frame_idx, reverse)
-            batches[selection.shape].append((obj, selection))
-        for batch in batches.values():
-            objects, selections = zip(*batch, strict=True)
-            features, _ = self._frame_features(session, frame_idx)
-            conditioned = self.graphs.condition_on_memory(features, self._bank(selections))
-            output = self.graphs.segment(conditioned, multimask_output=self.graphs.use_multimask(False, 0))
-            memory = self.graphs.encode_memory(features, output.pred_masks, False) if run_mem_encoder else None
-            for row, obj in enumerate(objects):
-                obj.memory.tracked[frame_idx] = self._entry(output, memory, row)
-        session.mark_tracked(frame_idx, reverse, max(rules.num_maskmem, rules.max_object_pointers_in_encoder) - 1)
-
-    def _select(self, obj: TrackedObject, frame_idx: int, reverse: bool) -> MemorySelection:
-        rules = self.rules
-        return obj.memory.select(
-            frame_idx, reverse, rules.num_maskmem, rules.max_object_pointers_in_encoder, rules.max_cond_frame_num
-        )
-
-    def _bank(self, selections: list[MemorySelection]) -> OnnxBank:
-        """Selections of equal shape as one batch."""
-        dtype, width = self.rules.memory_dtype, len(self.rules.no_object_pointer)
-        return OnnxBank(
-            np.stack([[unpack(entry.spatial, dtype) for entry, _ in s.spatial] for s in selections]),
-            np.array([[index for _, index in s.spatial] for s in selections], np.int64),
-            np.array([[e.object_pointer[0] for e in s.pointers] for s in selections], np.float32).reshape(
-                len(selections), -1, width
-            ),
-        )
-
-    def _entry(self, output: StepOutput, memory: np.ndarray | None, row: int) -> OnnxFrameMemory:
-        """One object's part of a batch, copied so that no batch is kept alive by one of its rows."""
-        rows = slice(row, row + 1)
-        return OnnxFrameMemory(
-            pred_masks=output.pred_masks[rows].copy(),
-            object_score_logits=output.object_score_logits[rows].copy(),
-            iou_scores=output.iou_scores[rows].copy(),
-            object_pointer=output.object_pointer[rows].copy(),
-            spatial=None if memory is None else pack(memory[row], self.rules.memory_dtype),
-        )
+        return self.walk.output(inference_session, frame_idx)

@@ -1,0 +1,163 @@
+"""The exported graphs as a backend of the walk (`session_walk.py`): NumPy arrays where the torch model has tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..object_memory import MemorySelection
+from ..prompts import FramePrompts
+from ..tracking_rules import TrackingRules
+from ..tracking_session import TrackingSession
+from .arrays import pack, unpack
+from .onnx_graphs import OnnxBank, OnnxGraphs, StepOutput
+
+
+# Of an entry of memory, what an output has a row of for each object.
+ROWS = ("pred_masks", "object_score_logits", "iou_scores", "object_pointer")
+
+
+@dataclass
+class OnnxFrameMemory:
+    """One object on one frame, as `memory.FrameMemory`, in arrays; `spatial` as `pack` keeps it."""
+
+    pred_masks: np.ndarray
+    object_score_logits: np.ndarray
+    iou_scores: np.ndarray
+    object_pointer: np.ndarray
+    spatial: np.ndarray | None = None
+
+    def offloaded(self) -> OnnxFrameMemory:
+        """A copy with masks in float16."""
+        return replace(self, pred_masks=self.pred_masks.astype(np.float16))
+
+
+@dataclass
+class OnnxVideoSegmentationOutput:
+    """The objects of a session on one frame, as `EfficientTamVideoSegmentationOutput`, in float32 arrays."""
+
+    object_ids: list[int]
+    pred_masks: np.ndarray
+    object_score_logits: np.ndarray
+    iou_scores: np.ndarray
+    object_pointer: np.ndarray
+    frame_idx: int
+
+
+class OnnxInferenceSession(TrackingSession):
+    """The state of tracking in one video or stream; made by `OnnxVideoTracker.init_video_session`."""
+
+    def get_frame(self, frame_idx: int) -> np.ndarray:
+        """As `TrackingSession`: pixels (3, height, width), float32."""
+        return super().get_frame(frame_idx).astype(np.float32, copy=False)
+
+    def _compact(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels.astype(np.float16)
+
+
+@dataclass
+class _Conditioned:
+    """(1 or B, C, H, W) features for the mask decoder, and the frame's own, of which a mask's pointer is made."""
+
+    features: np.ndarray
+    unconditioned: np.ndarray
+
+
+class OnnxBackend:
+    """Graphs as `session_walk.WalkBackend`: the methods are described there."""
+
+    def __init__(self, graphs: OnnxGraphs):
+        self.graphs = graphs
+
+    @property
+    def rules(self) -> TrackingRules:
+        return self.graphs.rules
+
+    def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The graph's `features`, and `image_embeddings`: those of a frame that is segmented without memory."""
+        return self.graphs.encode_image(pixels)
+
+    def condition(
+        self, features: tuple[np.ndarray, np.ndarray], selections: Sequence[MemorySelection] | None
+    ) -> _Conditioned:
+        unconditioned, image_embeddings = features
+        if selections is None:
+            return _Conditioned(image_embeddings, unconditioned)
+        dtype, width = self.graphs.rules.memory_dtype, len(self.graphs.rules.no_object_pointer)
+        pointers = np.array([[e.object_pointer[0] for e in s.pointers] for s in selections], np.float32)
+        bank = OnnxBank(
+            np.stack([[unpack(entry.spatial, dtype) for entry, _ in s.spatial] for s in selections]),
+            np.array([[index for _, index in s.spatial] for s in selections], np.int64),
+            pointers.reshape(len(selections), -1, width),
+        )
+        return _Conditioned(self.graphs.condition_on_memory(unconditioned, bank), unconditioned)
+
+    def segment(
+        self,
+        conditioned: _Conditioned,
+        prompts: Sequence[FramePrompts] | None,
+        previous: Sequence[OnnxFrameMemory] | None,
+        batch_size: int,
+        multimask_output: bool,
+    ) -> StepOutput:
+        def batch(name: str) -> np.ndarray | None:
+            given = None if prompts is None else getattr(prompts[0], name)
+            return None if given is None else np.concatenate([getattr(p, name) for p in prompts])
+
+        masks = batch("mask")
+        if masks is not None:
+            return self.graphs.use_mask(conditioned.unconditioned, masks)
+        previous_masks = None
+        if previous is not None:
+            clamp = self.rules.previous_mask_clamp
+            previous_masks = np.concatenate([entry.pred_masks for entry in previous]).clip(-clamp, clamp)
+        points, labels = batch("points"), batch("labels")
+        return self.graphs.segment(conditioned.features, points, labels, previous_masks, multimask_output)
+
+    def remember(
+        self,
+        features: tuple[np.ndarray, np.ndarray],
+        result: StepOutput,
+        from_prompts: bool,
+        masks: np.ndarray | None = None,
+    ) -> np.ndarray:
+        memories = self.graphs.encode_memory(features[0], result.pred_masks if masks is None else masks, from_prompts)
+        return pack(memories, self.graphs.rules.memory_dtype)
+
+    def without_overlap(self, entries: Sequence[OnnxFrameMemory]) -> list[np.ndarray]:
+        raise NotImplementedError(
+            "The exported memory encoder takes the masks of each object as they are: models with "
+            "non_overlap_masks_for_mem_enc are not exported."
+        )
+
+    def entries(
+        self, session: OnnxInferenceSession, result: StepOutput, memories: np.ndarray | None
+    ) -> list[OnnxFrameMemory]:
+        # Copies, so that no batch is kept alive by one of its rows.
+        return [
+            OnnxFrameMemory(
+                *(getattr(result, name)[row : row + 1].copy() for name in ROWS),
+                spatial=None if memories is None else memories[row].copy(),
+            )
+            for row in range(len(result.pred_masks))
+        ]
+
+    def output(
+        self, session: OnnxInferenceSession, frame_idx: int, entries: Sequence[OnnxFrameMemory | None]
+    ) -> OnnxVideoSegmentationOutput:
+        rules = self.graphs.rules
+        absent = OnnxFrameMemory(
+            pred_masks=np.full((1, 1, *rules.mask_size), rules.no_object_score, np.float32),
+            object_score_logits=np.full((1, 1), rules.no_object_score, np.float32),
+            iou_scores=np.zeros((1, 1), np.float32),
+            object_pointer=np.zeros((1, len(rules.no_object_pointer)), np.float32),
+        )
+
+        def rows(name: str) -> np.ndarray:
+            values = [getattr(entry or absent, name) for entry in entries]
+            return np.concatenate(values or [getattr(absent, name)[:0]]).astype(np.float32)
+
+        values = {name: rows(name) for name in ROWS}
+        return OnnxVideoSegmentationOutput(object_ids=session.obj_ids, frame_idx=frame_idx, **values)
