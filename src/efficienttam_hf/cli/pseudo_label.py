@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import DEFAULT_MODEL
+from ..app.defaults import DEFAULT_MODEL
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -59,12 +59,12 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from ..app.loading import choose_device, quiet_transformers
     from ..data.pseudo_labels.labelling import LabellingOptions, find_media, label_folder, load_teacher
     from ..data.pseudo_labels.proposals import ProposalOptions
     from ..data.pseudo_labels.saliency import SaliencyProposer
     from ..data.pseudo_labels.tracks import TrackOptions
     from ..data.pseudo_labels.writing import remove_objects
-    from .common import choose_device, quiet_transformers
 
     if args.remove:
         remove_objects(args.folder, args.remove)
