@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from efficienttam_hf.image_io import IMAGE_SUFFIXES, read_image
+from efficienttam_hf.image_io import IMAGE_SUFFIXES, open_image, read_image
 
 
 class Package(NamedTuple):
@@ -293,7 +293,7 @@ def pictures(package: Package, unpacked: Path) -> Iterator[tuple[Path, str, obje
 
 
 def read_rgba(file: Path) -> np.ndarray:
-    with Image.open(file) as image:
+    with open_image(file) as image:
         return np.array(image.convert("RGBA"))
 
 

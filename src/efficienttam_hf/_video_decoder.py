@@ -13,15 +13,18 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._media import VideoError, import_av
+from ._media import VIDEO_DECODERS, MediaLimits, VideoError, cut_short, decoder_pixels, import_av, open_container
 
 
 REVERSE_BYTES = 128 * 2**20  # what frames held for reading backward may take, as decoded (about 1.5 bytes a pixel)
+HELD_BYTES = 512 * 2**20  # of very large frames, at most as many are held as fit into this
+HIGHEST_RATE = 1000  # frames per second; what a file states beyond this is the unit of its clock
 MAX_REORDER = 32  # pictures; twice what any common codec can delay a picture for reordering
 BT601 = 5  # colour matrix, as FFmpeg numbers them
 SKIP_RATHER_THAN_SEEK = 16  # frames; below this, decoding on costs less than refilling the decoder after a seek
@@ -55,25 +58,33 @@ class _FrameIndex:
 
     ``pts``: presentation times in order of showing; frame ``i`` is the picture stamped ``pts[i]``. Empty if the stamps
     are not usable, then frames are identified by counting from the beginning, and ``keyframes`` holds nothing but that.
-    ``count``: number of frames. ``declared``: number of frames the file's header promises.
+    ``count``: number of frames. ``declared``: number of frames the file's header promises. ``stamps``: presentation
+    times in the stream's time base, for the rate; as ``pts``, but also where frames cannot be found by them. Empty
+    where the clock stands still or jumps. ``last``: how long the last frame is shown, 0 if the file does not say.
     """
 
     pts: list[int]
     keyframes: list[_Keyframe]
     count: int
     declared: int
+    stamps: list[int]
+    last: int = 0
 
 
 class VideoFile:
     """Decoder over a video file: random access by frame number, exact, with a bounded number of decoded frames held.
 
     ``count`` is the number of frames as far as known, ``shortfall`` says why it is less than the file declares ('' if
-    it is not), and ``findings`` are messages about damage that the reader should be warned of.
+    it is not), and ``findings`` are messages about damage that the reader should be warned of. ``fps`` is the average
+    rate, None if neither the stamps nor the header give one.
     """
 
-    def __init__(self, path: Path, keep: int, window: int | None, threads: int) -> None:
+    def __init__(
+        self, path: Path, keep: int, window: int | None, threads: int, limits: MediaLimits, animation: bool = False
+    ) -> None:
         self._av = import_av()
         self._path = path
+        self._limits, self._animation = limits, animation
         self._threads = threads
         self._thread_type = "AUTO"
         self._container: Any = None
@@ -83,8 +94,6 @@ class VideoFile:
         self.findings: deque[str] = deque()
         self._damage_met = False
         self._damaged: set[int] = set()
-        if path.stat().st_size == 0:
-            raise VideoError(f"'{path}' is empty (0 bytes), so it is not a video.")
         try:
             self._build(keep, window)
         except BaseException:
@@ -98,8 +107,9 @@ class VideoFile:
 
         self._reformatter = VideoReformatter()  # one for all frames: setting up a conversion costs as much as doing it
         self._open()
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        self.fps = float(rate) if rate else None
+        context = self._stream.codec_context
+        self._limits.check_picture(f"'{self._path}' has frames of", context.width, context.height)
+        self._check_length(self._stream.frames)
         index = self._index_from_packets()
         opening = self._surely(self._decode_opening)
         if index is not None and not self._agrees(index, opening):
@@ -124,36 +134,88 @@ class VideoFile:
         self.count = index.count
         if index.declared > index.count:
             self._fall_short()
+        elif "mp4" not in self._container.format.name and cut_short(self._path):
+            self.shortfall = f"Only {index.count} frames can be decoded: the file is cut short."
+            self.findings.append(f"'{self._path}': {self.shortfall[0].lower()}{self.shortfall[1:]}")
+        self._find_rate(index)
 
         self._stored_size = (opening[0].height, opening[0].width)
         self._turn = _display_transform(opening[0])
         self.height, self.width = self._stored_size[::-1] if self._turn[0] else self._stored_size
-        fits = REVERSE_BYTES // (self.height * self.width * 3 // 2)
-        self._window = min(max(fits, 8), 128) if window is None else window
-        self._keep = keep
+        # Decoded as here; an animated image has four bytes a pixel, most videos one and a half.
+        size = sum(plane.buffer_size for plane in opening[0].planes) or 1
+        fits = max(1, HELD_BYTES // size)
+        self._window = min(max(REVERSE_BYTES // size, 8), 128, fits) if window is None else window
+        self._keep = min(keep, fits)
+
+    def _check_length(self, frames: int) -> None:
+        context = self._stream.codec_context
+        self._limits.check_length(self._path, context.width, context.height, frames, self._animation)
+
+    def _find_rate(self, index: _FrameIndex) -> None:
+        """Set the average rate, and the times of the frames where the file has usable stamps.
+
+        The rate that the file states is taken where it agrees with its time stamps to half a frame: it is exact, while
+        stamps may be rounded. Some formats state the unit of their clock, or the rate of the encoder's settings.
+        """
+        self._stamps, self._unit, self._constant, self._end = index.stamps, 0.0, False, 0.0
+        rates = (self._stream.average_rate, self._stream.guessed_rate)
+        stated = [float(rate) for rate in rates if rate is not None and 0 < rate <= HIGHEST_RATE]
+        self.fps: float | None = stated[-1] if stated else None
+        if not index.stamps or not self._stream.time_base:
+            return
+        self._unit = float(self._stream.time_base)
+        steps = sorted(after - before for before, after in pairwise(index.stamps))
+        # The last frame is not followed by another. It lasts as long as its packet says, but not less than most others:
+        # encoders write the nominal length there.
+        usual = steps[(len(steps) - 1) // 2] if steps else 0
+        last = max(index.last, usual) * self._unit or (1 / stated[0] if stated else 0.0)
+        total = (index.stamps[-1] - index.stamps[0]) * self._unit + last
+        if total <= 0:
+            self._unit = 0.0
+            return
+        count = len(index.stamps)
+        agreeing = (rate for rate in stated if abs(count / rate - total) <= 0.5 / rate + 2 * self._unit)
+        self.fps = next(agreeing, count / total)
+        first = index.stamps[0]
+        deviations = (abs((stamp - first) * self._unit - i / self.fps) for i, stamp in enumerate(index.stamps))
+        self._constant = all(deviation <= 2 * self._unit + 1e-6 for deviation in deviations)
+        self._end = first * self._unit + total
+
+    def time_of(self, index: int) -> float | None:
+        """When frame ``index`` is shown, in seconds of the file's clock; of ``count``, when the last one ends.
+
+        None if the file does not say. Where the rate is constant, the rounding of the stamps is left out.
+        """
+        if not self._unit:
+            return None
+        if self._constant:
+            return self._stamps[0] * self._unit + index / self.fps
+        return self._stamps[index] * self._unit if index < len(self._stamps) else self._end
 
     def _open(self) -> None:
         self.close()
-        try:
-            self._container = self._av.open(str(self._path))
-        except (self._av.error.FFmpegError, OSError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise VideoError(
-                f"'{self._path}' is not a video that can be read ({reason}). "
-                "Accepted are video files such as MP4, WebM, MOV, AVI and GIF, and folders of JPEG or PNG frames."
-            ) from error
+        self._container = open_container(self._path, self._limits)
         attached = getattr(self._av.stream, "Disposition", None)
         streams = [s for s in self._container.streams.video if not (attached and s.disposition & attached.attached_pic)]
         if not streams:
             kinds = sorted({s.type for s in self._container.streams}) or ["nothing"]
             raise VideoError(f"'{self._path}' has no video stream; it holds {', '.join(kinds)}.")
-        self._stream = streams[0]
+        # An animated AVIF has the still that viewers show at first as a video stream of its own.
+        self._stream = max(streams, key=lambda stream: stream.frames) if self._animation else streams[0]
         if self._stream.codec_context is None:
             raise VideoError(f"The video in '{self._path}' is in a codec that this installation of PyAV cannot decode.")
+        if self._stream.codec_context.name not in VIDEO_DECODERS:
+            raise VideoError(
+                f"The video in '{self._path}' is coded as {self._stream.codec_context.name}, which is not among the "
+                "codecs that are accepted; convert it to H.264, HEVC, VP9 or AV1 first."
+            )
         self._stream.thread_type = self._thread_type
+        options = {"max_pixels": str(decoder_pixels(self._limits))}
         if self._thread_type != "SLICE":
             # While several pictures are decoded at once, damage is not repaired but left as noise; better to be told.
-            self._stream.codec_context.options = {"err_detect": "explode"}
+            options["err_detect"] = "explode"
+        self._stream.codec_context.options = options
         self._stream.codec_context.thread_count = self._threads
         self._packets = self._demux()
         self._decoded: deque[Any] = deque()
@@ -175,10 +237,15 @@ class VideoFile:
         keys: list[tuple[int | None, int | None]] = []
         packets = 0
         cut_inside = False
+        latest, last = None, 0
         for packet in self._packets:
             if packet is None:
                 break
             packets += 1
+            if packets > self._limits.max_frames:
+                self._check_length(packets)
+            if packet.pts is not None and (latest is None or packet.pts > latest):
+                latest, last = packet.pts, packet.duration or 0
             if packet.is_keyframe:
                 keys.append((packet.pts, packet.dts))
             # VP8 stores reference pictures that are never shown as packets of their own; bit 4 says so.
@@ -196,6 +263,8 @@ class VideoFile:
         entries = getattr(self._stream, "index_entries", None)
         promised = len(entries) if entries is not None else self._stream.frames * cut_inside
         declared = promised if "mp4" in self._container.format.name else 0
+        if not declared and cut_short(self._path):
+            declared = self._declared_elsewhere()
         lacking = max(0, declared - packets)
 
         times = [p for p in pts if p is not None]
@@ -212,7 +281,19 @@ class VideoFile:
         if max(abs(place[p] - i) for i, p in enumerate(times)) > MAX_REORDER:
             return None  # the clock jumps, as in recordings that were joined
         keyframes = [_Keyframe(bisect_left(shown, p), p, dts) for p, dts in sorted(keys, key=lambda key: key[0])]
-        return _FrameIndex(shown, keyframes, len(shown), len(shown) + lacking)
+        if times != shown:
+            last = 0  # where frames are reordered, MP4 states until when the next one is decoded, not shown
+        return _FrameIndex(shown, keyframes, len(shown), len(shown) + lacking, shown, last)
+
+    def _declared_elsewhere(self) -> int:
+        """How many frames the header of a Matroska or AVI file states, about; 0 if it does not."""
+        if self._stream.frames:
+            return self._stream.frames
+        rate = self._stream.average_rate
+        sound = [stream for stream in self._container.streams if stream.type == "audio"]
+        if self._container.duration and rate and 0 < rate <= HIGHEST_RATE and not sound:
+            return round(self._container.duration * rate / self._av.time_base)
+        return 0
 
     def _decode_opening(self, frames: int = 8) -> list[Any]:
         """The first few pictures: a check of the index, and the only way to know the true size and rotation."""
@@ -231,12 +312,22 @@ class VideoFile:
     def _index_by_decoding(self) -> _FrameIndex:
         self._open()
         count = 0
-        while self._next_picture() is not None:
+        stamps: list[int | None] = []
+        while (picture := self._next_picture()) is not None:
             count += 1
+            stamps.append(picture.pts)
+            if count > self._limits.max_frames:
+                self._check_length(count)
         if count < self._packet_count and self._thread_type != "SLICE":
             raise _RestartInSliceMode  # tells damage from files that have two packets for one picture
-        # No time stamps: whatever made them doubtful would also make seeking by them doubtful.
-        return _FrameIndex([], [_Keyframe(0, 0, None)], count, self._packet_count if self._damage_met else count)
+        # No time stamps to find frames by: whatever made them doubtful would also make seeking by them doubtful.
+        known = [stamp for stamp in stamps if stamp is not None]
+        if len(known) < count or any(after <= before for before, after in pairwise(known)):
+            known = []
+        declared = self._packet_count if self._damage_met else count
+        if not self._damage_met and cut_short(self._path):
+            declared = max(declared, self._declared_elsewhere())
+        return _FrameIndex([], [_Keyframe(0, 0, None)], count, declared, known)
 
     # --- reading
 
@@ -425,7 +516,7 @@ def _display_transform(picture: Any) -> tuple[bool, bool, bool]:
     From the 3x3 display matrix of FFmpeg (16.16 fixed point, row vectors: ``x' = a x + c y``, ``y' = b x + d y``).
     Turns by other than quarter circles, which no camera writes, are ignored.
     """
-    matrix = next((data for data in picture.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    matrix = next((data for data in _side_data(picture) if data.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5]
@@ -434,3 +525,21 @@ def _display_transform(picture: Any) -> tuple[bool, bool, bool]:
     if b and c and not a and not d:
         return True, bool(b < 0), bool(c < 0)
     return False, False, False
+
+
+def _side_data(picture: Any) -> Any:
+    """What comes with a picture. FFmpeg knows more kinds of it than each version of PyAV, which fails at the others."""
+    try:
+        return picture.side_data
+    except ValueError:
+        from av.sidedata.sidedata import Type
+
+        Type._missing_ = classmethod(_unknown_kind)
+        return picture.side_data
+
+
+def _unknown_kind(kinds: Any, number: int) -> Any:
+    """A member of PyAV's enumeration of side data for a number that it lacks."""
+    member = object.__new__(kinds)
+    member._name_, member._value_ = f"UNKNOWN_{number}", number
+    return kinds._value2member_map_.setdefault(number, member)

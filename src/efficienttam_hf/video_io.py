@@ -26,16 +26,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._media import VideoError
-from ._video_decoder import SKIP_RATHER_THAN_SEEK, Cancelled, VideoFile
-from .image_io import IMAGE_SUFFIXES, ImageFiles, list_frames
+from ._media import MediaLimits, VideoError, check_regular_file
+from ._video_decoder import HELD_BYTES, SKIP_RATHER_THAN_SEEK, Cancelled, VideoFile
+from .frame_names import IMAGE_SUFFIXES, list_frames
+from .image_io import AnimatedImage, ImageFiles, frame_count, is_supported, kind_of_file, open_image
 
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-__all__ = ["CameraStream", "FrameSource", "VideoError", "open_camera", "open_video"]
+__all__ = ["CameraStream", "FrameSource", "MediaLimits", "VideoError", "open_camera", "open_video"]
 
 DEFAULT_FPS = 24.0  # of DAVIS and SA-V, for sources that do not say
 
@@ -52,12 +53,18 @@ class FrameSource(ABC):
         width: Pixels, after rotation.
         fps: Frames per second; the average where the rate varies, 24 where the source does not say.
         name: The file's name without its suffix, or the folder's name.
+        sound: The file whose sound belongs to the frames at the times of :meth:`frame_time`, for
+            :class:`~efficienttam_hf.video_writer.VideoWriter`; None for images, and where the caller set another rate.
+        shortfall: Why there are fewer frames than the file states, in a sentence with both numbers; '' if there are
+            not.
     """
 
     height: int
     width: int
     fps: float
     name: str
+    sound: Path | None = None
+    shortfall: str = ""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -68,6 +75,14 @@ class FrameSource(ABC):
     def frame_name(self, index: int) -> str:
         """What to call frame ``index`` in file names: its own file's stem, or its number as in ``00000``."""
         return f"{index:05d}"
+
+    def frame_time(self, index: int) -> float:
+        """When frame ``index`` is shown, in seconds on the clock of the source, from ``0`` to ``len(source)``.
+
+        The latter is when the last frame ends. Where the source has time stamps they are followed, so that a copy of
+        the frames with these times lasts as long and is as fast, whether the rate is constant or not.
+        """
+        return index / self.fps
 
     @abstractmethod
     def close(self) -> None:
@@ -108,19 +123,24 @@ def open_video(
     window: int | None = None,
     threads: int = 0,
     fps: float | None = None,
+    limits: MediaLimits | None = None,
 ) -> FrameSource:
-    """Open a video file, an animated GIF or a folder of frames for reading, without loading it.
+    """Open a video file, an animated image or a folder of frames for reading, without loading it.
 
     What is kept in memory, whatever the length of the video: at most ``prefetch + 1`` RGB frames ahead of the reader,
     and, of video files, at most ``prefetch + 2`` decoded frames (about 1.5 bytes a pixel) behind it, or ``window`` of
     them while reading backward. Reading backward decodes up to ``window`` frames forward at once and hands them out in
-    reverse; where keyframes are further apart than that, a frame is decoded about ``distance / (2 * window)`` times.
+    reverse; where keyframes are further apart than that, a frame is decoded about ``distance / (2 * window)`` times. Of
+    frames of more than some 30 megapixels fewer are kept, so that neither kind takes more than about half a gigabyte.
+
+    What a file is, its content says, not its name. Files that name others (playlists, lists of images) are not opened.
 
     The rotation that phones store beside the pictures is applied. Non-square pixels are not resampled.
 
     Args:
-        source: A video file in any format that FFmpeg reads, a GIF, or a folder of JPEG or PNG frames numbered with a
-            constant step (``00000.jpg``, ``00001.jpg``, or ``0.png``, ``5.png``, ``10.png``).
+        source: A video file (MP4, MOV, WebM, MKV, AVI, MPEG, WMV, FLV, Ogg, DV, MXF and others), an animated GIF, PNG,
+            WebP or AVIF, a TIFF whose pages are the frames, or a folder of JPEG or PNG frames numbered with a constant
+            step (``00000.jpg``, ``00001.jpg``, or ``0.png``, ``5.png``, ``10.png``).
         start: First frame to read; it becomes frame 0 of the source. The beginning if None.
         end: The frame to stop before. The end if None.
         prefetch: Frames to decode ahead of the reader, in the direction it moves, on a background thread. With 0 there
@@ -128,16 +148,17 @@ def open_video(
         window: Frames held while reading backward. As many as fit in 128 MiB, between 8 and 128, if None.
         threads: Threads of the decoder; FFmpeg chooses by the number of cores if 0. Where many videos are read at once,
             1.
-        fps: Overrides the frame rate of the file; for folders, which have none, the default is 24.
+        fps: Overrides the frame rate of the file and its time stamps; for folders, which have none, the default is 24.
+        limits: The largest video that is read; by default :meth:`MediaLimits.from_environment`.
 
     Returns:
         A :class:`FrameSource`.
 
     Raises:
         FileNotFoundError: there is nothing at ``source``.
-        VideoError: the file is empty, not a video, or has no video that can be decoded; the folder has no images, gaps
-            in its numbering or images of several sizes; ``start`` or ``end`` lie outside the video. Reading a frame
-            raises it where a video changes size midway.
+        VideoError: the file is empty, not a video, larger than ``limits``, or has no video that can be decoded; the
+            folder has no images, gaps in its numbering or images of several sizes; ``start`` or ``end`` lie outside the
+            video. Reading a frame raises it where a video changes size midway.
         ImportError: a video file was given and PyAV is not installed.
 
     A video that is cut short is read as far as it decodes: ``len()`` shrinks to that once it is known, iteration ends
@@ -156,21 +177,40 @@ def open_video(
         raise ValueError(f"fps must be a positive number, got {fps}.")
 
     path = Path(source)
-    if not path.exists():
-        hint = "; download it first, or read live sources with open_camera" if "://" in str(source) else ""
-        raise FileNotFoundError(f"There is no video file or folder of frames at '{source}'{hint}.")
-    decoder: ImageFiles | VideoFile
+    limits = limits or MediaLimits.from_environment()
+    decoder: ImageFiles | AnimatedImage | VideoFile
     if path.is_dir():
-        decoder = ImageFiles(path, list_frames(path))
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
-        decoder = ImageFiles(path, [path])
+        decoder = ImageFiles(path, list_frames(path), limits)
     else:
-        decoder = VideoFile(path, keep=prefetch + 2, window=window, threads=threads)
+        try:
+            check_regular_file(path, "a video")
+        except FileNotFoundError as error:
+            hint = "; download it first, or read live sources with open_camera" if "://" in str(source) else ""
+            raise FileNotFoundError(f"There is no video file or folder of frames at '{source}'{hint}.") from error
+        decoder = _open_file(path, prefetch + 2, window, threads, limits)
     try:
         return _BufferedSource(path, decoder, start, end, prefetch, fps)
     except BaseException:
         decoder.close()
         raise
+
+
+def _open_file(
+    path: Path, keep: int, window: int | None, threads: int, limits: MediaLimits
+) -> ImageFiles | AnimatedImage | VideoFile:
+    """The decoder for a file, chosen by its content: one picture, an animated image, or a video."""
+    kind = kind_of_file(path)
+    motion_jpeg = kind == "JPEG" and path.suffix.lower() in (".mjpeg", ".mjpg")  # which begins as one JPEG does
+    if motion_jpeg or not (is_supported(kind) or path.suffix.lower() in IMAGE_SUFFIXES):
+        return VideoFile(path, keep, window, threads, limits)
+    with open_image(path, limits=limits) as image:
+        count = frame_count(image, str(path))
+        limits.check_length(path, image.width, image.height, count, animation=True)
+    if kind in ("WEBP", "TIFF") and count > 1:
+        return AnimatedImage(path, keep, window, limits)
+    if kind == "GIF" or count > 1:
+        return VideoFile(path, keep, window, threads, limits, animation=True)
+    return ImageFiles(path, [path], limits)
 
 
 class _BufferedSource(FrameSource):
@@ -179,7 +219,7 @@ class _BufferedSource(FrameSource):
     def __init__(
         self,
         path: Path,
-        decoder: ImageFiles | VideoFile,
+        decoder: ImageFiles | AnimatedImage | VideoFile,
         start: int | None,
         end: int | None,
         prefetch: int,
@@ -195,11 +235,14 @@ class _BufferedSource(FrameSource):
             raise VideoError(f"end={end} must be above start={start_} and at most {count}: {frames}.")
         self.height, self.width = decoder.height, decoder.width
         self.fps = float(fps or decoder.fps or DEFAULT_FPS)
+        self._follows_stamps = fps is None and decoder.time_of(0) is not None
+        self.sound = path.absolute() if isinstance(decoder, VideoFile) and self._follows_stamps else None
         self.name = path.resolve().name if path.is_dir() else path.stem
         self._path = path
         self._decoder = decoder
         self._start, self._end = start_, end_
-        self._prefetcher = _Prefetcher(decoder, start_, end_, prefetch)
+        ahead = min(prefetch, max(1, HELD_BYTES // (3 * self.height * self.width)))
+        self._prefetcher = _Prefetcher(decoder, start_, end_, ahead)
         # Also runs when the source is dropped unclosed or the process ends, so that no thread is left inside a decoder.
         self._finalizer = weakref.finalize(self, self._prefetcher.stop)
         self._last: int | None = None
@@ -229,6 +272,15 @@ class _BufferedSource(FrameSource):
     def frame_name(self, index: int) -> str:
         return self._decoder.frame_name(self._start + index)
 
+    def frame_time(self, index: int) -> float:
+        if self._follows_stamps and (time := self._decoder.time_of(self._start + index)) is not None:
+            return time
+        return (self._start + index) / self.fps
+
+    @property
+    def shortfall(self) -> str:
+        return self._decoder.shortfall
+
     def close(self) -> None:
         self._finalizer()
 
@@ -243,7 +295,7 @@ class _Prefetcher:
     It knows nothing of the source that it serves, so that a source which is dropped unclosed can be collected.
     """
 
-    def __init__(self, decoder: ImageFiles | VideoFile, first: int, end: int, prefetch: int) -> None:
+    def __init__(self, decoder: ImageFiles | AnimatedImage | VideoFile, first: int, end: int, prefetch: int) -> None:
         self._decoder = decoder
         self._first, self._end = first, end
         self._prefetch = prefetch

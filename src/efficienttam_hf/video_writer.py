@@ -1,4 +1,8 @@
-"""Frames out: videos that browsers play, with the colours that were given, whole or not there at all."""
+"""Frames out: videos that browsers play, with the colours that were given, whole or not there at all.
+
+A copy of a video's frames, such as one with masks drawn on it, lasts as long as the video and sounds like it: frames
+are given with their times, and the sound of a file goes along (:mod:`._sound`).
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ import math
 import os
 import warnings
 import weakref
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._media import VideoError, import_av
+from ._media import VideoError, import_av, local_address
+from ._sound import NoSound, SoundTrack
 from .atomic_file import temporary_beside
 
 
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["VideoWriter"]
 
 BT709 = 1  # colour matrix, as FFmpeg numbers them
+TICKS = 10_000  # per second, at least, for frames that are not evenly spaced
 
 
 class VideoWriter:
@@ -38,24 +45,38 @@ class VideoWriter:
     Args:
         path: Ends in ``.mp4``, ``.m4v`` or ``.mov``. Missing folders are created; an existing file is replaced on
             closing.
-        fps: Frames per second, constant.
+        fps: Frames per second; the average, where frames are given with their times.
         width: Of the frames, in pixels.
         height: Of the frames, in pixels.
         crf: Quality of libx264, 0 (lossless) to 51; 18 is visually near-lossless. Other encoders get a matching bit
             rate.
+        audio_from: A file whose sound is kept, from the time of the first frame written to the end of the last, on that
+            file's clock; :attr:`FrameSource.sound <efficienttam_hf.video_io.FrameSource>` is such a file. If it has
+            none, or none that can be kept, the video is written without: in the latter case with a warning.
 
     Raises:
         ImportError: PyAV is not installed.
         VideoError: another suffix, or size, rate or quality that no video can have.
     """
 
-    def __init__(self, path: str | os.PathLike, fps: float, width: int, height: int, *, crf: int = 20) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        fps: float,
+        width: int,
+        height: int,
+        *,
+        crf: int = 20,
+        audio_from: str | os.PathLike | None = None,
+    ) -> None:
         av = import_av()
         self._path = Path(path)
         if self._path.suffix.lower() not in (".mp4", ".m4v", ".mov"):
             raise VideoError(f"Videos are written as MP4: '{path}' must end in .mp4, .m4v or .mov.")
-        if not (fps > 0 and math.isfinite(fps)):
-            raise VideoError(f"fps must be a positive number, got {fps}.")
+        if not 1e-6 <= fps <= 1e6:
+            raise VideoError(
+                f"fps must be a positive number, from one frame in 12 days to a million a second, got {fps}."
+            )
         if not (1 <= width <= 16384 and 1 <= height <= 16384):
             raise VideoError(f"Width and height must be between 1 and 16384 pixels, got {width}x{height}.")
         if not 0 <= crf <= 51:
@@ -64,12 +85,28 @@ class VideoWriter:
         self.frames_written = 0
         self._av = av
         codec = _h264_encoder(av)
-        rate = Fraction(fps).limit_denominator(1001)
+        rate = Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
         options = {"crf": str(crf), "preset": "veryfast"} if codec == "libx264" else {}
         self._temporary = temporary_beside(self._path)
-        self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
+        self._sound: SoundTrack | None = None
+        self._audio_from = None if audio_from is None else Path(audio_from)
         # The half-written file goes when the writer is dropped unclosed or the process ends.
         self._finalizer = weakref.finalize(self, self._temporary.unlink, missing_ok=True)
+        # A clock in which frames at the constant rate fall on whole ticks, and others nearly. MP4 holds the length of a
+        # frame, and by how much it is reordered, in 31 bits of them.
+        finer = max(1, min(-(-TICKS // rate.numerator), int(2**28 * rate / rate.numerator)))
+        self._time_base = Fraction(1, rate.numerator * finer)
+        self._ticks_per_frame = rate.denominator * finer
+        muxing = {"movflags": "+faststart", "video_track_timescale": str(self._time_base.denominator)}
+        self._container = av.open(local_address(self._temporary), "w", format="mp4", options=muxing)
+        try:
+            self._add_video(codec, rate, options, crf)
+        except BaseException:
+            self.abort()
+            raise
+
+    def _add_video(self, codec: str, rate: Fraction, options: dict[str, str], crf: int) -> None:
+        width, height = self.width, self.height
         self._stream = self._container.add_stream(codec, rate=rate, options=options)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
@@ -79,14 +116,23 @@ class VideoWriter:
         context = self._stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = 1  # limited
-        self._reformatter = av.video.reformatter.VideoReformatter()
-        self._time_base = 1 / rate
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
+        context.time_base = self._time_base
+        self._last_tick, self._end_tick = -1, 0
+        self._lengths: dict[int, int] = {}  # of frames that are still in the encoder, by their tick
+        self._first_time: float | None = None
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append a frame: uint8 ``(height, width, 3)`` RGB.
+    def write(self, frame: np.ndarray, time: float | None = None, until: float | None = None) -> None:
+        """Append a frame.
+
+        Args:
+            frame: uint8 ``(height, width, 3)`` RGB.
+            time: When it is shown, in seconds; the first frame's is where the video begins. If None, the frame follows
+                the one before it at the constant rate. Given for all frames or for none.
+            until: When it ends, for the last frame; one frame later at the constant rate if None.
 
         Raises:
-            VideoError: another shape or dtype, or the writer is closed.
+            VideoError: another shape or dtype, a time for some frames only, or the writer is closed.
         """
         if self._container is None:
             raise VideoError(f"The writer of '{self._path}' is closed; open a new one to write more frames.")
@@ -97,13 +143,66 @@ class VideoWriter:
                 f"Frame {self.frames_written} for '{self._path}' is {frame.dtype} {frame.shape}; "
                 f"uint8 {expected} RGB is accepted."
             )
+        tick, end = self._place(time, until)
+        if self.frames_written == 0 and self._audio_from is not None:
+            self._attempt_sound(self._open_sound)
         if self.height % 2 or self.width % 2:
             frame = np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
         picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture = self._reformatter.reformat(picture, format="yuv420p", dst_colorspace=BT709, dst_color_range=1)
-        picture.pts, picture.time_base = self.frames_written, self._time_base
-        self._container.mux(self._stream.encode(picture))
+        picture.pts, picture.time_base = tick, self._time_base
+        self._lengths[tick] = end - tick
+        self._mux(self._stream.encode(picture))
+        self._last_tick, self._end_tick = tick, end
         self.frames_written += 1
+        if self._sound is not None:
+            self._attempt_sound(lambda: self._sound.write_until(float(tick * self._time_base)))
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:  # encoders state the nominal length of a frame, and the last one keeps it
+            packet.duration = self._lengths.pop(packet.pts, packet.duration)
+            self._container.mux(packet)
+
+    def _place(self, time: float | None, until: float | None) -> tuple[int, int]:
+        """When the next frame begins and ends, in ticks."""
+        if self.frames_written == 0:
+            self._first_time = time
+            if time is not None:
+                # MP4 states a length by the order of decoding. With frames that are reordered and not evenly spaced,
+                # that is not the length for which they are shown.
+                context = self._stream.codec_context
+                context.options = {**context.options, "bf": "0"}
+        elif (time is None) != (self._first_time is None):
+            raise VideoError(f"Frame {self.frames_written} for '{self._path}': give the time of all frames or of none.")
+        if time is None:
+            tick = self.frames_written * self._ticks_per_frame
+            return tick, tick + self._ticks_per_frame
+        if not math.isfinite(time):
+            raise VideoError(f"The time of frame {self.frames_written} for '{self._path}' must be finite, got {time}.")
+        tick = max(round((time - self._first_time) / self._time_base), self._last_tick + 1)
+        end = tick + self._ticks_per_frame if until is None else round((until - self._first_time) / self._time_base)
+        return tick, max(end, tick + 1)
+
+    def _open_sound(self) -> None:
+        self._sound = SoundTrack(self._audio_from, self._container, self._first_time or 0.0)
+
+    def _attempt_sound(self, act: Callable[[], None]) -> None:
+        """Do something with the sound; where that fails, the video goes on without it."""
+        try:
+            act()
+        except (NoSound, VideoError, OSError, ValueError, self._av.error.FFmpegError) as error:
+            self._close_sound()
+            if reason := " ".join(str(error).split()):
+                warnings.warn(
+                    f"The sound of '{self._audio_from}' is not kept in '{self._path}': {reason}.",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+
+    def _close_sound(self) -> None:
+        if self._sound is not None:
+            sound, self._sound = self._sound, None
+            sound.close()
 
     def close(self) -> None:
         """Finish the video and move it to its place.
@@ -119,7 +218,10 @@ class VideoWriter:
             )
             return
         try:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
+            if self._sound is not None:
+                self._attempt_sound(lambda: self._sound.finish(float(self._end_tick * self._time_base)))
+                self._close_sound()
             self._container.close()
             os.replace(self._temporary, self._path)
         except BaseException:
@@ -133,6 +235,7 @@ class VideoWriter:
         if self._container is not None:
             container, self._container = self._container, None
             try:
+                self._close_sound()
                 container.close()
             finally:
                 self._finalizer()

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .._media import VideoError
-from ..image_io import open_image, read_image
+from ..image_io import decode, displayed_size, open_image, read_image
 from ..video_io import FrameSource, open_video
 from .schema import DatasetError
 
@@ -65,9 +65,8 @@ class ImageFrames:
         try:
             if given["bytes"] is None:
                 return read_image(given["path"])
-            with Image.open(io.BytesIO(given["bytes"])) as image:
-                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        except (VideoError, OSError, SyntaxError) as error:
+            return read_image(io.BytesIO(given["bytes"]))
+        except (VideoError, OSError) as error:
             raise DatasetError(f"{self.name(index)} cannot be read: {error}") from error
 
     def name(self, index: int) -> str:
@@ -149,11 +148,7 @@ def header_size(given: Reference, name: str) -> tuple[int, int]:
     """(height, width) of an image as displayed, from its header."""
     try:
         with _open_image(given) as image:
-            width, height = image.size
-            # Looking for EXIF in a PNG would decode all of it.
-            if image.format == "JPEG" and image.getexif().get(0x0112, 1) >= 5:
-                return width, height
-            return height, width
+            return displayed_size(image, name)
     except (VideoError, OSError) as error:
         raise DatasetError(f"{name} cannot be read: {error}") from error
 
@@ -170,11 +165,11 @@ def checked_size(given: Reference, name: str) -> tuple[int, int]:
     if b"\xff\xd9" not in end and b"IEND" not in end:  # the ends of JPEG and PNG
         try:
             with _open_image(given) as image:
-                image.load()
-        except (OSError, SyntaxError) as error:
+                decode(image, name)
+        except (VideoError, OSError) as error:
             raise DatasetError(f"{name} is damaged or cut short: {error}") from error
     return size
 
 
 def _open_image(given: Reference) -> Image.Image:
-    return open_image(Path(given["path"])) if given["bytes"] is None else Image.open(io.BytesIO(given["bytes"]))
+    return open_image(given["path"] if given["bytes"] is None else io.BytesIO(given["bytes"]))

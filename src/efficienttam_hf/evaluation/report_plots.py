@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..atomic_file import atomic_path
+from ..image_io import read_image
 from ..visualization import contact_sheet, object_color
 from .region_boundary import import_cv2
 from .results import VideoResult
@@ -100,8 +101,7 @@ def worst_sheet(videos: Sequence[VideoResult], folder: Path, path: str | os.Path
     for video in videos:
         if video.picture is None or not (folder / video.picture).is_file():
             continue
-        with Image.open(folder / video.picture) as image:
-            pixels = np.array(image.convert("RGB"))
+        pixels = read_image(folder / video.picture)
         images.append(np.concatenate([_caption(video, pixels.shape[1]), pixels]))
     if not images:
         return False

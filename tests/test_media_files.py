@@ -1,0 +1,741 @@
+"""Files as strangers send them: they hold several pictures, state a wrong rate, have an odd name, name other files, or
+promise more pixels than there is memory. Each is read as what it is, or refused in a sentence.
+"""
+
+import contextlib
+import io
+import os
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+import zlib
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from efficienttam_hf import image_io, video_io
+from efficienttam_hf.image_io import open_image, read_image
+from efficienttam_hf.video_io import MediaLimits, VideoError, open_video
+from efficienttam_hf.video_writer import VideoWriter
+
+
+av = pytest.importorskip("av", reason="reading and writing video files needs PyAV")
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+HEIGHT, WIDTH = 48, 64
+
+
+def grey(level, height=HEIGHT, width=WIDTH):
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def levels(frames):
+    """The brightness of frames made by `grey`, to the nearest ten."""
+    return [int(round(float(frame.mean()), -1)) for frame in frames]
+
+
+def write_video(path, count=20, codec="libx264", container=None, rate=25, stamps=None, size=(HEIGHT, WIDTH),
+                pixels="yuv420p", options=None, sound=None):  # fmt: skip
+    """Frame `i` is grey of brightness `10 * i`; stamps are in milliseconds; sound is the name of an encoder."""
+    base = Fraction(1, 1000) if stamps else 1 / Fraction(rate)
+    with av.open(f"file:{os.path.abspath(path)}", "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = *size, pixels
+        stream.codec_context.time_base = base
+        track = output.add_stream(sound, rate=48000) if sound else None
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(grey(10 * number % 256, *size), format="rgb24").reformat(format=pixels)
+            frame.pts, frame.time_base = (stamps[number] if stamps else number), base
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+        if sound:  # silence, then from half of the time on a tone
+            times = np.arange(int(48000 * count * base)) / 48000
+            tone = (np.sin(2 * np.pi * 440 * times) * (times >= times[-1] / 2) * 0.5).astype(np.float32)
+            for begin in range(0, len(tone), 1024):
+                piece = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], format="fltp", layout="mono")
+                piece.sample_rate, piece.pts, piece.time_base = 48000, begin, Fraction(1, 48000)
+                output.mux(track.encode(piece))
+            output.mux(track.encode(None))
+    return Path(path)
+
+
+def write_animation(path, count=6, **options):
+    images = [Image.fromarray(grey(10 * number)) for number in range(count)]
+    images[0].save(path, save_all=True, append_images=images[1:], **options)
+    return path
+
+
+def shown(path):
+    """How long a written video lasts, and when its frames begin, in seconds."""
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        stamps = sorted(packet.pts for packet in file.demux(stream) if packet.size)
+        return float(stream.duration * stream.time_base), [float(s * stream.time_base) for s in stamps]
+
+
+# ---------------------------------------------------------------------------------------------- several pictures a file
+
+ANIMATIONS = {
+    "a.webp": {"duration": [100, 100, 100, 100, 100, 300], "lossless": True},
+    "a.png": {"duration": 100},
+    "a.gif": {"duration": 100},
+    "a.tif": {},
+    "a.avif": {"duration": 100, "quality": 95},
+}
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+
+
+def animation_names():
+    return [pytest.param(name, marks=needs_avif) if name.endswith("avif") else name for name in ANIMATIONS]
+
+
+@pytest.mark.parametrize("name", animation_names())
+def test_an_animated_image_is_a_video_of_all_its_frames(tmp_path, name):
+    path = write_animation(tmp_path / name, **ANIMATIONS[name])
+    with open_video(path, window=2) as video:
+        assert len(video) == 6
+        assert levels(video) == [0, 10, 20, 30, 40, 50]
+        assert levels(reversed(video)) == [50, 40, 30, 20, 10, 0]
+        assert levels(video[i] for i in (3, 0, 5, 2)) == [30, 0, 50, 20]
+        if name != "a.tif":
+            length = 0.8 if name == "a.webp" else 0.6
+            assert video.frame_time(5) == pytest.approx(0.5) and video.frame_time(6) == pytest.approx(length)
+            assert video.fps == pytest.approx(6 / length)
+
+
+@pytest.mark.parametrize("name", animation_names())
+def test_an_animated_image_is_not_taken_for_one_image(tmp_path, name):
+    path = write_animation(tmp_path / name, **ANIMATIONS[name])
+    with pytest.raises(VideoError, match=rf"{name}' holds 6 (frames|pages).*one image is wanted"):
+        read_image(path)
+    with pytest.raises(VideoError, match="holds 6"):
+        read_image(io.BytesIO(path.read_bytes()))
+
+
+@pytest.mark.parametrize("name", [name for name in animation_names() if name != "a.gif"])
+def test_an_animated_image_is_refused_in_a_folder_of_frames(tmp_path, name):
+    suffix = Path(name).suffix if isinstance(name, str) else ".avif"
+    for number in range(3):
+        Image.fromarray(grey(10 * number)).save(tmp_path / f"{number}{suffix}")
+    write_animation(tmp_path / f"2{suffix}", **ANIMATIONS[f"a{suffix}"])
+    with pytest.raises(VideoError, match=rf"2\{suffix}' holds 6 frames"):
+        open_video(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".tif", ".avif", ".bmp", ".jpg", ".gif", ".ppm"])
+def test_a_still_of_each_format_is_an_image_and_a_video_of_one_frame(tmp_path, suffix):
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    Image.fromarray(grey(100)).save(tmp_path / f"a{suffix}")
+    assert levels([read_image(tmp_path / f"a{suffix}")]) == [100]
+    with open_video(tmp_path / f"a{suffix}") as video:
+        assert levels(video) == [100]
+
+
+def test_what_a_file_is_its_content_says(tmp_path):
+    Image.fromarray(grey(100)).save(tmp_path / "photo.mp4", format="JPEG")
+    write_animation(tmp_path / "moving.jpg", format="WEBP", duration=40, lossless=True)
+    write_video(tmp_path / "clip.mkv").rename(tmp_path / "clip.mp4")
+    for name, count in (("photo.mp4", 1), ("moving.jpg", 6), ("clip.mp4", 20)):
+        with open_video(tmp_path / name) as video:
+            assert len(list(video)) == count
+
+
+def test_previews_in_a_photo_and_smaller_copies_in_a_tiff_are_no_frames(tmp_path):
+    write_animation(tmp_path / "phone.jpg", 2, format="MPO")
+    assert levels([read_image(tmp_path / "phone.jpg")]) == [0]
+    large, small = Image.fromarray(grey(50)), Image.fromarray(grey(50, HEIGHT // 2, WIDTH // 2))
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    large.save(tmp_path / "map.tif", save_all=True, append_images=[small])
+    with open_image(tmp_path / "map.tif") as image:
+        assert image.n_frames == 2
+        image.seek(1)
+        if image.tag_v2.get(254) != 1:
+            pytest.skip("this Pillow does not write the kind of a page")
+    assert levels([read_image(tmp_path / "map.tif")]) == [50]
+
+
+# ---------------------------------------------------------------------------------------------------------- frame rates
+
+UNEVEN = [*range(0, 400, 40), *range(400, 4400, 400)]  # ten frames at 25 a second, then ten at 2.5
+
+
+@pytest.mark.parametrize(
+    "name, how, fps, length",
+    [
+        ("a.dv", {"codec": "dvvideo", "container": "dv", "size": (576, 720)}, 25, 0.8),
+        ("a.mjpeg", {"codec": "mjpeg", "pixels": "yuvj420p"}, 25, 0.8),
+        ("a.mkv", {"rate": Fraction(30000, 1001)}, 30000 / 1001, 20 * 1001 / 30000),
+        ("a.mp4", {"rate": Fraction(30000, 1001)}, 30000 / 1001, 20 * 1001 / 30000),
+        ("a.ts", {}, 25, 0.8),
+        ("a.h264", {"container": "h264"}, 25, 0.8),
+        ("a.avi", {"codec": "mpeg4"}, 25, 0.8),
+        ("uneven.mkv", {"stamps": UNEVEN}, 20 / 4.04, 4.04),
+        ("uneven.mp4", {"stamps": UNEVEN}, 20 / 4.04, 4.04),
+        ("hourly.mkv", {"stamps": [3_600_000 * i for i in range(20)]}, 1 / 3600, 72000),
+        ("hourly.mp4", {"stamps": [3_600_000 * i for i in range(20)]}, 1 / 3600, 72000),
+    ],
+)
+def test_the_rate_is_that_of_the_time_stamps_and_a_copy_lasts_as_long(tmp_path, name, how, fps, length):
+    with open_video(write_video(tmp_path / name, **how)) as video:
+        assert video.fps == pytest.approx(fps, rel=1e-4)
+        assert video.frame_time(len(video)) - video.frame_time(0) == pytest.approx(length, rel=1e-3)
+        times = [video.frame_time(i) - video.frame_time(0) for i in range(len(video))]
+        with VideoWriter(tmp_path / "copy.mp4", video.fps, video.width, video.height) as writer:
+            for i, frame in enumerate(video):
+                writer.write(frame, video.frame_time(i), video.frame_time(i + 1))
+    copied, stamps = shown(tmp_path / "copy.mp4")
+    assert copied == pytest.approx(length, rel=1e-3)
+    assert stamps == pytest.approx(times, abs=1e-3 + 1e-6 * length)
+
+
+def test_another_rate_replaces_the_time_stamps(tmp_path):
+    path = write_video(tmp_path / "a.mkv", stamps=UNEVEN)
+    with open_video(path, fps=10, start=4) as video:
+        assert video.fps == 10 and video.frame_time(3) == pytest.approx(0.7)
+        assert video.sound is None
+    with open_video(path, start=12) as video:
+        assert video.frame_time(0) == pytest.approx(UNEVEN[12] / 1000)
+
+
+@pytest.mark.parametrize("fps", [1 / 3600, 1 / 86400, 0.1, 23.976, 1000])
+def test_slow_and_fast_rates_can_be_written(tmp_path, fps):
+    with VideoWriter(tmp_path / "a.mp4", fps, WIDTH, HEIGHT) as writer:
+        for number in range(3):
+            writer.write(grey(10 * number))
+    assert shown(tmp_path / "a.mp4")[0] == pytest.approx(3 / fps, rel=1e-3)
+
+
+def test_rates_and_times_that_no_video_has_are_refused(tmp_path):
+    for fps in (0, -1, 1e-9, 1e9, float("nan")):
+        with pytest.raises(VideoError, match="fps"):
+            VideoWriter(tmp_path / "a.mp4", fps, 8, 8)
+    with VideoWriter(tmp_path / "a.mp4", 25, WIDTH, HEIGHT) as writer:
+        writer.write(grey(0), 0.0)
+        with pytest.raises(VideoError, match="of all frames or of none"):
+            writer.write(grey(0))
+        with pytest.raises(VideoError, match="finite"):
+            writer.write(grey(0), float("inf"))
+
+
+# ------------------------------------------------------------------------------------------------------ names of frames
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["12-00-50", "12-00-55", "12-01-00", "12-01-05", "13-00-00"],
+        ["2026-01-31_23-59-58", "2026-01-31_23-59-59", "2026-02-01_00-00-00"],
+        ["cam2_2026-01-31 23.59.58.250", "cam2_2026-01-31 23.59.59.000", "cam2_2026-01-31 23.59.59.750"],
+        ["IMG_20260131_235959", "IMG_20260201_000000", "IMG_20260201_000001"],
+        ["IMG_20260131_115958", "IMG_20260131_115959", "IMG_20260131_120000"],
+        ["shot1_0001", "shot1_0002", "shot2_0003"],
+        ["0001_cam7", "0002_cam7", "0003_cam7"],
+        ["9", "10", "11"],
+    ],
+)
+def test_frames_are_in_the_order_in_which_a_person_reads_their_names(tmp_path, names):
+    for number, name in sorted(enumerate(names), key=lambda pair: pair[1][::-1]):
+        Image.fromarray(grey(10 * number)).save(tmp_path / f"{name}.png")
+    with open_video(tmp_path) as video:
+        assert [video.frame_name(i) for i in range(len(video))] == names
+        assert levels(video) == [10 * number for number in range(len(names))]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a1_0001", "a1_0002", "a2_0001", "a2_0002"],  # two videos
+        ["01_00", "01_01", "02_00", "02_01"],  # hours and minutes, or videos and frames
+        ["cam2_0001", "cam1_0002"],
+        ["12", "12_1"],
+    ],
+)
+def test_names_whose_order_is_open_to_doubt_are_refused(tmp_path, names):
+    for name in names:
+        Image.fromarray(grey(0)).save(tmp_path / f"{name}.png")
+    with pytest.raises(VideoError, match="open to doubt.*name frames by number"):
+        open_video(tmp_path)
+
+
+def test_a_gap_of_thousands_of_millions_is_counted_and_not_listed(tmp_path):
+    for name in ("0", "1", "9999999999"):
+        Image.fromarray(grey(0)).save(tmp_path / f"{name}.jpg")
+    with pytest.raises(VideoError, match=r"Missing: 2.jpg, 3.jpg, 4.jpg, 5.jpg, 6.jpg and 9999999992 more") as caught:
+        open_video(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+# --------------------------------------------------------------------------------------------------- names and metadata
+
+
+@pytest.mark.parametrize(
+    "name", ["12:30:05.mp4", "b:c.mp4", "http:x.mp4", "-i.mp4", "%03d.mp4", "ein café.mp4", "a'b.mp4"]
+)
+def test_any_name_is_a_file_and_never_an_address(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter(name, 25, WIDTH, HEIGHT) as writer:
+        for number in range(3):
+            writer.write(grey(10 * number))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with open_video(name) as video:
+        assert levels(video) == [0, 10, 20]
+
+
+def with_exif(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "maker"
+    return exif
+
+
+def test_motion_jpeg_whose_frames_have_exif(tmp_path):
+    """Newer FFmpeg hands out EXIF as a kind of side data that PyAV does not know, and its orientation as a matrix."""
+    image = grey(0)
+    image[:, : WIDTH // 2] = 200  # bright on the left
+    for orientation, bright in ((1, "left"), (2, "right"), (3, "right")):
+        parts = []
+        for _ in range(3):
+            part = io.BytesIO()
+            Image.fromarray(image).save(part, format="JPEG", exif=with_exif(orientation))
+            parts.append(part.getvalue())
+        path = tmp_path / f"{orientation}.mjpeg"
+        path.write_bytes(b"".join(parts))
+        with av.open(str(path)) as file:
+            frame = next(file.decode(video=0))
+            try:
+                turned = any(data.type.name == "DISPLAYMATRIX" for data in frame.side_data)
+            except ValueError:
+                turned = True
+        with open_video(path) as video:
+            assert len(list(video)) == 3
+            left, right = video[0][:, : WIDTH // 4].mean(), video[0][:, -WIDTH // 4 :].mean()
+            if turned or orientation == 1:
+                assert (left > right) == (bright == "left"), orientation
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".tif", ".jpg", ".png"])
+def test_photos_with_exif_are_read_whatever_their_suffix(tmp_path, suffix):
+    Image.fromarray(grey(100)).save(
+        tmp_path / f"a{suffix}", exif=with_exif(6), **({"format": "JPEG"} if suffix == ".jfif" else {})
+    )
+    with open_video(tmp_path / f"a{suffix}") as video:
+        assert (video.height, video.width) == (WIDTH, HEIGHT)
+
+
+def test_a_kind_of_side_data_that_pyav_lacks_is_passed_over():
+    from av.sidedata.sidedata import Type
+
+    from efficienttam_hf._video_decoder import _unknown_kind
+
+    unknown = _unknown_kind(Type, 4711)
+    assert unknown.name == "UNKNOWN_4711" and _unknown_kind(Type, 4711) is unknown
+    assert Type(4711) is unknown
+
+
+def test_a_title_in_another_encoding(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as output:
+        output.metadata["title"] = "XXXXXX"
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.metadata["title"] = "XXXXXX"
+        for number in range(3):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(grey(10 * number), format="rgb24")))
+        output.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert data.count(b"XXXXXX") >= 2
+    path.write_bytes(data.replace(b"XXXXXX", b"K\xf6ln \xff"))
+    with open_video(path) as video:
+        assert levels(video) == [0, 10, 20]
+
+
+# ----------------------------------------------------------------------------------------------- files that name others
+
+
+@pytest.fixture
+def secret(tmp_path):
+    return write_video(tmp_path / "secret.ts", 5, container="mpegts")
+
+
+PLAYLISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{path}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile 'file:{path}'\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period><AdaptationSet>'
+    '<Representation id="1" bandwidth="1" mimeType="video/mp4"><BaseURL>file://{path}</BaseURL></Representation>'
+    "</AdaptationSet></Period></MPD>",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    "a=rtpmap:96 H264/90000\n",
+    "imf": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016">'
+    "<Id>urn:uuid:0</Id></CompositionPlaylist>",
+    "subtitles": "1\n00:00:00,000 --> 00:00:01,000\n{path}\n",
+    "vobsub": "# VobSub index file, v7\nid: en, index: 0\ntimestamp: 00:00:00:000, filepos: 000000000\n",
+    "lavfi": "testsrc=duration=1\n",
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{path}"/></svg>',
+}
+
+
+@pytest.mark.parametrize("suffix", [".m3u8", ".mp4", ".ffconcat", ".mpd", ".sdp", ".jpg", ".idx", ".gif"])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_file_that_names_other_files_is_not_opened(tmp_path, secret, kind, suffix):
+    path = tmp_path / f"upload{suffix}"
+    path.write_text(PLAYLISTS[kind].format(path=secret))
+    with pytest.raises(VideoError, match="upload"):
+        open_video(path)
+
+
+def test_a_movie_with_its_samples_in_another_file_does_not_read_them(tmp_path):
+    path = write_video(tmp_path / "a.mov", 5)
+    data = path.read_bytes()
+    at = data.index(b"dref")  # entry "url ", self-contained: made to name another file, Mac alias style
+    secret = write_video(tmp_path / "secret.mov", 5)
+    entry = b"alis" + struct.pack(">I", 0) + str(secret).encode()
+    box = struct.pack(">I", 8 + len(entry)) + entry
+    changed = data[: at + 12] + box + data[at + 12 + 12 :]
+    path.write_bytes(changed)  # boxes no longer fit; a reader must not follow the name all the same
+    try:
+        with open_video(path) as video, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frames = list(video)
+    except VideoError:
+        return
+    assert len(frames) <= 5
+
+
+def test_names_with_a_pattern_are_no_list_of_images(tmp_path):
+    for number in range(3):
+        Image.fromarray(grey(0)).save(tmp_path / f"{number:03d}.jpg")
+    (tmp_path / "%03d.jpg").write_bytes(b"no image")
+    with pytest.raises(VideoError, match="not an image"):
+        open_video(tmp_path / "%03d.jpg")
+    with pytest.raises(FileNotFoundError):
+        open_video(tmp_path / "x%03d.jpg")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".eps", ".mp4"])
+def test_postscript_starts_no_program(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("a program was started"))
+    with pytest.raises(VideoError, match="not an image"):
+        read_image(path)
+    with pytest.raises(VideoError, match="not (an image|a video)"):
+        open_video(path)
+
+
+def test_one_place_opens_images_and_one_opens_videos():
+    package = Path(video_io.__file__).parent
+    root = package.parents[1]
+    files = [*package.rglob("*.py"), *root.glob("demo/*.py"), *root.glob("scripts/*.py")]
+    for call, place in (("Image.open(", {"image_io.py"}), ("av.open(", {"_media.py", "video_writer.py"})):
+        found = set()
+        for file in files:
+            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if call in line]
+            if any("truck.jpg" not in line for line in lines):  # the example of a model card
+                found.add(file.name)
+        assert found == place, call
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in the file system")
+def test_devices_and_pipes_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (open_video, read_image):
+        for path in (tmp_path / "pipe.mp4", tmp_path / "pipe.png", Path("/dev/zero")):
+            with pytest.raises(VideoError, match="device or a pipe"):
+                read(path)
+
+
+# --------------------------------------------------------------------------------------------------------------- limits
+
+
+def png_of(width, height):
+    """A PNG of a stated size that is a few hundred bytes long."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(10_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def gif_of(width, height, frames):
+    """A GIF whose frames are single pixels on a canvas of the stated size."""
+    frame = b"!\xf9\x04\x00\n\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00"
+    return b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\x00\x00\0\0\0\xff\xff\xff" + frame * frames + b";"
+
+
+def webp_of(width, height):
+    canvas = bytes([2, 0, 0, 0]) + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + canvas + b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def bmp_of(width, height):
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHH6I", 40, width, height, 1, 24, *[0] * 6)
+
+
+LARGE = {
+    "canvas.gif": gif_of(16000, 16000, 4),
+    "camera.png": png_of(13000, 13000),
+    "canvas.webp": webp_of(16000, 16000),
+    "a.bmp": bmp_of(20000, 20000),
+    "a.ppm": b"P6 20000 20000 255\n",
+    "bomb.png": png_of(60000, 60000),
+}
+
+
+def run_alone(code, path):
+    """The number that a program prints in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(Path(video_io.__file__).parents[1])}
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return int(done.stdout)
+
+
+MEASURE = """
+import resource, sys
+from efficienttam_hf.image_io import read_image
+from efficienttam_hf.video_io import open_video
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for read in (read_image, open_video):
+    try:
+        read(sys.argv[1])
+    except ValueError as error:
+        assert "EFFICIENTTAM_MAX_PIXELS=" in str(error), error
+    else:
+        raise SystemExit("it was read")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_images_of_too_many_pixels_are_refused_before_any_is_decoded(tmp_path):
+    pytest.importorskip("resource", reason="peak memory is measured by the system")
+    for name, data in LARGE.items():
+        (tmp_path / name).write_bytes(data)
+        for read in (read_image, open_video):
+            with pytest.raises(VideoError, match=rf"{name}' is \d+x\d+ pixels, \d+ million; at most 89 .*limits="):
+                read(tmp_path / name)
+        with pytest.raises(VideoError, match="million"):
+            read_image(io.BytesIO(data))
+    environment = os.environ | {"PYTHONPATH": str(Path(video_io.__file__).parents[1])}
+    for name in ("canvas.gif", "camera.png"):
+        measured = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        assert measured.returncode == 0, measured.stdout + measured.stderr
+        assert int(measured.stdout) < 100  # MB
+
+
+def test_a_limit_can_be_raised_and_lowered(tmp_path, monkeypatch):
+    (tmp_path / "a.gif").write_bytes(gif_of(300, 200, 4))
+    Image.fromarray(grey(100, 200, 300)).save(tmp_path / "a.png")
+    write_video(tmp_path / "a.mp4", 5, size=(200, 300))
+    for name in ("a.gif", "a.png", "a.mp4"):
+        with pytest.raises(VideoError, match="300x200 pixels"):
+            open_video(tmp_path / name, limits=MediaLimits(max_pixels=59_999))
+        open_video(tmp_path / name, limits=MediaLimits(max_pixels=60_000)).close()
+        monkeypatch.setenv("EFFICIENTTAM_MAX_PIXELS", "1000")
+        with pytest.raises(VideoError, match="EFFICIENTTAM_MAX_PIXELS=60000"):
+            open_video(tmp_path / name)
+        monkeypatch.delenv("EFFICIENTTAM_MAX_PIXELS")
+    monkeypatch.setattr(image_io, "_STRIP_BYTES", 1000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own limit is no obstacle to who allows more
+    assert read_image(tmp_path / "a.png", limits=MediaLimits(max_pixels=60_000)).shape == (200, 300, 3)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_a_limit_that_is_no_number_is_named(monkeypatch):
+    for wrong in ("many", "-1", "0", "1e9", "9" * 40):
+        monkeypatch.setenv("EFFICIENTTAM_MAX_PIXELS", wrong)
+        with pytest.raises(VideoError, match="EFFICIENTTAM_MAX_PIXELS must be a positive whole number"):
+            MediaLimits.from_environment()
+
+
+def test_frames_and_their_product_with_pixels_are_limited(tmp_path):
+    (tmp_path / "a.gif").write_bytes(gif_of(300, 200, 4))
+    write_animation(tmp_path / "a.webp", duration=40)
+    write_video(tmp_path / "a.mp4", 5)
+    write_video(tmp_path / "a.mkv", 5)
+    write_video(tmp_path / "a.h264", 5, container="h264")
+    for name in ("a.gif", "a.webp", "a.mp4", "a.mkv", "a.h264"):
+        with pytest.raises(VideoError, match=r"has \d frames; at most 3.*EFFICIENTTAM_MAX_VIDEO_FRAMES="):
+            open_video(tmp_path / name, limits=MediaLimits(max_frames=3))
+    with pytest.raises(VideoError, match="pixels in all.*EFFICIENTTAM_MAX_ANIMATION_PIXELS=240000"):
+        open_video(tmp_path / "a.gif", limits=MediaLimits(max_animation_pixels=200_000))
+    with pytest.raises(VideoError, match="pixels in all.*EFFICIENTTAM_MAX_VIDEO_PIXELS="):
+        open_video(tmp_path / "a.mp4", limits=MediaLimits(max_video_pixels=10_000))
+
+
+def test_an_image_in_the_limits_takes_little_more_memory_than_its_pixels(tmp_path):
+    pytest.importorskip("resource", reason="peak memory is measured by the system")
+    Image.new("RGB", (8000, 6000), (10, 20, 30)).save(tmp_path / "a.png", compress_level=1)  # 144 MB as RGB
+    code = (
+        "import resource, sys; from efficienttam_hf.image_io import read_image\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert read_image(sys.argv[1])[5999, 7999].tolist() == [10, 20, 30]\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    assert run_alone(code, tmp_path / "a.png") < 144 + 192 + 80  # as RGB, as Pillow holds it, and some strips
+
+
+# ------------------------------------------------------------------------------------------------- cut short, and leaks
+
+
+@pytest.mark.parametrize(
+    "name, how",
+    [
+        ("a.mp4", {"options": {"g": "5"}}),
+        ("a.mkv", {"options": {"g": "5", "bf": "0"}}),
+        ("a.webm", {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}}),
+        ("a.avi", {"codec": "mpeg4"}),
+    ],
+)
+def test_a_truncated_video_says_how_many_frames_of_how_many_there_are(tmp_path, name, how):
+    whole = tmp_path / f"whole{name}"
+    write_video(whole, 100, **how)
+    if name.endswith("mp4"):  # the index at the front, as on the web
+        with VideoWriter(whole, 25, WIDTH, HEIGHT) as writer:
+            for number in range(100):
+                writer.write(grey(10 * number % 256))
+    with open_video(whole) as video:
+        assert len(video) == 100 and video.shortfall == ""
+    path = tmp_path / name
+    with av.open(str(whole)) as file:
+        packets = sorted(packet.pos for packet in file.demux(video=0) if packet.size)
+    path.write_bytes(whole.read_bytes()[: packets[40] + 3])
+    with pytest.warns(RuntimeWarning, match=r"only \d+ of its 100 frames can be decoded"), open_video(path) as video:
+        assert 30 <= len(video) <= 41
+        assert "of its 100 frames" in video.shortfall
+        assert len(list(video)) == len(video)
+
+
+def test_a_truncated_video_without_its_index_is_said_to_be_cut_short(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 30)  # the index at the end
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(VideoError, match="a.mp4.*cut short"):
+        open_video(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_errors_leave_no_thread_and_no_open_file(tmp_path):
+    write_video(tmp_path / "good.mp4", 30)
+    data = (tmp_path / "good.mp4").read_bytes()
+    (tmp_path / "text.mp4").write_text("no video " * 100)
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
+    (tmp_path / "zeros.mp4").write_bytes(data[:40] + bytes(3000) + data[3040:])
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    (tmp_path / "canvas.gif").write_bytes(LARGE["canvas.gif"])
+    (tmp_path / "camera.png").write_bytes(LARGE["camera.png"])
+    (tmp_path / "cut.png").write_bytes(png_of(100, 100)[:80])
+    write_animation(tmp_path / "cut.webp", duration=40)
+    (tmp_path / "cut.webp").write_bytes((tmp_path / "cut.webp").read_bytes()[:-60])
+    write_animation(tmp_path / "two.tif")
+
+    def attempt_everything():
+        for path in sorted(tmp_path.iterdir()):
+            for read in (
+                read_image,
+                lambda path: list(open_video(path)),
+                lambda path: open_video(path, start=10_000),
+                lambda path: open_video(path, limits=MediaLimits(max_pixels=10)),
+                lambda path: open_video(path)[10_000],
+            ):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    with contextlib.suppress(ValueError, OSError, IndexError):
+                        read(path)
+        for wrong in (tmp_path / "a.avi", tmp_path / "good.mp4" / "a.mp4"):
+            with pytest.raises((ValueError, OSError)):
+                VideoWriter(wrong, 25, 8, 8)
+        with (
+            pytest.warns(RuntimeWarning, match="not kept"),
+            VideoWriter(tmp_path / "out.mp4", 25, WIDTH, HEIGHT, audio_from=tmp_path / "text.mp4") as writer,
+        ):
+            writer.write(grey(0))
+        (tmp_path / "out.mp4").unlink()
+
+    attempt_everything()
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        attempt_everything()
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) <= files
+
+
+# ---------------------------------------------------------------------------------------------------------------- sound
+
+
+def heard(path):
+    """The codec of a video's sound, when its tone begins and how long it lasts, in seconds; None without sound."""
+    with av.open(str(path)) as file:
+        if not file.streams.audio:
+            return None
+        stream, resampler, first, pieces = file.streams.audio[0], av.AudioResampler("flt", "mono", 8000), None, []
+        for frame in file.decode(stream):
+            first = frame.time if first is None else first
+            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+    samples = np.concatenate(pieces)
+    return stream.codec_context.name, first + np.flatnonzero(abs(samples) > 0.2)[0] / 8000, len(samples) / 8000
+
+
+@pytest.mark.parametrize(
+    "name, sound, kept",
+    [
+        ("a.mp4", "aac", "aac"),
+        ("a.mkv", "ac3", "aac"),
+        ("a.ts", "aac", "aac"),
+        ("a.mov", "pcm_s16le", "aac"),
+        ("mp3.mp4", "libmp3lame", "mp3"),
+        ("a.mkv", "flac", "aac"),
+    ],
+)
+def test_the_sound_of_the_frames_goes_along(tmp_path, name, sound, kept):
+    with open_video(write_video(tmp_path / name, 100, sound=sound)) as video:  # 4 s; the tone begins after 2 s
+        for first, last in ((0, 100), (40, 80)):
+            out = tmp_path / "out.mp4"
+            with VideoWriter(out, video.fps, WIDTH, HEIGHT, audio_from=video.sound) as writer:
+                for i in range(first, last):
+                    writer.write(video[i], video.frame_time(i), video.frame_time(i + 1))
+            codec, onset, length = heard(out)
+            assert codec.startswith(kept)
+            assert onset == pytest.approx(2 - first / 25, abs=0.05)
+            assert length == pytest.approx((last - first) / 25, abs=0.1)
+            assert shown(out)[0] == pytest.approx((last - first) / 25)
+
+
+def test_a_video_without_sound_stays_without(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 5)
+    with VideoWriter(tmp_path / "out.mp4", 25, WIDTH, HEIGHT, audio_from=path) as writer, open_video(path) as video:
+        for frame in video:
+            writer.write(frame)
+    assert heard(tmp_path / "out.mp4") is None and shown(tmp_path / "out.mp4")[0] == pytest.approx(0.2)
+
+
+def test_sound_that_cannot_be_kept_is_left_out_with_a_warning(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video " * 100)
+    for source, reason in (("text.mp4", "not a video"), ("nowhere.mp4", "No such file|nowhere")):
+        writer = VideoWriter(tmp_path / "out.mp4", 25, WIDTH, HEIGHT, audio_from=tmp_path / source)
+        with writer, pytest.warns(RuntimeWarning, match=f"sound of .*{source}.* is not kept.*({reason})"):
+            writer.write(grey(0))
+        assert heard(tmp_path / "out.mp4") is None
+
+
+def test_images_open_by_content_in_the_formats_listed_only():
+    assert set(image_io.FORMATS) == {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM"}
+    icon = io.BytesIO()
+    Image.fromarray(grey(0)).save(icon, format="ICO", sizes=[(16, 16)])
+    with pytest.raises(VideoError, match="not an image"):
+        read_image(icon)
