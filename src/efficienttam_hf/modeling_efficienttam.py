@@ -161,8 +161,8 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         Args:
             pixel_values: (B, 3, height, width), as the processor gives them.
             input_points: (B, P, K, 2) points (x, y) in pixels of the model's input: K points for each of P objects.
-            input_labels: (B, P, K): 1 positive, 0 negative, 2 and 3 corners of a box, -1 no point, -10 padding.
-                All positive when not given.
+            input_labels: (B, P, K): 1 positive, 0 negative, 2 and 3 corners of a box, -1 no point, -10 padding,
+                which changes nothing. All positive when not given.
             input_boxes: (B, P, 4): x0, y0, x1, y1 in pixels of the model's input.
             input_masks: (B, 1, h, w) mask logits, resized to a quarter of the input size when they are not.
             image_embeddings: what `get_image_embeddings` returned, in place of `pixel_values`.
@@ -240,6 +240,7 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
             multimask_output,
             attention_similarity,
             target_embedding,
+            self.prompt_encoder.padded_tokens(input_labels, input_boxes),
         )
 
 

@@ -19,6 +19,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_efficienttam import EfficientTamMaskDecoderConfig, EfficientTamPromptEncoderConfig, size_pair
 from .cpu_kernels import EfficientTamLinear
 from .modeling_efficienttam_layers import EfficientTamFeedForward, EfficientTamLayerNorm2d, attend
+from .prompts import NO_POINT
+
+
+# Added to the logit of a token that is not to be attended to: nothing is left of it after a softmax, in any precision.
+NOT_ATTENDED = -30000.0
 
 
 # ------------------------------------------------------------------------------------------------- prompt encoder
@@ -105,6 +110,23 @@ class EfficientTamPromptEncoder(nn.Module):
         embeddings = torch.where(labels >= 0, positions.to(kinds.dtype) + kinds, torch.zeros_like(kinds))
         return torch.where(labels == -1, nothing, embeddings)
 
+    def padded_tokens(self, input_labels: Tensor | None, input_boxes: Tensor | None) -> Tensor | None:
+        """Which sparse embeddings are padding: (B, P, tokens) bool, or `None` where none is.
+
+        Padding only makes the lists of a batch equally long. The mask decoder does not attend to it, so that the
+        result of a prompt is the same whatever other prompts are in the batch. (In the published code it takes part.)
+
+        Args:
+            input_labels, input_boxes: as in `forward`.
+        """
+        if input_labels is None:
+            return None
+        num_points = input_labels.shape[-1]
+        if isinstance(num_points, int) and num_points == 1 and input_boxes is None:
+            return None  # a padded prompt has a point at least, so in a list of one there is no padding to look for
+        padding = F.pad(input_labels < NO_POINT, (0 if input_boxes is None else 2, 1))
+        return padding if torch.compiler.is_compiling() or padding.any() else None
+
     def forward(
         self,
         input_points: Tensor | None,
@@ -155,14 +177,18 @@ class EfficientTamAttention(nn.Module):
         self.o_proj = EfficientTamLinear(inner, config.hidden_size)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, attention_similarity: Tensor | None = None
+        self, query: Tensor, key: Tensor, value: Tensor, logit_bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, queries, C), (B, keys, C), (B, keys, C) to (B, queries, C), and weights where available."""
+        """(B, queries, C), (B, keys, C), (B, keys, C) to (B, queries, C), and weights where available.
+
+        Args:
+            logit_bias: added to the scaled logits, broadcastable to (B, heads, queries, keys).
+        """
         query, key, value = (
             projection(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection, tokens in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
-        output, weights = attend(self, query, key, value, logit_bias=attention_similarity)
+        output, weights = attend(self, query, key, value, logit_bias=logit_bias)
         return self.o_proj(output), weights
 
 
@@ -189,13 +215,14 @@ class EfficientTamTwoWayAttentionBlock(GradientCheckpointingLayer):
         token_positions: Tensor,
         image_positions: Tensor,
         attention_similarity: Tensor | None = None,
+        token_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(B, T, C) tokens and (B, N, C) image features, each updated."""
+        """(B, T, C) tokens and (B, N, C) image features, each updated; see `EfficientTamTwoWayTransformer`."""
         if self.skip_first_layer_pe:
-            tokens, _ = self.self_attn(tokens, tokens, tokens)
+            tokens, _ = self.self_attn(tokens, tokens, tokens, token_bias)
         else:
             query = tokens + token_positions
-            tokens = tokens + self.self_attn(query, query, tokens)[0]
+            tokens = tokens + self.self_attn(query, query, tokens, token_bias)[0]
         tokens = self.layer_norm1(tokens)
 
         placed_image = image + image_positions
@@ -205,7 +232,7 @@ class EfficientTamTwoWayAttentionBlock(GradientCheckpointingLayer):
         tokens = self.layer_norm2(tokens + attended)
         tokens = self.layer_norm3(tokens + self.mlp(tokens))
 
-        attended, _ = self.cross_attn_image_to_token(placed_image, tokens + token_positions, tokens)
+        attended, _ = self.cross_attn_image_to_token(placed_image, tokens + token_positions, tokens, token_bias)
         return tokens, self.layer_norm4(image + attended)
 
 
@@ -228,13 +255,21 @@ class EfficientTamTwoWayTransformer(nn.Module):
         image_positions: Tensor,
         attention_similarity: Tensor | None = None,
         target_embedding: Tensor | None = None,
+        token_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(B, T, C) tokens, (B, N, C) image features and positions; returns both updated."""
+        """Tokens and image features, both updated.
+
+        Args:
+            prompt_tokens: (B, T, C). image, image_positions: (B or 1, N, C).
+            attention_similarity: bias on the attention from tokens to image.
+            target_embedding: added to the tokens before each block.
+            token_bias: (B, 1, 1, T), bias on all attention to tokens: `NOT_ATTENDED` for those that are padding.
+        """
         tokens = prompt_tokens
         for layer in self.layers:
             if target_embedding is not None:
                 tokens = tokens + target_embedding
-            tokens, image = layer(tokens, image, prompt_tokens, image_positions, attention_similarity)
+            tokens, image = layer(tokens, image, prompt_tokens, image_positions, attention_similarity, token_bias)
         attended, _ = self.final_attn_token_to_image(tokens + prompt_tokens, image + image_positions, image)
         return self.layer_norm_final_attn(tokens + attended), image
 
@@ -272,12 +307,15 @@ class EfficientTamMaskDecoder(nn.Module):
         multimask_output: bool,
         attention_similarity: Tensor | None = None,
         target_embedding: Tensor | None = None,
+        padded_tokens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """
         Args:
             image_embeddings: (B, C, H, W), image_positional_embeddings: (1, C, H, W).
             sparse_prompt_embeddings: (B, P, tokens, C) or `None`, dense_prompt_embeddings: (B or 1, C, H, W).
             multimask_output: whether to return the multimask outputs or one mask.
+            padded_tokens: (B, P, tokens) bool, which sparse embeddings are padding; see `padded_tokens` of the prompt
+                encoder.
 
         Returns:
             Mask logits (B, P, M, 4H, 4W), predicted IoU (B, P, M), the masks' output tokens (B, P, M, C), and object
@@ -290,6 +328,10 @@ class EfficientTamMaskDecoder(nn.Module):
         if sparse_prompt_embeddings is not None:
             tokens = torch.cat([tokens, sparse_prompt_embeddings.to(learned.dtype)], dim=2)
         tokens = tokens.flatten(0, 1)
+        token_bias = None
+        if padded_tokens is not None:
+            padding = F.pad(padded_tokens, (len(learned), 0)).flatten(0, 1)[:, None, None]
+            token_bias = padding.to(tokens.dtype) * NOT_ATTENDED
 
         # Each prompt of an image sees the same features: (B, C, H, W) -> (B * P, N, C).
         image = (image_embeddings + dense_prompt_embeddings).flatten(2).transpose(1, 2).contiguous()
@@ -298,7 +340,7 @@ class EfficientTamMaskDecoder(nn.Module):
         positions = image_positional_embeddings.to(image.dtype).flatten(2).transpose(1, 2).contiguous()
         if target_embedding is not None:
             target_embedding = target_embedding.reshape(-1, 1, width)
-        tokens, image = self.transformer(tokens, image, positions, attention_similarity, target_embedding)
+        tokens, image = self.transformer(tokens, image, positions, attention_similarity, target_embedding, token_bias)
 
         object_scores = self.pred_obj_score_head(tokens[:, 0])
         iou_scores = self.iou_prediction_head(tokens[:, 1])

@@ -417,8 +417,9 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
 
         Args:
             video: a path to a video file or a folder of frames; or frames by index: a list of images, an array
-                (frames, height, width, 3), a tensor (frames, 3, height, width) of uint8, or any object with `len` and
-                indexing. Not given: a stream, whose frames go to `model(inference_session=..., frame=...)`.
+                (frames, height, width, 3), a tensor (frames, 3, height, width), or any object with `len` and indexing.
+                A frame is any image that `images.py` describes. Not given: a stream, whose frames go to
+                `model(inference_session=..., frame=...)`: such images, or `pixel_values` at the model's input size.
             inference_device: where the model runs.
             inference_state_device: where memories and masks are kept; by default there too.
             processing_device: where frames are resized; by default there too.
@@ -445,6 +446,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             dtype=dtype,
             max_vision_features_cache_size=max_vision_features_cache_size,
             keep_history=keep_history,
+            input_size=self.model_size(),
         )
 
     def add_inputs_to_inference_session(

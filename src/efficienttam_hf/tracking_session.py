@@ -274,7 +274,7 @@ class TrackingSession:
         if None not in known and known != (height, width):
             raise ValueError(
                 f"A frame of {width}x{height} pixels does not belong to this session, whose frames are "
-                f"{known[1]}x{known[0]}. Start a session for each size of frames."
+                f"{known[1]}x{known[0]}: a session has frames of one size. Start another one for these."
             )
 
     def set_original_size(self, height: int, width: int) -> None:

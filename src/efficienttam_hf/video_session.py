@@ -59,6 +59,9 @@ class EfficientTamVideoInferenceSession(TrackingSession):
             the window offloaded to the CPU; per object and frame that is `N * c * 2 + h * w * 2 + 4 * C` bytes for a
             memory of N tokens of c channels in bfloat16, masks of h by w in float16 and a pointer of C: 641 KiB at
             1024 pixels, 161 KiB at 512 (and, when streaming, the frame's own pixels in float16).
+        input_size (`tuple[int, int]`, *optional*):
+            (height, width) of processed frames. A streamed tensor of floats of another size is a raw image then, with
+            values in [0, 1]; where it is not given, every tensor of floats is a processed frame.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         frames: Sequence[Any] | None = None,
         process_frame: Callable[[Any], tuple[Tensor, tuple[int, int]]] | None = None,
         keep_history: bool | int | None = 32,
+        input_size: tuple[int, int] | None = None,
     ):
         if video is not None and frames is not None:
             raise ValueError("Give either `video` (processed frames) or `frames` (original frames), not both.")
@@ -82,6 +86,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
                 "`frames` need `process_frame` to become pixels; a processor's init_video_session has one."
             )
         self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        self.input_size = input_size
         self.inference_device = inference_device
         self.inference_state_device = inference_state_device
         self.video_storage_device = video_storage_device
@@ -107,7 +112,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
 
     def _to_pixels(self, frame: Any) -> tuple[Tensor, tuple[int, int] | None]:
         original_size = None
-        if not (isinstance(frame, Tensor) and frame.is_floating_point()):
+        if not self._is_processed(frame):
             if self.process_frame is None:
                 raise ValueError(
                     f"A frame of type {type(frame).__name__} needs a session made by a processor's "
@@ -119,6 +124,12 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         if frame.ndim != 3:
             raise ValueError(f"A frame's pixels have shape (3, height, width), got {tuple(frame.shape)}.")
         return frame.to(self.video_storage_device, self.dtype), original_size
+
+    def _is_processed(self, frame: Any) -> bool:
+        """Whether a frame is pixels for the model: a tensor of floats at its input size. Others are raw images."""
+        if not (isinstance(frame, Tensor) and frame.is_floating_point()):
+            return False
+        return self.input_size is None or tuple(frame.shape[-3:]) == (3, *self.input_size)
 
     def _compact(self, pixels: Tensor) -> Tensor:
         return pixels.to("cpu", torch.float16 if pixels.dtype == torch.float32 else pixels.dtype)
