@@ -448,3 +448,11 @@ def test_a_stream_reads_frames_of_floats_as_images(model, processor):
         masks.append(model(inference_session=session, frame=frame).pred_masks)
     for other in masks[1:]:
         torch.testing.assert_close(other, masks[0])
+
+
+def test_padding_added_to_a_session_directly_is_left_out(processor):
+    session = processor.init_video_session(video=[make_image()])
+    points, labels = torch.tensor([[[[30.0, 20.0], [-10.0, -10.0]]]]), torch.tensor([[[1, -10]]])
+    session.add_point_inputs(session.obj_id_to_idx(1), 0, {"point_coords": points, "point_labels": labels})
+    prompts = session.objects[1].prompts[0]
+    assert prompts.points.tolist() == [[[30.0, 20.0]]] and prompts.labels.tolist() == [[1]]

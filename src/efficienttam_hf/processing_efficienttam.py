@@ -213,6 +213,16 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
             videos = _rgb_frames(videos, _channels(kwargs.get("input_data_format")))
         return super().preprocess(videos, **kwargs)
 
+    def post_process_masks(self, masks: Any, original_sizes: Any, reshaped_input_sizes: Any, *args: Any, **kwargs: Any):
+        """As `Sam2VideoVideoProcessor`; see `EfficientTamImageProcessor.post_process_masks` for the usual way.
+
+        Raises:
+            ValueError: for other numbers of sizes than of images.
+        """
+        check_sizes(masks, original_sizes)
+        check_sizes(masks, reshaped_input_sizes)
+        return super().post_process_masks(masks, original_sizes, reshaped_input_sizes, *args, **kwargs)
+
     def rescale_and_normalize(
         self,
         images: Tensor,

@@ -105,7 +105,7 @@ class ObjectPrompts:
         return not self.points and self.box is None and self.mask is None
 
     def check(self, size: Size | None, where: str = "", labels: Sequence[int] = (NEGATIVE, POSITIVE)) -> None:
-        """Check against a frame, in its pixels.
+        """Check against a frame, in its pixels. A mask of another kind (see `check_mask`) becomes bool.
 
         Args:
             size: (height, width) of the frame; `None` where it is not known, for a mask alone.

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tracking_session import FeatureCache, FramePrompts, TrackingSession
+from .prompts import PADDING, FramePrompts
+from .tracking_session import FeatureCache, TrackingSession
 
 
 class DeviceFeatureCache(FeatureCache):
@@ -100,9 +101,14 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         )
 
     def add_point_inputs(self, obj_idx: int, frame_idx: int, inputs: dict[str, Tensor]) -> None:
-        """As `Sam2VideoInferenceSession`: `point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K), model pixels."""
+        """As `Sam2VideoInferenceSession`: `point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K), model pixels.
+
+        Padding (points labelled -10) is left out.
+        """
         points = inputs["point_coords"].reshape(1, -1, 2).float()
         labels = inputs["point_labels"].reshape(1, -1).long()
+        kept = labels[0] != PADDING
+        points, labels = points[:, kept], labels[:, kept]
         self.add_prompts(self.obj_idx_to_id(obj_idx), frame_idx, FramePrompts(points, labels))
 
     def add_mask_inputs(self, obj_idx: int, frame_idx: int, inputs: Tensor) -> None:
