@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from reference import tiny_config
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from efficienttam_hf import (
     EfficientTamModel,
@@ -456,3 +457,12 @@ def test_padding_added_to_a_session_directly_is_left_out(processor):
     session.add_point_inputs(session.obj_id_to_idx(1), 0, {"point_coords": points, "point_labels": labels})
     prompts = session.objects[1].prompts[0]
     assert prompts.points.tolist() == [[[30.0, 20.0]]] and prompts.labels.tolist() == [[1]]
+
+
+def test_prompts_without_numbers_are_decoded(image_model):
+    """As when the memory of a training step is computed without running it."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        labels = torch.ones(1, 2, 3, dtype=torch.int64)
+        padding = image_model.prompt_encoder.padded_tokens(labels, None)
+    assert padding.shape == (1, 2, 4)
+    assert image_model.prompt_encoder.padded_tokens(torch.ones(1, 2, 3, dtype=torch.int64), None) is None

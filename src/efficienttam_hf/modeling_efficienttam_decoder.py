@@ -125,7 +125,9 @@ class EfficientTamPromptEncoder(nn.Module):
         if isinstance(num_points, int) and num_points == 1 and input_boxes is None:
             return None  # a padded prompt has a point at least, so in a list of one there is no padding to look for
         padding = F.pad(input_labels < NO_POINT, (0 if input_boxes is None else 2, 1))
-        return padding if torch.compiler.is_compiling() or padding.any() else None
+        # A graph, or a tensor without numbers (on the meta device, of `FakeTensorMode`), cannot depend on the labels.
+        has_no_numbers = torch.compiler.is_compiling() or padding.is_meta or type(padding) is not Tensor
+        return padding if has_no_numbers or padding.any() else None
 
     def forward(
         self,
