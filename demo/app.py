@@ -14,6 +14,11 @@
 
 from __future__ import annotations
 
+import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads of torch wait
+
+
+# isort: split
+
 import atexit
 import os
 import shutil

@@ -10,6 +10,11 @@ of the model. Everything runs on the CPU.
 
 from __future__ import annotations
 
+import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads of torch wait
+
+
+# isort: split
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,13 @@
 
     python scripts/include_model.py runs/nano/last efficienttam-nano
 
-The folder's model card (README.md) is kept as it is.
+The folder's model card (README.md) is kept as it is, and has no checksum among those that are written.
 """
+
+import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads of torch wait
+
+
+# isort: split
 
 import argparse
 from pathlib import Path
@@ -14,6 +19,7 @@ from safetensors.torch import save_file
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.atomic_file import atomic_path
+from efficienttam_hf.checksums import write_checksums
 from efficienttam_hf.training.models import losses_of, resized_config, save_losses, with_weights
 
 
@@ -50,6 +56,7 @@ def main() -> None:
     with atomic_path(folder / "processor_config.json") as temporary:
         temporary.write_text(processor.to_json_string(), encoding="utf-8")
     save_losses(losses_of(str(args.checkpoint)), folder)
+    write_checksums(folder, leave_out=["README.md"])
     print(f"{folder}: {size / 2**20:.1f} MiB, {sum(v.numel() for v in weights.values()):,} parameters and buffers")
 
 

@@ -8,6 +8,11 @@ is in docs/performance.md.
 
 from __future__ import annotations
 
+import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads of torch wait
+
+
+# isort: split
+
 import argparse
 import statistics
 import time

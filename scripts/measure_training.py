@@ -18,6 +18,11 @@ of its peak is a fair guess) is the time of a step.
 
 from __future__ import annotations
 
+import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads of torch wait
+
+
+# isort: split
+
 import argparse
 import math
 import resource

@@ -24,6 +24,7 @@ from efficienttam_hf.checkpoints import (
     to_our_name,
     to_published_name,
 )
+from efficienttam_hf.checksums import CHECKSUMS_FILE, ChecksumError, read_checksums, verify_folder
 
 
 ATTENTIONS = ("full", "pooled_logit_bias", "pooled_key_shift")
@@ -75,6 +76,18 @@ def test_every_tensor_arrives_in_both_models(tiny_file, tmp_path):
         for row in range(4):
             name = f"sam_prompt_encoder.point_embeddings.{row}.weight"
             assert torch.equal(state["prompt_encoder.point_embed.weight"][row : row + 1], published[name])
+
+
+def test_a_converted_folder_has_checksums_that_find_a_flipped_bit(tiny_file, tmp_path):
+    folder = convert_checkpoint(tiny_file, tmp_path / "folder", tiny_config())
+    listed = read_checksums(folder)
+    assert {path.name for path in folder.iterdir()} == {*listed, CHECKSUMS_FILE}
+    verify_folder(folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-100] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ChecksumError, match="model.safetensors is damaged"):
+        verify_folder(folder)
 
 
 def test_a_sharded_folder_goes_back_as_well(tiny_file, tmp_path):

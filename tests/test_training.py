@@ -121,6 +121,94 @@ def test_half_a_checkpoint_does_not_count(unstopped, model, tmp_path):
     assert not folder.unfinished(6).exists()
 
 
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 1
+    elif how == "truncated":
+        content = content[:-1]
+    else:
+        content = b""
+    path.write_bytes(content)
+
+
+CHECKPOINT_FILES = [
+    "model.safetensors",
+    "config.json",
+    "SHA256SUMS",
+    "training_state/model.safetensors",
+    "training_state/optimizer.bin",
+    "training_state/average.pt",
+    "training_state/progress.json",
+]
+
+
+@pytest.mark.parametrize("name", CHECKPOINT_FILES)
+def test_damage_to_any_file_of_a_checkpoint_is_found_and_the_file_named(name, unstopped, tmp_path):
+    source = RunFolder(unstopped).checkpoint(5)
+    folder = RunFolder(tmp_path)
+    for how in ("flipped", "truncated", "empty", "missing"):
+        shutil.copytree(source, folder.checkpoint(5))
+        assert folder.damage(5) == []
+        if how == "missing":
+            (folder.checkpoint(5) / name).unlink()
+        else:
+            damage(folder.checkpoint(5) / name, how)
+        assert folder.steps() == [5]
+        problems = folder.damage(5)
+        if name == "SHA256SUMS" and how == "missing":  # as checkpoints of earlier versions are
+            assert problems == []
+        elif name == "SHA256SUMS":
+            assert name in problems[0] or "damaged" in problems[0]
+        else:
+            assert len(problems) == 1 and str(folder.checkpoint(5) / name) in problems[0]
+        shutil.rmtree(folder.checkpoint(5))
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_goes_on_from_the_one_before(
+    unstopped, model, tmp_path, caplog
+):
+    shutil.copytree(unstopped, tmp_path / "run", symlinks=True)
+    folder = RunFolder(tmp_path / "run")
+    path = folder.checkpoint(5) / "training_state" / "optimizer.bin"
+    damage(path, "flipped")
+    with caplog.at_level(logging.WARNING):
+        result = train(run_config(tmp_path / "run", model, ema_decay=0.9), resume=True)
+    assert f"{path} is damaged" in caplog.text
+    assert "Going on from the newest intact checkpoint, step 2" in caplog.text
+    assert result.steps == 5
+    assert metrics(tmp_path / "run") == metrics(unstopped)
+    assert largest_difference(state(tmp_path / "run"), state(unstopped)) == 0
+    assert (folder.checkpoints / "damaged-step-00000005").is_dir()
+    assert os.readlink(tmp_path / "run" / "last") == "checkpoints/step-00000005"
+
+
+def test_without_an_intact_checkpoint_every_damaged_file_is_named(unstopped, model, tmp_path):
+    shutil.copytree(unstopped, tmp_path / "run", symlinks=True)
+    folder = RunFolder(tmp_path / "run")
+    paths = [folder.checkpoint(step) / "training_state" / "progress.json" for step in folder.steps()]
+    for path in paths:
+        damage(path, "empty")
+    with pytest.raises(TrainingError, match="no checkpoint in it is intact") as caught:
+        train(run_config(tmp_path / "run", model, ema_decay=0.9), resume=True)
+    assert all(str(path) in str(caught.value) for path in paths)
+    assert folder.steps() == [2, 5]
+
+
+def test_a_run_is_resumed_where_its_configuration_is_lost_but_not_where_it_cannot_be_read(
+    unstopped, model, tmp_path, caplog
+):
+    shutil.copytree(unstopped, tmp_path / "run", symlinks=True)
+    config = run_config(tmp_path / "run", model, ema_decay=0.9)
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="config.json cannot be read .*remove that file"):
+        train(config, resume=True)
+    (tmp_path / "run" / "config.json").unlink()
+    assert train(config, resume=True).steps == 5
+    assert "resumed without comparing its configuration" in caplog.text
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
 def test_a_run_that_is_there_is_not_begun_again(unstopped, model):
     before = metrics(unstopped)
     with pytest.raises(ConfigError, match=r"unstopped already holds a run of 5 steps. Resume it \(`--resume`\)"):

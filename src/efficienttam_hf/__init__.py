@@ -6,7 +6,12 @@ needs is imported where it is used. Where torch is not installed, the parts that
 the tracker on exported graphs (`export.onnx_tracker`), and the readers and writers.
 """
 
+from ._threads import let_threads_sleep
+
+
 __version__ = "0.1.0"
+
+let_threads_sleep()  # before torch loads, or it is too late
 
 try:
     import torch  # noqa: F401

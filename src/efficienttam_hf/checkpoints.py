@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checksums import sync_folder, sync_names, write_checksums
 from .configuration_efficienttam import PRESETS, EfficientTamConfig
 from .modeling_efficienttam_video import EfficientTamVideoModel
 from .processing_efficienttam import EfficientTamVideoProcessor
@@ -334,10 +335,13 @@ def convert_checkpoint(
         whole = Path(temporary) / "whole"
         model.save_pretrained(whole, **save_kwargs)
         processor.save_pretrained(whole)
+        write_checksums(whole)
         _give_plain_modes(whole)
+        sync_folder(whole)
         if output.exists():
             shutil.move(output, Path(temporary) / "replaced")
         whole.rename(output)
+    sync_names(output.parent)
     return output
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..tracking_session import EndOfVideoError
-from . import benchmark, convert, demo, evaluate, export, finetune, pseudo_label, segment, track, train
+from . import benchmark, convert, demo, evaluate, export, finetune, pseudo_label, segment, track, train, verify
 
 
 # What the package raises for bad input: the message is for the user. Anything else is a failure of ours.
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (track, segment, pseudo_label, finetune, train, evaluate, benchmark, convert, export, demo):
+    for command in (track, segment, pseudo_label, finetune, train, evaluate, benchmark, convert, verify, export, demo):
         command.add_parser(commands, parents=[common])
     return parser
 

@@ -18,6 +18,7 @@ from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, Repositor
 from torch import Tensor
 
 from ..checkpoints import convert_checkpoint, read_published, to_published
+from ..checksums import write_checksums
 from ..configuration_efficienttam import EfficientTamConfig
 from ..modeling_efficienttam import EfficientTamModel
 from ..modeling_efficienttam_video import EfficientTamVideoModel
@@ -25,9 +26,6 @@ from ..processing_efficienttam import EfficientTamVideoProcessor
 from ..remote_code import REMOTE_CODE_FILES, included_checkpoint
 from ..synthetic_clip import make_clip
 from .model_cards import INCLUDED_MODELS, card_folder, model_card, place_card
-
-
-CHECKSUMS = "SHA256SUMS"  # of every other file, as `sha256sum --check` reads it
 
 
 class PublishingError(RuntimeError):
@@ -71,8 +69,7 @@ def make_repository(name: str, folder: Path, repo_id: str, checkpoint: Path | No
         verify(folder, checkpoint)
         card = place_card(model_card(name, repo_id), card_folder(name), folder, copy_pictures=True)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        sums = checksums(folder)
-        (folder / CHECKSUMS).write_text("".join(f"{sha}  {file}\n" for file, sha in sums.items()), encoding="utf-8")
+        write_checksums(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -227,4 +224,4 @@ def _explanation(error: Exception, repo_id: str) -> str:
     )
 
 
-__all__ = ["CHECKSUMS", "PublishingError", "Upload", "checksums", "make_repository", "upload", "verify"]
+__all__ = ["PublishingError", "Upload", "checksums", "make_repository", "upload", "verify"]

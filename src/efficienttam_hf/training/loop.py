@@ -12,6 +12,7 @@ resumed run therefore computes what a run that never stopped computes.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 from contextlib import nullcontext
@@ -37,6 +38,9 @@ from .run_folder import AVERAGE_FILE, PROGRESS_FILE, STATE_FOLDER, RunFolder
 from .simulated_user import plan_prompts
 from .sources import StepIndices, TrainingData, annotated_videos, batches
 from .stopping import StopSignals
+
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
@@ -71,7 +75,7 @@ def train(config: TrainingConfig, resume: bool = False) -> TrainingResult:
 
     Raises:
         ConfigError: what can be known to be wrong before the first step.
-        TrainingError: a loss that is not a number; the message names the sample.
+        TrainingError: a loss that is not a number, with the sample's name; no intact checkpoint to resume from.
         ValueError: a clip that cannot be made, as its source says it.
         OSError: what cannot be read or written; a checkpoint is there whole or not at all.
     """
@@ -101,6 +105,10 @@ class Trainer:
         self.videos = annotated_videos(config.evaluation, "evaluation") if config.evaluation.kind else []
         self._check_stages()
         if self.is_main:
+            for step in self.damaged_steps:
+                self.folder.set_aside(step)
+            if not self.folder.has_best:
+                self.best_score = None
             self.folder.save_config(config)
             self.folder.forget_after(self.global_step)
         self.accelerator.wait_for_everyone()
@@ -190,7 +198,8 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------ setting up
 
     def _find_checkpoint(self, resume: bool) -> Path | None:
-        """The checkpoint to go on from, if any. Where it stopped is where this run is then."""
+        """The newest intact checkpoint to go on from, if any. Where it stopped is where this run is then."""
+        self.damaged_steps: list[int] = []
         steps = self.folder.steps()
         if not steps:
             return None
@@ -200,11 +209,43 @@ class Trainer:
                 "to another folder."
             )
         self.folder.check_same_config(self.config)
-        checkpoint = self.folder.checkpoint(steps[-1])
+        checkpoint = self.folder.checkpoint(self._newest_intact(steps))
         progress = json.loads((checkpoint / STATE_FOLDER / PROGRESS_FILE).read_text(encoding="utf-8"))
         self.stage_number, self.stage_step = progress["stage"], progress["stage_step"]
         self.score, self.best_score = progress["score"], progress["best_score"]
         return checkpoint
+
+    def _newest_intact(self, steps: list[int]) -> int:
+        """The step of the newest checkpoint whose files are as they were written; those after it are damaged.
+
+        Raises:
+            TrainingError: there is none; the message names every damaged file.
+        """
+        from accelerate.utils import broadcast_object_list
+
+        damage = {}
+        if self.is_main:
+            for step in reversed(steps):
+                damage[step] = self.folder.damage(step)
+                if not damage[step]:
+                    break
+        (damage,) = broadcast_object_list([damage])  # the others do not read all of it again
+        self.damaged_steps = [step for step, problems in damage.items() if problems]
+        problems = [problem for step in self.damaged_steps for problem in damage[step]]
+        intact = [step for step in damage if not damage[step]]
+        if not intact:
+            raise TrainingError(
+                "\n  ".join([f"Cannot resume {self.folder.path}: no checkpoint in it is intact.", *problems])
+                + "\nBring back these files from a copy, or start a new run (another `output`)."
+            )
+        if problems and self.is_main:
+            logger.warning(
+                "%s Going on from the newest intact checkpoint, step %d; the damaged one%s kept as damaged-step-....",
+                " ".join(problems),
+                intact[0],
+                " is" if len(self.damaged_steps) == 1 else "s are",
+            )
+        return intact[0]
 
     def _check_stages(self) -> None:
         """Find out what is wrong with any stage before the first begins."""

@@ -7,18 +7,21 @@
       tensorboard/           of Accelerate's tracker
       checkpoints/
         step-00000500/       loads with `from_pretrained`; its `training_state/` is what resuming needs
+        damaged-step-...     a checkpoint that resuming has set aside
       last -> checkpoints/step-...    the newest
       best -> checkpoints/step-...    the one that scored best
 
-A checkpoint is written under a hidden name and renamed when all of it is there; the links, which are relative, are
-renamed into place too, and a checkpoint that goes is hidden first. So a run that is killed at any moment leaves its
-newest whole checkpoint, and a run's folder can be moved or copied.
+A checkpoint is written under a hidden name and renamed when all of it, with a checksum of each file, is on the disk;
+the links, which are relative, are renamed into place too, and a checkpoint that goes is hidden first. So a run that is
+killed at any moment leaves its newest whole checkpoint, and a run's folder can be moved or copied. What a disk or a
+copy damages later is found when the run is resumed: it then goes on from the newest checkpoint that is intact.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import stat
@@ -29,12 +32,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..atomic_file import atomic_path
+from ..checksums import CHECKSUMS_FILE, damaged_files, sync_folder, sync_names, write_checksums
 from .config import ConfigError, TrainingConfig, load_config
 
 
 STATE_FOLDER = "training_state"
 PROGRESS_FILE = "progress.json"
 AVERAGE_FILE = "average.pt"
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -99,8 +105,14 @@ class RunFolder:
         try:
             # Fields that are younger than the run have their default values in it.
             saved = load_config(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"Cannot resume: {path} cannot be read ({error}).") from error
+        except FileNotFoundError:
+            logger.warning("%s is not there: the run is resumed without comparing its configuration.", path)
+            return
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"Cannot resume: {path} cannot be read ({error}). If this is the configuration that the run began "
+                "with, remove that file; it is written again."
+            ) from error
         different = [
             f"`{name}`: {was!r} then, {now!r} now"
             for name, was, now in _differences(_plain(saved), _plain(config))
@@ -117,8 +129,46 @@ class RunFolder:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints there are, oldest first."""
-        whole = (path.parents[1].name for path in self.checkpoints.glob(f"step-*/{STATE_FOLDER}/{PROGRESS_FILE}"))
-        return sorted(int(name.removeprefix("step-")) for name in whole)
+        found = {
+            path.name
+            for mark in (CHECKSUMS_FILE, f"{STATE_FOLDER}/{PROGRESS_FILE}")
+            for path in self.checkpoints.glob("step-*")
+            if (path / mark).is_file()
+        }
+        return sorted(int(name.removeprefix("step-")) for name in found if name.removeprefix("step-").isdigit())
+
+    def damage(self, step: int) -> list[str]:
+        """What is wrong with the files of a checkpoint, a sentence each."""
+        try:
+            return damaged_files(self.checkpoint(step))
+        except FileNotFoundError:  # written before checkpoints had checksums: what can be read is taken as it is
+            progress = self.checkpoint(step) / STATE_FOLDER / PROGRESS_FILE
+            try:
+                json.loads(progress.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                return [f"{progress} cannot be read: {error}."]
+            return []
+
+    def set_aside(self, step: int) -> None:
+        """Rename a damaged checkpoint, so that the run can write that step again. No link points to it any more."""
+        source, number = self.checkpoint(step), 0
+        target = source.with_name(f"damaged-{source.name}")
+        while target.exists():
+            number += 1
+            target = source.with_name(f"damaged-{source.name}-{number}")
+        os.rename(source, target)
+        left = self.steps()
+        for name in ("last", "best"):
+            link = self.path / name
+            if link.is_symlink() and not link.exists():
+                link.unlink()
+                if name == "last" and left:
+                    self._point(name, self.checkpoint(left[-1]))
+
+    @property
+    def has_best(self) -> bool:
+        """Whether `best` points to a checkpoint."""
+        return (self.path / "best").exists()
 
     def checkpoint(self, step: int) -> Path:
         """The folder of a checkpoint."""
@@ -151,9 +201,11 @@ class RunFolder:
         target = self.checkpoint(step)
         _finish_files(self.unfinished(step))
         os.rename(self.unfinished(step), target)
+        sync_names(self.checkpoints)
         self._point("last", target)
         if is_best:
             self._point("best", target)
+        sync_names(self.path)
         best = (self.path / "best").resolve()
         for old in map(self.checkpoint, self.steps()[:-keep]):
             if old.resolve() != best:
@@ -182,8 +234,8 @@ class RunFolder:
         if not path.is_file():
             return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # the line a killed run was writing
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # the line a killed run was writing
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
         with atomic_path(path) as temporary:
@@ -226,13 +278,13 @@ def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any,
 
 
 def _finish_files(folder: Path) -> None:
-    """Have all files of a folder on the disk, and let the umask alone decide who may read them, before it is named."""
+    """Before a checkpoint gets its name: its checksums, all of it on the disk, and readable as the umask says."""
     mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # safetensors makes files that only their owner reads
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(mode)
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+    write_checksums(folder)
+    sync_folder(folder)
 
 
 def _lock(file: IO) -> bool:

@@ -1,0 +1,33 @@
+"""`efficienttam verify`: whether a model's files are those that were written, by their checksums."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "verify",
+        help="check a model's files against the checksums that were written with them",
+        description="Compare every file of a model's folder with its SHA-256 in the folder's SHA256SUMS, which "
+        "convert, train and finetune write. The weights are not loaded.",
+        epilog="examples: efficienttam verify efficienttam-nano; efficienttam verify runs/mine/last",
+        **options,
+    )
+    parser.add_argument("model", metavar="FOLDER|NAME", help="a folder, or the name of a model in this package")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, and say how many files were compared. Loads neither torch nor Transformers."""
+    from ..checksums import verify_folder
+
+    folder = Path(args.model)
+    included = Path(__file__).resolve().parents[1] / "pretrained" / args.model
+    if not folder.is_dir() and folder.name == args.model and included.is_dir():
+        folder = included
+    count = verify_folder(folder)
+    print(f"'{args.model}' is as it was written: {count} files have the checksums that are in its SHA256SUMS.")
+    return 0
