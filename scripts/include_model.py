@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.atomic_file import atomic_path
 from efficienttam_hf.checksums import write_checksums
-from efficienttam_hf.training.models import losses_of, resized_config, save_losses, with_weights
+from efficienttam_hf.training.models import losses_of, save_losses, with_weights
 
 
 LARGEST = 16 * 2**20  # bytes; a package that everybody downloads stays small
@@ -35,7 +35,9 @@ def main() -> None:
     args = parser.parse_args()
 
     model = EfficientTamVideoModel.from_pretrained(args.checkpoint, dtype=torch.float32)
-    model = with_weights(resized_config(model.config, args.image_size), model.state_dict())
+    if args.image_size:
+        config = EfficientTamConfig.from_dict(model.config.to_dict(), image_size=args.image_size)
+        model = with_weights(config, model.state_dict())
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     size = sum(value.nbytes for value in weights.values())
     if size > LARGEST:

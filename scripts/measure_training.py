@@ -43,11 +43,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from transformers.initialization import no_init_weights
 
-from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
+from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, modeling_efficienttam_layers
 from efficienttam_hf.configuration_efficienttam import PRESETS, SMALL_PRESETS
 from efficienttam_hf.data.batch import ClipBatch
 from efficienttam_hf.training.clip_tracker import ClipTracker
 from efficienttam_hf.training.losses import LossOptions
+from efficienttam_hf.training.models import enable_activation_checkpointing
 from efficienttam_hf.training.simulated_user import PromptPlan, UserOptions
 
 
@@ -65,7 +66,7 @@ class TrainingStep:
         with torch.device(device):
             model = EfficientTamVideoModel(config)
             if checkpointing:
-                model.gradient_checkpointing_enable()
+                enable_activation_checkpointing(model)
             mean, std = [0.5] * 3, [0.25] * 3
             self.tracker = ClipTracker(
                 model, UserOptions(), LossOptions(), mean, std, checkpoint_steps=checkpointing
@@ -211,6 +212,7 @@ def as_on_cuda() -> Iterator[None]:
         return layer_norm(hidden_states.float(), *args, **kwargs)
 
     with (
+        mock.patch.object(modeling_efficienttam_layers, "learns_slowly", lambda *tensors: False),
         mock.patch.object(F, "scaled_dot_product_attention", fused_attention),
         mock.patch.object(F, "layer_norm", float_layer_norm),
     ):

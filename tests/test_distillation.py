@@ -52,7 +52,7 @@ def own_teacher(tmp_path_factory):
     """A folder with a model of ours, other weights than the student's; 160 pixels."""
     torch.manual_seed(7)
     config = tiny_config()
-    config = type(config).from_dict({**config.to_dict(), "image_size": 160})
+    config = type(config).from_dict(config.to_dict(), image_size=160)
     return save(EfficientTamVideoModel(config), EfficientTamVideoProcessor.from_config(config), tmp_path_factory)
 
 

@@ -51,7 +51,8 @@ def test_a_folder_of_videos_becomes_a_model_with_scores(model, tmp_path, capsys)
     scores = json.loads((output / "scores.json").read_text())
     assert list(scores["before"]) == list(scores["after"]) == ["b"]
     assert all(0 <= score <= 100 for part in scores.values() for score in part.values())
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
+    assert "scoring before: video 1/1" in progress and "scoring: video 1/1" in progress
     assert f"{scores['before']['b']:.1f}" in printed and f"{scores['after']['b']:.1f}" in printed
 
     tuned = EfficientTamVideoModel.from_pretrained(output / "last")

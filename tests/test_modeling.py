@@ -15,6 +15,7 @@ from efficienttam_hf import (
     EfficientTamVideoProcessor,
     MemoryBank,
 )
+from efficienttam_hf.modeling_efficienttam_layers import attend
 
 
 CROSS_ATTENTION = ("full", "pooled_logit_bias", "pooled_key_shift", "windowed")
@@ -180,6 +181,42 @@ def test_gradient_checkpointing_changes_no_gradient(use_reentrant):
     largest = max(gradient.abs().max().item() for gradient in plain.values())
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-3, atol=1e-6 * largest)
+
+
+def test_attention_that_learns_in_bfloat16_on_a_cpu_is_computed_in_float32():
+    """Its gradients are those of float32 attention on the same bfloat16 numbers, and results keep their dtype."""
+    module = torch.nn.Module()
+    module.config = tiny_config().memory_attention_config
+    module.config._attn_implementation = "sdpa"
+    inputs = [torch.randn(1, 2, 40, 8).bfloat16().requires_grad_() for _ in range(3)]
+    exact = [x.detach().float().requires_grad_() for x in inputs]
+    bias = torch.randn(1, 1, 1, 40).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = attend(module, *inputs, bias)
+    expected, _ = attend(module, *exact, bias.float())
+    assert output.dtype == torch.bfloat16
+    assert torch.equal(output, expected.bfloat16())
+    weights = torch.randn(output.shape).bfloat16().float()
+    (output.float() * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for mine, theirs in zip(inputs, exact, strict=True):
+        assert torch.equal(mine.grad, theirs.grad.bfloat16())
+
+
+@pytest.mark.parametrize("name", ["features", "input_masks", "previous_masks"])
+def test_maps_of_another_size_are_refused_with_both_sizes(name):
+    model, size = make_model().eval(), 96
+    maps = {
+        "features": torch.zeros(1, 64, 8, 8),
+        "input_masks": torch.zeros(1, 1, 128, 128) if name == "input_masks" else None,
+        "previous_masks": torch.zeros(1, 1, 32, 32),
+    }
+    scale = {"features": 16, "input_masks": 1, "previous_masks": 4}[name]
+    maps[name] = torch.zeros(*maps[name].shape[:2], size // scale, size // scale)
+    with pytest.raises(
+        ValueError, match=f"`{name}` is {size // scale}x{size // scale} .* of 128x128 pixels it must be"
+    ):
+        model.track_step(**maps)
 
 
 def test_dropout_and_stochastic_depth_act_in_training_only():

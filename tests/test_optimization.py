@@ -13,6 +13,7 @@ from torch import nn
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
 from efficienttam_hf.configuration_efficienttam import PRESETS, SMALL_PRESETS
 from efficienttam_hf.training.config import ConfigError, LoraOptions, OptimizerOptions, StageOptions
+from efficienttam_hf.training.models import enable_activation_checkpointing
 from efficienttam_hf.training.optimization import (
     RunningAverage,
     add_adapters,
@@ -258,7 +259,7 @@ def test_gradients_reach_every_adapter(checkpointing):
     pytest.importorskip("peft")
     model = adapted_model().train()
     if checkpointing:  # nothing before the first adapter learns
-        model.gradient_checkpointing_enable()
+        enable_activation_checkpointing(model)
     sum(value.float().square().mean() for value in two_frames(model).values()).backward()
     without = {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
     assert not without

@@ -62,6 +62,20 @@ def attends_by_rows(module: nn.Module, query: Tensor, key: Tensor) -> bool:
     return module.config._attn_implementation == "sdpa" and not module.training and rows_are_faster(query, key)
 
 
+def learns_slowly(*tensors: Tensor) -> bool:
+    """Whether fused attention is to be computed in float32, as gradients flow through it in half precision on a CPU.
+
+    Its backward pass takes five to ten times as long there in bfloat16 as in float32, also on processors that multiply
+    bfloat16 matrices fast.
+    """
+    return (
+        tensors[0].device.type == "cpu"
+        and tensors[0].dtype in (torch.bfloat16, torch.float16)
+        and torch.is_grad_enabled()
+        and any(tensor.requires_grad for tensor in tensors)
+    )
+
+
 def attend(
     module: nn.Module,
     query: Tensor,
@@ -88,6 +102,11 @@ def attend(
     if attends_by_rows(module, query, key) and (logit_bias is None or logit_bias.numel() == key.shape[2]):
         bias = None if logit_bias is None else logit_bias.flatten()
         return attend_by_rows(query, key, value, query.shape[-1] ** -0.5, bias).flatten(2), None
+    if implementation == "sdpa" and learns_slowly(query, key, value):
+        with torch.autocast("cpu", enabled=False):
+            bias = None if logit_bias is None else logit_bias.float()
+            output, weights = attend(module, query.float(), key.float(), value.float(), bias, dropout, **kwargs)
+        return output.to(query.dtype), weights
     interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     output, weights = interface(
         module,

@@ -162,6 +162,8 @@ class EfficientTamVideoModel(EfficientTamModel):
             conditioned_features: (B, C, H, W), what `condition_on_memory` gives for this frame and bank, where it is at
                 hand because the frame is run again with another prompt.
         """
+        if not torch.compiler.is_compiling():
+            self._check_sizes(features, input_masks, previous_masks)
         batch_size = self._batch_size(memory_bank, input_points, input_masks, features)
         if input_masks is not None:
             output = self._use_mask_as_output(features.expand(batch_size, -1, -1, -1), input_masks)
@@ -202,6 +204,22 @@ class EfficientTamVideoModel(EfficientTamModel):
             probabilities = torch.where(from_prompts, (masks > 0).to(masks.dtype), probabilities)
         scaled = probabilities * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
         return self.memory_encoder(features, scaled.to(features.dtype))
+
+    def _check_sizes(self, features: Tensor, input_masks: Tensor | None, previous_masks: Tensor | None) -> None:
+        """Raise ValueError where the maps given to `track_step` are not of the sizes that the configuration says."""
+        size = size_pair(self.config.image_size)
+        expected = {
+            "features": (features, tuple(self.config.vision_config.feature_size)),
+            "input_masks": (input_masks, size),
+            "previous_masks": (previous_masks, tuple(self.prompt_encoder.mask_input_size)),
+        }
+        for name, (tensor, wanted) in expected.items():
+            if tensor is not None and tuple(tensor.shape[-2:]) != wanted:
+                raise ValueError(
+                    f"`{name}` is {tensor.shape[-2]}x{tensor.shape[-1]} (height x width); at this model's input size "
+                    f"of {size[0]}x{size[1]} pixels it must be {wanted[0]}x{wanted[1]}. Resize the input, or load the "
+                    "model at its size: from_pretrained(..., image_size=(height, width))."
+                )
 
     @staticmethod
     def _batch_size(

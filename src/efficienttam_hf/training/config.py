@@ -21,7 +21,7 @@ from .ranges import check_range
 from .simulated_user import UserOptions
 
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("no", "bf16", "fp16", "auto")
 
 
 class ConfigError(ValueError):
@@ -190,13 +190,16 @@ class TrainingConfig:
         freeze: parts that do not learn: `vision_encoder`, `prompt_encoder`, `mask_decoder`, `memory_attention`,
             `memory_encoder`, or the name of any module or parameter.
         seed: of weights, data and everything drawn.
-        precision: `"no"`, `"bf16"` or `"fp16"` (autocast).
+        precision: `"no"` (float32), `"bf16"` or `"fp16"` (autocast), or `"auto"`: bf16 where the machine computes fast
+            in it, float32 elsewhere.
         ema_decay: decay of the running average of the weights that is evaluated and saved; 0 for none.
         gradient_checkpointing: recompute activations in the backward pass.
         workers: processes that prepare data, for each process that trains; 0 for none.
         log_every, overlay_every, checkpoint_every: steps between log lines, sample pictures, checkpoints; 0 for never.
+            The last step of a run is logged as well, and is always a checkpoint.
         keep_checkpoints: how many of the newest are kept; the best one stays as well.
-        trackers: where Accelerate logs to, besides `metrics.jsonl`.
+        trackers: where Accelerate logs numbers and sample pictures to, besides `metrics.jsonl` and `overlays/`:
+            `tensorboard`, `wandb`, and what else Accelerate knows.
     """
 
     output: str = "runs/efficienttam"

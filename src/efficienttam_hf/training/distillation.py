@@ -13,13 +13,15 @@ normalisation, so that their scales have nothing to do with each other.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-from ..configuration_efficienttam import EfficientTamConfig
+from ..configuration_efficienttam import EfficientTamConfig, included_checkpoint
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .config import ConfigError, DistillationOptions
 
@@ -47,12 +49,13 @@ class FeatureDistillation(nn.Module):
         self.weight = options.weight
         # An attribute like any other, not a registered module.
         self.__dict__["teacher"] = _load_image_encoder(options.teacher)
+        folder = included_checkpoint(options.teacher)
 
         own = EfficientTamVideoProcessor.from_config(student_config).image_processor
         mean, std = torch.tensor(own.image_mean), torch.tensor(own.image_std)
         teacher_mean, teacher_std, self.teacher_size = mean, std, None
         try:
-            theirs = AutoImageProcessor.from_pretrained(options.teacher)
+            theirs = AutoImageProcessor.from_pretrained(folder)
         except (OSError, ValueError):
             logger.warning(
                 "The teacher %s comes without an image processor: it sees the student's pixels.", options.teacher
@@ -93,21 +96,44 @@ class FeatureDistillation(nn.Module):
         return self.teacher(pixels).fpn_hidden_states[-1]
 
 
-def _load_image_encoder(name: str) -> nn.Module:
-    """The frozen image encoder of a model by its folder or Hub name."""
+def check_teacher(name: str) -> None:
+    """See that a teacher is there and of the right kind, by its configuration alone: its weights are not read.
+
+    Raises:
+        ConfigError: there is no such model, or it has no image encoder of this family.
+    """
     try:
-        model = AutoModel.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"`distillation.teacher` {name!r} is neither a folder nor a Hub name of a model: {error}"
-        ) from error
+        config = AutoConfig.from_pretrained(included_checkpoint(name))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _no_teacher(name, error) from error
+    if not hasattr(getattr(config, "vision_config", config), "fpn_hidden_size"):
+        raise _no_feature_maps(name, f"model of type {config.model_type!r}")
+    folder = Path(included_checkpoint(name))
+    if folder.is_dir() and not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
+        raise _no_teacher(name, "there are no weights in that folder.")
+
+
+def _load_image_encoder(name: str) -> nn.Module:
+    """The frozen image encoder of a model by its folder or Hub name, or that of an included model."""
+    try:
+        model = AutoModel.from_pretrained(included_checkpoint(name), dtype=torch.float32)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _no_teacher(name, error) from error
     encoder = getattr(model, "vision_encoder", model)
     if not hasattr(encoder.config, "fpn_hidden_size"):
-        raise ConfigError(
-            f"`distillation.teacher` {name!r} is a {type(model).__name__}, which gives no feature maps. Models of the "
-            "SAM 2 family do: Sam2Model, Sam2VideoModel, EdgeTamModel, EfficientTamModel, and their vision models."
-        )
+        raise _no_feature_maps(name, type(model).__name__)
     return encoder.requires_grad_(False).eval()
 
 
-__all__ = ["FeatureDistillation"]
+def _no_teacher(name: str, reason: object) -> ConfigError:
+    return ConfigError(f"`distillation.teacher` {name!r} is neither a folder nor a Hub name of a model: {reason}")
+
+
+def _no_feature_maps(name: str, kind: str) -> ConfigError:
+    return ConfigError(
+        f"`distillation.teacher` {name!r} is a {kind}, which gives no feature maps. Models of the SAM 2 family do: "
+        "Sam2Model, Sam2VideoModel, EdgeTamModel, EfficientTamModel, and their vision models."
+    )
+
+
+__all__ = ["FeatureDistillation", "check_teacher"]

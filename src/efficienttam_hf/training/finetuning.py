@@ -19,6 +19,7 @@ from ..processing_efficienttam import EfficientTamVideoProcessor
 from .config import ConfigError, EvaluationOptions, OptimizerOptions, SourceOptions, StageOptions, TrainingConfig
 from .loop import Trainer, TrainingResult
 from .models import losses_of
+from .monitoring import watch
 from .simulated_user import UserOptions
 from .sources import dataset_videos
 
@@ -163,7 +164,8 @@ def _scores_before(trainer: Trainer) -> dict[str, float]:
     model.to(trainer.accelerator.device)
     processor = EfficientTamVideoProcessor.from_config(model.config)
     run = RunOptions(prompt=options.prompt, max_frames=options.max_frames)
-    return {video.video_id: 100 * evaluate_video(model, processor, video, run).j_and_f for video in trainer.videos}
+    watched = watch(trainer.videos, "scoring before", disable=False)
+    return {video.video_id: 100 * evaluate_video(model, processor, video, run).j_and_f for video in watched}
 
 
 def _last_scores(run: Path) -> dict[str, float]:

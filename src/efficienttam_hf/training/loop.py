@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..configuration_efficienttam import EfficientTamConfig
 from ..data.batch import ClipBatch
 from ..data.seeding import derive_seed, generator_of
 from ..evaluation.runner import RunOptions, evaluate_video, summarize
@@ -30,8 +31,8 @@ from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .clip_tracker import ClipOutput, ClipTracker
 from .config import ConfigError, StageOptions, TrainingConfig
-from .models import load_model, resized_config, save_losses, with_weights
-from .monitoring import draw_overlays, progress_bar, step_numbers
+from .models import enable_activation_checkpointing, load_model, load_model_config, save_losses, with_weights
+from .monitoring import log_picture, overlay_sheet, progress_bar, save_picture, step_numbers, watch
 from .optimization import RunningAverage, add_adapters, freeze, merged_weights, parameter_groups, rate_at
 from .processes import fill_state, make_accelerator, sharded_like, start_logging, whole
 from .run_folder import AVERAGE_FILE, PROGRESS_FILE, STATE_FOLDER, RunFolder
@@ -97,8 +98,10 @@ class Trainer:
         self.average: RunningAverage | None = None
         self.resume_from = self._find_checkpoint(resume)
 
+        model_config = load_model_config(config.model, config.model_overrides)
+        self._check_parts(model_config)
         torch.manual_seed(derive_seed(config.seed))
-        self.first_model = load_model(config.model, config.model_overrides)
+        self.first_model = load_model(config.model, model_config)
         if self.is_main:
             self.folder.claim(self._checkpoint_bytes() * (config.keep_checkpoints + 2))
         self.data = TrainingData(config)
@@ -148,7 +151,9 @@ class Trainer:
 
             self._log(stage, numbers)
             if _due(self.global_step, config.overlay_every) and self.is_main:
-                draw_overlays(self.folder.path / "overlays" / f"{self.global_step:08d}.png", micro_batches[-1], output)
+                sheet = overlay_sheet(micro_batches[-1], output)
+                save_picture(sheet, self.folder.path / "overlays" / f"{self.global_step:08d}.png")
+                log_picture(self.accelerator, "overlays", sheet, self.global_step)
             evaluates = (
                 bool(self.videos) and not stopped and (is_last or _due(self.global_step, config.evaluation.every))
             )
@@ -247,28 +252,46 @@ class Trainer:
             )
         return intact[0]
 
+    def _check_parts(self, model_config: EfficientTamConfig) -> None:
+        """Find out what is wrong with `freeze`, `lora` and the teacher before any weights or videos are read."""
+        config = self.config
+        with torch.device("meta"):
+            outline = EfficientTamVideoModel(model_config)
+            if config.lora.rank:
+                add_adapters(outline, config.lora)
+        freeze(outline, config.freeze)
+        parameter_groups(outline, config.stages[0], config.optimizer)
+        if config.distillation.teacher:
+            from .distillation import check_teacher
+
+            check_teacher(config.distillation.teacher)
+
     def _check_stages(self) -> None:
         """Find out what is wrong with any stage before the first begins."""
         for number, stage in enumerate(self.config.stages):
             StepIndices(stage, self.accelerator.process_index, self.accelerator.num_processes)
             try:
-                size = resized_config(self.first_model.config, stage.image_size).image_size
+                size = self._config_of(stage).image_size
             except ValueError as error:
                 raise ConfigError(f"`stages[{number}].image_size`: {error}") from error
             self.data.of_stage(number, size)[0]
+
+    def _config_of(self, stage: StageOptions) -> EfficientTamConfig:
+        """The model's configuration at a stage's input size."""
+        config = self.first_model.config
+        return EfficientTamConfig.from_dict(config.to_dict(), image_size=stage.image_size or config.image_size)
 
     def _begin(self, stage: StageOptions) -> None:
         """A stage's model, at its input size and with the weights so far, and a new optimizer."""
         config = self.config
         torch.manual_seed(derive_seed(config.seed, self.stage_number))  # adapters, projections
-        model = with_weights(resized_config(self.first_model.config, stage.image_size), self.first_model.state_dict())
+        model = with_weights(self._config_of(stage), self.first_model.state_dict())
         self.processor = EfficientTamVideoProcessor.from_config(model.config)
         if config.lora.rank:
             add_adapters(model, config.lora)
         freeze(model, config.freeze)
         if config.gradient_checkpointing:
-            # Renamed in Transformers 5.2x.
-            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+            enable_activation_checkpointing(model)
         distillation = None
         if config.distillation.teacher:
             from .distillation import FeatureDistillation
@@ -333,7 +356,9 @@ class Trainer:
     def _log(self, stage: StageOptions, numbers: dict[str, float]) -> None:
         self.progress.set_postfix_str(f"{stage.name} loss {numbers['loss']:.3f} iou {numbers['mask_iou']:.3f}", False)
         self.progress.update()
-        if _due(self.global_step, self.config.log_every) and self.is_main:
+        is_last = self.global_step == self.config.total_steps
+        due = _due(self.global_step, self.config.log_every) or (is_last and self.config.log_every > 0)
+        if due and self.is_main:
             self.folder.log({"step": self.global_step, "stage": stage.name, **numbers})
             self.accelerator.log(numbers, step=self.global_step)
 
@@ -345,7 +370,8 @@ class Trainer:
         share = self.videos[self.accelerator.process_index :: self.accelerator.num_processes]
         options = self.config.evaluation
         run = RunOptions(prompt=options.prompt, max_frames=options.max_frames)
-        scores = gather_object([evaluate_video(model, self.processor, video, run) for video in share])
+        watched = watch(share, "scoring", disable=not self.is_main)
+        scores = gather_object([evaluate_video(model, self.processor, video, run) for video in watched])
         self.score = 100 * summarize(scores, run.convention)["J&F"]
         if self.is_main:
             videos = {video.name: 100 * video.j_and_f for video in scores}

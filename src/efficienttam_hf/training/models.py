@@ -1,4 +1,4 @@
-"""The model that a run begins with, the same weights at another input size, and the losses that it learnt by."""
+"""The model that a run begins with, a model with given weights, and the losses that a checkpoint learnt by."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..modeling_efficienttam_video import EfficientTamVideoModel
@@ -21,8 +22,8 @@ from .losses import LossOptions
 LOSSES_FILE = "losses.json"  # beside the weights of a checkpoint
 
 
-def load_model(name: str, overrides: dict[str, Any]) -> EfficientTamVideoModel:
-    """A preset's model with fresh weights, drawn from PyTorch's generator, or a checkpoint's; float32, on the CPU.
+def load_model_config(name: str, overrides: dict[str, Any]) -> EfficientTamConfig:
+    """The configuration of the model that a run begins with; no weights are read.
 
     Args:
         name: a preset, the name of a model that comes with this package, or a folder or Hub name.
@@ -33,30 +34,48 @@ def load_model(name: str, overrides: dict[str, Any]) -> EfficientTamVideoModel:
     """
     try:
         if name in (*PRESETS, *SMALL_PRESETS):
-            return EfficientTamVideoModel(EfficientTamConfig.from_preset(name, **overrides))
+            return EfficientTamConfig.from_preset(name, **overrides)
         if overrides:
             raise ConfigError(f"`model_overrides` are for presets; {name} has its own configuration.")
-        folder = included_checkpoint(name)
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(included_checkpoint(name))
         if not isinstance(config, EfficientTamConfig):
             raise ValueError(f"it is a model of type {config.model_type!r}, not {EfficientTamConfig.model_type!r}.")
-        return EfficientTamVideoModel.from_pretrained(folder, config=config, dtype=torch.float32)
+        return config
     except ConfigError:
         raise
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"`model` {name!r} is neither a preset ({', '.join([*SMALL_PRESETS, *PRESETS])}) nor a checkpoint that "
-            f"loads: {error}"
-        ) from error
+        raise _no_model(name, error) from error
 
 
-def resized_config(config: EfficientTamConfig, image_size: int | None) -> EfficientTamConfig:
-    """A model's configuration at another input size, `None` for its own.
+def load_model(name: str, config: EfficientTamConfig) -> EfficientTamVideoModel:
+    """A preset's model with fresh weights, drawn from PyTorch's generator, or a checkpoint's; float32, on the CPU.
+
+    Args:
+        name: as for `load_model_config`.
+        config: what that returned.
 
     Raises:
-        ValueError: the size does not fit the model.
+        ConfigError: a checkpoint that does not load.
     """
-    return EfficientTamConfig.from_dict({**config.to_dict(), "image_size": image_size or config.image_size})
+    if name in (*PRESETS, *SMALL_PRESETS):
+        return EfficientTamVideoModel(config)
+    try:
+        return EfficientTamVideoModel.from_pretrained(included_checkpoint(name), config=config, dtype=torch.float32)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise _no_model(name, error) from error
+
+
+def _no_model(name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"`model` {name!r} is neither a preset ({', '.join([*SMALL_PRESETS, *PRESETS])}) nor a checkpoint that loads: "
+        f"{error}"
+    )
+
+
+def enable_activation_checkpointing(model: PreTrainedModel) -> None:
+    """Have a model recompute activations in the backward pass, by the name that this version of Transformers has."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (model.gradient_checkpointing_enable if enable is None else enable)()
 
 
 def with_weights(config: EfficientTamConfig, weights: dict[str, Tensor]) -> EfficientTamVideoModel:
@@ -86,4 +105,12 @@ def losses_of(name: str) -> LossOptions:
         raise ConfigError(f"{file} is not JSON: {error}") from error
 
 
-__all__ = ["LOSSES_FILE", "load_model", "losses_of", "resized_config", "save_losses", "with_weights"]
+__all__ = [
+    "LOSSES_FILE",
+    "enable_activation_checkpointing",
+    "load_model",
+    "load_model_config",
+    "losses_of",
+    "save_losses",
+    "with_weights",
+]

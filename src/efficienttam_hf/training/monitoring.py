@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from .clip_tracker import ClipOutput
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+T = TypeVar("T")
 
 CLIPS_ON_SHEET, FRAMES_ON_SHEET = 4, 8
 
@@ -60,13 +62,23 @@ def progress_bar(total: int, done: int, disable: bool) -> tqdm:
     return tqdm(total=total, initial=done, unit="step", bar_format=line, mininterval=30, disable=disable)
 
 
-def draw_overlays(path: Path, batch: ClipBatch, output: ClipOutput) -> None:
+def watch(videos: Sequence[T], what: str, disable: bool) -> tqdm[T]:
+    """Some videos, one by one, with a progress bar that says what is done with them."""
+    if sys.stderr.isatty():
+        return tqdm(videos, desc=what, unit="video", dynamic_ncols=True, leave=False, disable=disable)
+    line = what + ": video {n_fmt}/{total_fmt} [{elapsed}<{remaining}]\n"
+    return tqdm(videos, unit="video", bar_format=line, mininterval=30, disable=disable)
+
+
+def overlay_sheet(batch: ClipBatch, output: ClipOutput) -> np.ndarray:
     """The first clips of a batch as a picture: a row with the true masks, and below it one with the predicted.
 
     Args:
-        path: of the PNG.
         batch: clips of T frames with O objects.
         output: what the model made of them.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
     """
     frames = batch.frames[:FRAMES_ON_SHEET].permute(0, 1, 3, 4, 2).cpu().numpy()
     truth = batch.masks.cpu().numpy()
@@ -79,9 +91,22 @@ def draw_overlays(path: Path, batch: ClipBatch, output: ClipOutput) -> None:
                 shown: dict[int, np.ndarray] = {i: masks[t, row] for i, row in enumerate(objects, start=1)}
                 images.append(overlay_masks(frame, shown))
                 captions.append(f"{name} {t}")
-    sheet = contact_sheet(images, columns=max(2, len(frames)), captions=captions)
+    return contact_sheet(images, columns=max(2, len(frames)), captions=captions)
+
+
+def save_picture(picture: np.ndarray, path: Path) -> None:
+    """Write an RGB picture (height, width, 3) as a PNG."""
     with atomic_path(path) as temporary:
-        Image.fromarray(sheet).save(temporary, format="PNG")
+        Image.fromarray(picture).save(temporary, format="PNG")
 
 
-__all__ = ["draw_overlays", "progress_bar", "step_numbers"]
+def log_picture(accelerator: Accelerator, name: str, picture: np.ndarray, step: int) -> None:
+    """Give an RGB picture (height, width, 3) to those trackers that take pictures."""
+    for tracker in accelerator.trackers:
+        if tracker.name == "tensorboard":
+            tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
+        elif tracker.name in ("wandb", "trackio"):
+            tracker.log_images({name: [picture]}, step=step)
+
+
+__all__ = ["log_picture", "overlay_sheet", "progress_bar", "save_picture", "step_numbers", "watch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -78,7 +79,12 @@ def freeze(model: nn.Module, parts: Iterable[str]) -> None:
     for part in parts:
         if part not in known:
             names = ", ".join(name for name, _ in model.named_children())
-            raise ConfigError(f"`freeze` names {part!r}, which is no part of the model. Its parts are {names}.")
+            near = difflib.get_close_matches(part, known, n=1)
+            raise ConfigError(
+                f"`freeze` names {part!r}, which is no part of the model. "
+                + (f"Did you mean {near[0]!r}? " if near else "")
+                + f"Its parts are {names}."
+            )
         known[part].requires_grad_(False)
 
 
@@ -137,7 +143,7 @@ def add_adapters(model: nn.Module, options: LoraOptions) -> None:
             ends = {name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear)}
             raise ConfigError(
                 f"`lora.target_modules` names {target!r}, and no linear layers of the model are called so. Some are "
-                f"called {', '.join(sorted(end for end in ends if not end.isdigit()))}; those in perceptrons end in "
+                f"called {', '.join(sorted(end for end in ends if not end.isdigit()))}; those in MLPs end in "
                 "mlp.layers.0 and mlp.layers.1."
             )
     config = LoraConfig(
