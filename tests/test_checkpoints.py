@@ -25,6 +25,7 @@ from efficienttam_hf.checkpoints import (
     to_published_name,
 )
 from efficienttam_hf.checksums import CHECKSUMS_FILE, ChecksumError, read_checksums, verify_folder
+from efficienttam_hf.cli import main
 
 
 ATTENTIONS = ("full", "pooled_logit_bias", "pooled_key_shift")
@@ -172,6 +173,112 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     path = write_published(tmp_path / "other.pt", {"layer.weight": torch.zeros(2)})
     with pytest.raises(CheckpointError, match="not an EfficientTAM checkpoint.*no tensor 'image_encoder"):
         convert_checkpoint(path, tmp_path / "folder", "efficienttam_s")
+
+
+# ------------------------------------------------------------------------------ training checkpoints, safetensors
+
+
+def test_a_safetensors_file_with_published_names_is_converted(tmp_path):
+    config, tensors = tiny_config(), published_tensors(tiny_config())
+    for name in ("x.safetensors", "x.bin"):
+        save_file(tensors, tmp_path / name)
+        folder = convert_checkpoint(tmp_path / name, tmp_path / f"folder {name}", config)
+        back = read_published(publish_checkpoint(folder, tmp_path / f"{name}.pt"))
+        assert all(torch.equal(back[key], tensor) for key, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10", b"\xff" * 8 + b"{", b"\x02" + bytes(7) + b"{}" + b"rest"])
+def test_a_damaged_safetensors_file_is_refused_by_name(content, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="x.safetensors"):
+        convert_checkpoint(tmp_path / "x.safetensors", tmp_path / "folder", tiny_config())
+    assert not (tmp_path / "folder").exists()
+
+
+def wrapped(tensors, prefix):
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("key", "average"),
+    [
+        (None, None),
+        ("ema", lambda tensors: tensors),
+        ("model_ema", lambda tensors: {**wrapped(tensors, "module."), "n_averaged": torch.tensor(9)}),
+        ("ema_state_dict", lambda tensors: {"model": tensors}),
+    ],
+)
+def test_a_checkpoint_of_the_training_code_is_converted(key, average, tmp_path, capsys):
+    config, trained, averaged = (
+        tiny_config(),
+        published_tensors(tiny_config()),
+        published_tensors(tiny_config(), seed=1),
+    )
+    content = {
+        "model": wrapped(trained, "module."),
+        "optimizer": {"optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1e-4}]}},
+        "epoch": 3,
+        "loss": {"all": {}},
+        "steps": {"train": 40, "val": 0},
+        "time_elapsed": 8.5,
+        "best_meter_values": {},
+    }
+    if key is not None:
+        content[key] = average(averaged)
+    torch.save(content, tmp_path / "checkpoint.pt")
+    config.save_pretrained(tmp_path / "config")
+    for weights, expected in (("auto", averaged if key else trained), ("model", trained)):
+        command = ["convert", str(tmp_path / "checkpoint.pt"), str(tmp_path / weights)]
+        assert main([*command, "--variant", str(tmp_path / "config"), "--weights", weights]) == 0
+        back = read_published(publish_checkpoint(tmp_path / weights, tmp_path / f"{weights}.pt"))
+        assert all(torch.equal(back[name], tensor) for name, tensor in expected.items())
+        assert ("Took the" in capsys.readouterr().out) == (key is not None)
+    if key is None:
+        with pytest.raises(CheckpointError, match="checkpoint.pt holds no average"):
+            read_published(tmp_path / "checkpoint.pt", "average")
+
+
+def test_weights_in_half_precision_become_float32_and_those_that_are_no_numbers_are_refused(tmp_path):
+    config = tiny_config()
+    tensors = {name: tensor.half() for name, tensor in published_tensors(config).items()}
+    folder = convert_checkpoint(write_published(tmp_path / "half.pt", tensors), tmp_path / "folder", config)
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float32}
+    tensors["no_mem_embed"][..., 0] = torch.nan
+    with pytest.raises(CheckpointError, match="nan.pt has weights that are not finite numbers, such as no_memory_emb"):
+        convert_checkpoint(write_published(tmp_path / "nan.pt", tensors), tmp_path / "other", config)
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tiny_file, tmp_path):
+    with zipfile.ZipFile(tiny_file) as whole, zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(CheckpointError, match="x.pt .*compressed"):
+        read_published(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("\x00", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "must hold a mapping of fields, found list"),
+        ('{"model_type": "sam2"}', "of a model of type 'sam2'"),
+        ('{"vision_config": {"num_hidden_layers": 1000000000}}', "`vision_config.num_hidden_layers` is 1000000000"),
+        ('{"vision_config": {"hidden_size": 1e400}}', "`vision_config.hidden_size` is inf"),
+        ('{"image_size": [99999999, 16]}', r"`image_size\[0\]` is 99999999"),
+        ('{"vision_config": {"hidden_size": "wide"}}', "`vision_config.hidden_size` must be a number, found 'wide'"),
+        ('{"vision_config": 7}', "`vision_config` must be a mapping of fields, found 7"),
+        ('{"num_maskmem": null}', "`num_maskmem` must be a number, found None"),
+        ('{"vision_config": {"patch_size": 0}}', "does not describe a model"),
+    ],
+)
+def test_a_configuration_that_is_broken_or_hostile_is_refused_with_file_and_field(content, message, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        resolve_config(path)
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [{"weights": {}}, [1, 2], {"model": {"a": 1}}, {"model": [1]}, 7])
@@ -350,6 +457,6 @@ def test_the_way_back_refuses_another_model_and_missing_weights(tiny_file, tmp_p
     with pytest.raises(CheckpointError, match="lacks tensors: no_object_pointer"):
         publish_checkpoint(folder, tmp_path / "x.pt")
     (folder / "config.json").write_text('{"model_type": "sam2"}')
-    with pytest.raises(CheckpointError, match="of type 'sam2'"):
+    with pytest.raises(CheckpointError, match="model of type 'sam2'"):
         publish_checkpoint(folder, tmp_path / "x.pt")
     assert not (tmp_path / "x.pt").exists()

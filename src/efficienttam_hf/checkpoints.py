@@ -1,4 +1,4 @@
-"""Published `.pt` checkpoints to this package's safetensors, and back.
+"""Published checkpoints (`.pt`, or `.safetensors` with the same names) to this package's folders, and back.
 
 The published names map one to one onto ours by the table below (four point embeddings become the rows of one). What a
 checkpoint tells about its model (widths, depths, layer counts) is read from its tensors and held against the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import re
 import shutil
 import stat
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .checksums import sync_folder, sync_names, write_checksums
@@ -199,7 +203,7 @@ def check_belongs(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> 
 
 
 def from_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> dict[str, Tensor]:
-    """Published tensors under our names, after `check_belongs`."""
+    """Published tensors under our names, in float32, after `check_belongs`."""
     check_belongs(state_dict, config)
     ours: dict[str, Tensor] = {}
     for name, (our_name, _) in published_layout(config).items():
@@ -208,7 +212,7 @@ def from_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) ->
             ours[our_name] = torch.cat([state_dict[f"{_POINTS}{i}.weight"] for i in rows])
         else:
             ours[our_name] = state_dict[name].contiguous()
-    return ours
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in ours.items()}
 
 
 def to_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> dict[str, Tensor]:
@@ -223,16 +227,29 @@ def to_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> d
     return published
 
 
-def read_published(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a published file (`{"model": tensors}`), loaded without running any code from it.
+def read_published(path: str | Path, weights: str = "auto") -> dict[str, Tensor]:
+    """The tensors of a checkpoint with published names, loaded without running any code from it.
+
+    Three kinds are read: the published files (`{"model": tensors}`), checkpoints of the published training code, which
+    hold the optimizer and maybe an average of the weights beside the model, and `.safetensors` files.
+
+    Args:
+        path: the file.
+        weights: of a training checkpoint, `"model"` for the weights as they were trained, `"average"` for their moving
+            average, `"auto"` for the average where there is one, as that is what training code evaluates.
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: for another value of `weights`.
         CheckpointError: if it is not such a file, or its bytes are not those that were saved.
     """
     path = Path(path)
+    if weights not in WEIGHTS:
+        raise ValueError(f"`weights` must be one of {', '.join(WEIGHTS)}, got {weights!r}.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    if _is_safetensors(path):
+        return _read_safetensors(path)
     try:
         damaged = _damaged_member(path)
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
@@ -240,19 +257,78 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # damaged files make the unpickler fail in any way
         reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise CheckpointError(f"{path} is not a checkpoint that can be read safely ({reason}).") from error
+        raise CheckpointError(
+            f"{path} is not a checkpoint that can be read safely ({reason}). Only tensors, numbers and texts are read "
+            "from a .pt file: it is damaged, or holds other objects."
+        ) from error
     if damaged:
         raise CheckpointError(
             f"{path} is damaged: {damaged!r} in it does not have the checksum it was saved with. Fetch the file again."
         )
-    tensors = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        keys = f" with keys {list(content)[:5]}" if isinstance(content, dict) else ""
-        raise CheckpointError(
-            f'{path} is not a published EfficientTAM file: expected {{"model": {{name: tensor}}}}, found a '
-            f"{type(content).__name__}{keys}."
-        )
+    return _tensors_of(content, path, weights)
+
+
+# Which weights of a training checkpoint, and the names under which training code keeps a moving average of them.
+WEIGHTS = ("auto", "model", "average")
+_AVERAGE_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "average")
+_MODEL_KEYS = ("model", "state_dict")
+# What wrappers put before every name: DDP, torch.compile, averaged models.
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+
+
+def has_average(path: str | Path) -> bool:
+    """Whether a checkpoint holds a moving average of its weights beside them: whether `weights` matters."""
+    if _is_safetensors(Path(path)):
+        return False
+    content = torch.load(path, map_location="meta", weights_only=True)
+    return isinstance(content, dict) and any(_unwrapped(content.get(key)) for key in _AVERAGE_KEYS)
+
+
+def _tensors_of(content: Any, path: Path, weights: str) -> dict[str, Tensor]:
+    """The wanted weights in the content of a `.pt` file."""
+    if isinstance(content, dict):
+        averages = [found for key in _AVERAGE_KEYS if (found := _unwrapped(content.get(key)))]
+        models = [found for key in _MODEL_KEYS if (found := _unwrapped(content.get(key)))]
+        if weights == "average" and not averages:
+            raise CheckpointError(f"{path} holds no average of the weights, under none of {', '.join(_AVERAGE_KEYS)}.")
+        if averages and weights != "model":
+            return averages[0]
+        if models:
+            return models[0]
+    keys = f" with keys {list(content)[:5]}" if isinstance(content, dict) else ""
+    raise CheckpointError(
+        f'{path} is not a published EfficientTAM file: expected {{"model": {{name: tensor}}}}, or a checkpoint of its '
+        f"training code, found a {type(content).__name__}{keys}."
+    )
+
+
+def _unwrapped(tensors: Any) -> dict[str, Tensor] | None:
+    """Tensors by name without the prefixes of wrappers; `None` if it is something else."""
+    if not isinstance(tensors, dict) or not tensors:
+        return None
+    for key in ("module", "shadow", *_MODEL_KEYS):  # some averages are nested once more
+        if isinstance(tensors.get(key), dict):
+            return _unwrapped(tensors[key])
+    tensors = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()):
+        return None
+    for wrapper in _WRAPPERS * 2:
+        if tensors and all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, by its content: a length of eight bytes, and a header in JSON."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _damaged_member(path: Path) -> str | None:
@@ -260,6 +336,9 @@ def _damaged_member(path: Path) -> str | None:
     if not zipfile.is_zipfile(path):
         return None  # torch's format before 1.6, which has no checksums, or no checkpoint: loading tells
     with zipfile.ZipFile(path) as archive:
+        packed = next((m.filename for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED), None)
+        if packed is not None:  # a few bytes could become any number of them
+            raise zipfile.BadZipFile(f"{packed!r} in it is compressed, which torch.save never does")
         if not any(member.CRC for member in archive.infolist()):
             return None  # saved without checksums (`torch.serialization.set_crc32_options`)
         try:
@@ -284,6 +363,7 @@ def resolve_config(variant: str | Path | EfficientTamConfig) -> EfficientTamConf
 
     Raises:
         ValueError: if it is neither.
+        CheckpointError: a file that is not JSON or describes no model that can be; the message names file and field.
     """
     if isinstance(variant, EfficientTamConfig):
         return variant
@@ -291,12 +371,71 @@ def resolve_config(variant: str | Path | EfficientTamConfig) -> EfficientTamConf
         return EfficientTamConfig.from_preset(str(variant))
     path = Path(variant)
     if path.is_file():
-        return EfficientTamConfig.from_json_file(path)
+        return read_config(path)
     if (path / "config.json").is_file():
-        return EfficientTamConfig.from_json_file(path / "config.json")
+        return read_config(path / "config.json")
     raise ValueError(
         f"{str(variant)!r} is neither a variant ({', '.join(sorted(PRESETS))}) nor a configuration file in JSON."
     )
+
+
+MOST_LAYERS, LARGEST_NUMBER = 1024, 2**20
+LARGEST_CONFIG = 2**20  # bytes
+
+
+def read_config(path: Path) -> EfficientTamConfig:
+    """A configuration file, looked through before a model is made of it.
+
+    Raises:
+        CheckpointError: not JSON, another model's, a field of the wrong type, or a number that no model has: a thousand
+            million layers would be made one by one. The message names the file and the field.
+    """
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise CheckpointError(f"{path} has {path.stat().st_size} bytes: it is no configuration.")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold a mapping of fields, found {type(values).__name__}.")
+    model_type = values.get("model_type", EfficientTamConfig.model_type)
+    if model_type != EfficientTamConfig.model_type:
+        raise CheckpointError(f"{path} is of a model of type {model_type!r}, not {EfficientTamConfig.model_type!r}.")
+    _check_numbers(values, path, "")
+    _check_types(values, EfficientTamConfig().to_dict(), path, "")
+    try:
+        return EfficientTamConfig.from_dict(values)
+    except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not describe a model: {type(error).__name__}: {reason}") from error
+
+
+def _check_types(values: dict[str, Any], defaults: dict[str, Any], path: Path, field: str) -> None:
+    """Refuse text, lists and the like where the default is a number or a mapping, by the name of the field."""
+    for name, default in defaults.items():
+        if name not in values or name.endswith("image_size"):  # a size is one number or two
+            continue
+        value, full = values[name], f"{field}.{name}" if field else name
+        if isinstance(default, dict):
+            if not isinstance(value, dict):
+                raise CheckpointError(f"{path}: `{full}` must be a mapping of fields, found {value!r}.")
+            _check_types(value, default, path, full)
+        elif isinstance(default, int | float) and not isinstance(value, int | float):
+            raise CheckpointError(f"{path}: `{full}` must be a number, found {value!r}.")
+
+
+def _check_numbers(value: Any, path: Path, field: str) -> None:
+    """Refuse numbers far beyond any model's, by the name of their field."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_numbers(item, path, f"{field}.{name}" if field else str(name))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _check_numbers(item, path, f"{field}[{number}]")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        most = MOST_LAYERS if "layers" in field or "depth" in field else LARGEST_NUMBER
+        if not abs(value) <= most:
+            raise CheckpointError(f"{path}: `{field}` is {value}; {most} is the most that is accepted.")
 
 
 def convert_checkpoint(
@@ -304,15 +443,17 @@ def convert_checkpoint(
     output: str | Path,
     variant: str | Path | EfficientTamConfig,
     overwrite: bool = False,
+    weights: str = "auto",
     **save_kwargs: Any,
 ) -> Path:
-    """A published `.pt` file to a folder for `from_pretrained`, with processor files and code.
+    """A file with published names to a folder for `from_pretrained`, with processor files, code and checksums.
 
     Args:
-        checkpoint: the published file.
+        checkpoint: the published file, a checkpoint of the published training code, or a `.safetensors` file.
         output: the folder to make.
         variant: a preset's name, a configuration file, or a configuration.
         overwrite: whether an existing folder may be replaced.
+        weights: which weights of a training checkpoint, see `read_published`.
         save_kwargs: for `save_pretrained`, e.g. `max_shard_size`.
 
     Returns:
@@ -324,7 +465,10 @@ def convert_checkpoint(
     config, output = resolve_config(variant), Path(output)
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} exists already; choose another name or say that it may be replaced.")
-    tensors = from_published(read_published(checkpoint), config)
+    tensors = from_published(read_published(checkpoint, weights), config)
+    not_finite = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if not_finite:
+        raise CheckpointError(f"{checkpoint} has weights that are not finite numbers, such as {not_finite[0]}.")
     with torch.device("meta"):
         model = EfficientTamVideoModel(config)
     model.load_state_dict(tensors, strict=True, assign=True)
@@ -370,10 +514,11 @@ def publish_checkpoint(folder: str | Path, output: str | Path, overwrite: bool =
         raise FileNotFoundError(f"{folder} holds no model: there is no config.json in it.")
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} exists already; choose another name or say that it may be replaced.")
-    model_type = EfficientTamConfig.get_config_dict(folder)[0].get("model_type")
-    if model_type != EfficientTamConfig.model_type:
-        raise CheckpointError(f"{folder} holds a model of type {model_type!r}, not {EfficientTamConfig.model_type!r}.")
-    model, loading = EfficientTamVideoModel.from_pretrained(folder, output_loading_info=True)
+    read_config(folder / "config.json")
+    try:
+        model, loading = EfficientTamVideoModel.from_pretrained(folder, output_loading_info=True)
+    except SafetensorError as error:
+        raise CheckpointError(f"The weights in {folder} are damaged: {error}") from error
     if loading["missing_keys"]:
         raise CheckpointError(f"{folder} lacks tensors: {', '.join(sorted(loading['missing_keys']))}.")
     tensors = to_published(model.state_dict(), model.config)
@@ -393,7 +538,9 @@ __all__ = [
     "convert_checkpoint",
     "describe",
     "from_published",
+    "has_average",
     "publish_checkpoint",
+    "read_config",
     "read_published",
     "resolve_config",
     "to_published",

@@ -12,7 +12,8 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         "convert",
         help="convert a published checkpoint to this package's form, or back",
         description="Convert a published .pt checkpoint to a folder for from_pretrained (safetensors, configuration, "
-        "processor). With --to-published, the way back: a folder to a .pt file.",
+        "processor, checksums). A checkpoint of the published training code and a .safetensors file with published "
+        "names are taken too. With --to-published, the way back: a folder to a .pt file.",
         **options,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the .pt file; on the way back, the folder")
@@ -22,6 +23,13 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         metavar="NAME|CONFIG.json",
         help="what model it is: a published variant such as efficienttam_s_1, or a configuration file",
     )
+    parser.add_argument(
+        "--weights",
+        choices=("auto", "model", "average"),
+        default="auto",
+        help="of a training checkpoint: the weights as they were trained, or their moving average; auto (default): the "
+        "average where there is one",
+    )
     parser.add_argument("--to-published", action="store_true", help="convert a folder to a published .pt file")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.set_defaults(run=run)
@@ -30,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert. All checks come before anything is written; what appears is whole."""
     from ..app.loading import quiet_transformers
-    from ..checkpoints import convert_checkpoint, publish_checkpoint, resolve_config
+    from ..checkpoints import convert_checkpoint, has_average, publish_checkpoint, resolve_config
     from ..configuration_efficienttam import PRESETS, size_pair
 
     quiet_transformers()
@@ -44,7 +52,10 @@ def run(args: argparse.Namespace) -> int:
         if args.variant is None:
             raise ValueError(f"Which model is it? Give --variant: one of {', '.join(PRESETS)}, or a CONFIG.json.")
         config = resolve_config(args.variant)
-        convert_checkpoint(args.checkpoint, args.output, config, overwrite=args.overwrite)
+        convert_checkpoint(args.checkpoint, args.output, config, overwrite=args.overwrite, weights=args.weights)
+        if has_average(args.checkpoint):
+            taken = "weights as they were trained" if args.weights == "model" else "average of the weights"
+            print(f"Took the {taken}.")
         # Said because the tensors do not tell: variants of one width differ in these alone.
         height, width = size_pair(config.image_size)
         kind = config.memory_attention_config.cross_attention
