@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-from ..configuration_efficienttam import EfficientTamConfig, included_checkpoint
+from ..configuration_efficienttam import EfficientTamConfig
 from ..processing_efficienttam import EfficientTamVideoProcessor
+from ..remote_code import included_checkpoint
 from .config import ConfigError, DistillationOptions
 
 
