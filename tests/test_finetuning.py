@@ -113,6 +113,21 @@ def test_bad_data_is_refused_before_anything_is_written(model, tmp_path, capsys)
     assert "nowhere" in capsys.readouterr().err
 
 
+def test_the_loop_that_the_document_shows_learns_from_a_folder(model, tmp_path, monkeypatch, capsys):
+    """The Python block of docs/training.md, with the tiny model in the place of the one that it names."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    write_folder(tmp_path / "my_videos", ["a"])
+    shutil.copytree(model, tmp_path / "efficienttam-nano")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "docs/training.md", "exec"), names)
+    before = EfficientTamVideoModel.from_pretrained(model).state_dict()
+    changed = {name for name, value in names["model"].state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} >= {"vision_encoder", "memory_attention", "memory_encoder"}
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_a_model_is_tuned_with_the_losses_it_was_trained_with(model, tmp_path):
     data, given = write_folder(tmp_path / "mine", ["a", "b"]), shutil.copytree(model, tmp_path / "given")
     save_losses(LossOptions(focal_alpha=0.6), given)
