@@ -344,7 +344,7 @@ def test_the_published_implementation_beside_ours(tmp_path):
     if "EFFICIENTTAM_REFERENCE" not in os.environ:
         pytest.skip("EFFICIENTTAM_REFERENCE does not name a checkout of the published implementation")
     pytest.importorskip("hydra", reason="the published implementation is configured with hydra")
-    from efficienttam_hf.benchmark.contenders import build
+    from efficienttam_hf.benchmark.building import build
 
     video = draw_video(tmp_path, 4, (128, 96))
     ours = ContenderSpec("ours", "efficienttam_ti", image_size=128)

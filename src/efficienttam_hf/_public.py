@@ -11,6 +11,7 @@ from transformers import (
 
 from .configuration_efficienttam import (
     PRESETS,
+    EfficientTamBackboneConfig,
     EfficientTamConfig,
     EfficientTamMaskDecoderConfig,
     EfficientTamMemoryAttentionConfig,
@@ -23,6 +24,7 @@ from .configuration_efficienttam import (
 )
 from .memory import FrameMemory, MemoryBank
 from .modeling_efficienttam import EfficientTamImageSegmentationOutput, EfficientTamModel
+from .modeling_efficienttam_backbone import EfficientTamBackboneModel
 from .modeling_efficienttam_layers import EfficientTamPreTrainedModel
 from .modeling_efficienttam_video import (
     EfficientTamTrackingOutput,
@@ -42,7 +44,9 @@ from .video_session import EfficientTamVideoInferenceSession
 
 AutoConfig.register("efficienttam", EfficientTamConfig, exist_ok=True)
 AutoConfig.register("efficienttam_vision_model", EfficientTamVisionConfig, exist_ok=True)
+AutoConfig.register("efficienttam_backbone_model", EfficientTamBackboneConfig, exist_ok=True)
 AutoModel.register(EfficientTamConfig, EfficientTamVideoModel, exist_ok=True)
+AutoModel.register(EfficientTamBackboneConfig, EfficientTamBackboneModel, exist_ok=True)
 AutoModel.register(EfficientTamVisionConfig, EfficientTamVisionModel, exist_ok=True)
 AutoModelForMaskGeneration.register(EfficientTamConfig, EfficientTamModel, exist_ok=True)
 AutoProcessor.register(EfficientTamConfig, EfficientTamVideoProcessor, exist_ok=True)
@@ -54,6 +58,8 @@ AutoVideoProcessor.register(EfficientTamConfig, EfficientTamVideoVideoProcessor,
 
 __all__ = [
     "PRESETS",
+    "EfficientTamBackboneConfig",
+    "EfficientTamBackboneModel",
     "EfficientTamConfig",
     "EfficientTamImageProcessor",
     "EfficientTamImageSegmentationOutput",

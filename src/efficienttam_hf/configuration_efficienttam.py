@@ -14,6 +14,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_efficienttam_backbone import EfficientTamBackboneConfig
+from .configuration_sizes import FeatureMapSizes, check_sizes, size_pair
 from .remote_code import RemoteConfig
 
 
@@ -21,16 +23,8 @@ CROSS_ATTENTION_KINDS = ("full", "pooled_logit_bias", "pooled_key_shift", "windo
 POOLING_SCOPES = ("spatial", "all")
 
 
-def size_pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """`(height, width)` of a size given as one number or as a pair."""
-    if isinstance(size, int):
-        return size, size
-    height, width = size
-    return int(height), int(width)
-
-
 @strict
-class EfficientTamVisionConfig(RemoteConfig, PreTrainedConfig):
+class EfficientTamVisionConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig):
     r"""
     The image encoder: a plain ViT with windowed and global attention, and a two-convolution neck.
 
@@ -88,37 +82,16 @@ class EfficientTamVisionConfig(RemoteConfig, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.global_attention_indexes = list(self.global_attention_indexes)
         super().__post_init__(**kwargs)
+        self.check()
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})."
             )
-        for side in size_pair(self.image_size):
-            if side <= 0 or side % self.patch_size:
-                raise ValueError(
-                    f"image_size {self.image_size} does not give a whole feature map: each side must be a positive "
-                    f"multiple of patch_size ({self.patch_size})."
-                )
-
-    @property
-    def feature_size(self) -> tuple[int, int]:
-        """`(height, width)` of the feature map, in patches."""
-        height, width = size_pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
-
-    @property
-    def backbone_feature_sizes(self) -> list[list[int]]:
-        """Feature map sizes from high to low resolution, as `Sam2VisionConfig` names them; here there is one."""
-        return [list(self.feature_size)]
-
-    @property
-    def num_feature_levels(self) -> int:
-        """Number of feature maps the neck returns: one, at stride `patch_size`."""
-        return 1
 
 
 @strict
-class EfficientTamPromptEncoderConfig(PreTrainedConfig):
+class EfficientTamPromptEncoderConfig(FeatureMapSizes, PreTrainedConfig):
     r"""
     The prompt encoder: points, boxes and masks to embeddings.
 
@@ -145,11 +118,9 @@ class EfficientTamPromptEncoderConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     scale: float | int = 1
 
-    @property
-    def feature_size(self) -> tuple[int, int]:
-        """`(height, width)` of the feature map, in patches."""
-        height, width = size_pair(self.image_size)
-        return height // self.patch_size, width // self.patch_size
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.check()
 
     @property
     def mask_input_size(self) -> tuple[int, int]:
@@ -198,6 +169,10 @@ class EfficientTamMaskDecoderConfig(PreTrainedConfig):
     dynamic_multimask_via_stability: bool = True
     dynamic_multimask_stability_delta: float = 0.05
     dynamic_multimask_stability_thresh: float = 0.98
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        check_sizes(self)
 
 
 @strict
@@ -250,6 +225,7 @@ class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        check_sizes(self)
         if self.cross_attention not in CROSS_ATTENTION_KINDS:
             raise ValueError(
                 f"cross_attention must be one of {list(CROSS_ATTENTION_KINDS)}, got {self.cross_attention!r}."
@@ -310,6 +286,7 @@ class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        check_sizes(self)
         stride = self.mask_downsampler_stride
         if stride < 2 or stride**self.num_mask_downsampler_layers != self.mask_downsampler_total_stride:
             raise ValueError(
@@ -326,6 +303,9 @@ class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
         return layers
 
 
+# What `vision_config` may be, by the `model_type` it says.
+VISION_CONFIGS = {config.model_type: config for config in (EfficientTamVisionConfig, EfficientTamBackboneConfig)}
+
 SUB_CONFIGS = {
     "vision_config": EfficientTamVisionConfig,
     "prompt_encoder_config": EfficientTamPromptEncoderConfig,
@@ -341,7 +321,8 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     A whole EfficientTAM: the image model, the memory, and the rules of tracking.
 
     Args:
-        vision_config (`EfficientTamVisionConfig` or `dict`, *optional*): The image encoder.
+        vision_config (`EfficientTamVisionConfig`, `EfficientTamBackboneConfig` or `dict`, *optional*): The image
+            encoder; a dict says which by its `model_type`, and is the plain ViT's where it says none.
         prompt_encoder_config (`EfficientTamPromptEncoderConfig` or `dict`, *optional*): The prompt encoder.
         mask_decoder_config (`EfficientTamMaskDecoderConfig` or `dict`, *optional*): The mask decoder.
         memory_attention_config (`EfficientTamMemoryAttentionConfig` or `dict`, *optional*): The memory attention.
@@ -425,20 +406,47 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
-        for key, config_class in SUB_CONFIGS.items():
-            value = getattr(self, key)
-            if value is None:
-                value = {}
-            if isinstance(value, dict):
-                value = {k: v for k, v in value.items() if k != "model_type"}
-                if self.image_size is not None and key in ("vision_config", "prompt_encoder_config"):
-                    value["image_size"] = self.image_size
-                value = config_class(**value)
-            elif self.image_size is not None and hasattr(value, "image_size"):
-                value.image_size = self.image_size
-            setattr(self, key, value)
-        self.image_size = self.vision_config.image_size
+        image_size = self.image_size
+        for key in SUB_CONFIGS:
+            super().__setattr__(key, _sub_config(key, getattr(self, key), image_size))
+        super().__setattr__("image_size", self.vision_config.image_size)
         super().__post_init__(**kwargs)
+        self.check()
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Set a field. `image_size` is set in every part that has one, or, if one of them refuses it, in none."""
+        parts = [self.__dict__.get(name) for name in SUB_CONFIGS]
+        if key != "image_size" or value is None or not all(isinstance(part, PreTrainedConfig) for part in parts):
+            super().__setattr__(key, value)
+            return
+        before = [(part, part.image_size) for part in parts if hasattr(part, "image_size")]
+        own = self.__dict__.get("image_size")
+        try:
+            for part, _ in before:
+                part.image_size = value
+            super().__setattr__(key, value)
+            self.check()
+        except Exception:
+            for part, size in before:
+                part.image_size = size
+            super().__setattr__(key, own)
+            raise
+
+    def check(self) -> None:
+        """See that sizes are sane and that the parts fit one another; models do so again before they are made.
+
+        Raises:
+            ValueError: naming the fields that are wrong.
+        """
+        check_sizes(self)
+        for key in SUB_CONFIGS:
+            part = getattr(self, key)
+            part.check() if isinstance(part, FeatureMapSizes) else check_sizes(part)
+        if size_pair(self.image_size) != size_pair(self.vision_config.image_size):
+            raise ValueError(
+                f"image_size is {self.image_size}, and that of vision_config {self.vision_config.image_size}. Set "
+                "`image_size` of EfficientTamConfig, which sets all."
+            )
         self._check_parts_fit()
 
     def _check_parts_fit(self) -> None:
@@ -507,6 +515,28 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         return cls(**fields)
 
 
+def _sub_config(key: str, value: dict | PreTrainedConfig | None, image_size: Any) -> PreTrainedConfig:
+    """A part's configuration, from how it was given, at an image size if one is given."""
+    classes = VISION_CONFIGS if key == "vision_config" else {SUB_CONFIGS[key].model_type: SUB_CONFIGS[key]}
+    if isinstance(value, PreTrainedConfig):
+        if not isinstance(value, tuple(classes.values())):
+            names = " or ".join(config.__name__ for config in classes.values())
+            raise ValueError(f"{key} is a {type(value).__name__}; accepted is {names}, or a dict.")
+        if image_size is not None and hasattr(value, "image_size"):
+            value.image_size = image_size
+        return value
+    fields = dict(value or {})
+    kind = fields.pop("model_type", SUB_CONFIGS[key].model_type)
+    if kind not in classes:
+        raise ValueError(
+            f"{key} has model_type {kind!r}; accepted is {' or '.join(classes)}. A backbone of Transformers goes into "
+            "the backbone_config of an efficienttam_backbone_model."
+        )
+    if image_size is not None and key in ("vision_config", "prompt_encoder_config"):
+        fields["image_size"] = image_size
+    return classes[kind](**fields)
+
+
 def _preset(width: int, heads: int, image_size: int = 1024, cross_attention: str = "full") -> dict[str, dict[str, Any]]:
     return {
         "vision_config": {"hidden_size": width, "num_attention_heads": heads, "image_size": image_size},
@@ -564,6 +594,7 @@ EfficientTamVideoMaskDecoderConfig = EfficientTamMaskDecoderConfig
 __all__ = [
     "PRESETS",
     "SMALL_PRESETS",
+    "EfficientTamBackboneConfig",
     "EfficientTamConfig",
     "EfficientTamMaskDecoderConfig",
     "EfficientTamMemoryAttentionConfig",

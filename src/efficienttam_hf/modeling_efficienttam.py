@@ -20,7 +20,8 @@ from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_efficienttam import EfficientTamConfig
+from .configuration_efficienttam import EfficientTamBackboneConfig, EfficientTamConfig, EfficientTamVisionConfig
+from .modeling_efficienttam_backbone import EfficientTamBackboneModel
 from .modeling_efficienttam_decoder import (
     EfficientTamAttention,
     EfficientTamMaskDecoder,
@@ -29,6 +30,13 @@ from .modeling_efficienttam_decoder import (
 )
 from .modeling_efficienttam_layers import EfficientTamPreTrainedModel
 from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, EfficientTamVisionModel
+
+
+# The image encoder for each kind of `vision_config`. Another one is one more line here, and its file.
+VISION_MODELS = {
+    EfficientTamVisionConfig: EfficientTamVisionModel,
+    EfficientTamBackboneConfig: EfficientTamBackboneModel,
+}
 
 
 # --------------------------------------------------------------------------------------------------------- outputs
@@ -83,7 +91,8 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
 
     def _build(self, config: EfficientTamConfig) -> None:
         """Make the modules. Weights are initialised once, after those of a subclass are made too."""
-        self.vision_encoder = EfficientTamVisionModel._from_config(config.vision_config)
+        config.check()  # its parts may have been changed since it was made
+        self.vision_encoder = VISION_MODELS[type(config.vision_config)]._from_config(config.vision_config)
         self.prompt_encoder = EfficientTamPromptEncoder(config.prompt_encoder_config)
         # Modules that are no PreTrainedModel look their attention implementation up in their own configuration.
         config.mask_decoder_config._attn_implementation = config._attn_implementation
@@ -217,8 +226,12 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         multimask_output: bool = True,
         attention_similarity: Tensor | None = None,
         target_embedding: Tensor | None = None,
+        has_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Prompt encoder and mask decoder on (B, C, H, W) features; prompts as in `forward`.
+
+        Args:
+            has_mask: (B,) bool, whose row of `input_masks` is a prompt, where it is not all of them.
 
         Returns:
             What `EfficientTamMaskDecoder` returns: masks, IoU, output tokens, object score logits.
@@ -231,7 +244,7 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
                 mode="bilinear",
                 antialias=True,
             )
-        sparse, dense = self.prompt_encoder(input_points, input_labels, input_boxes, input_masks)
+        sparse, dense = self.prompt_encoder(input_points, input_labels, input_boxes, input_masks, has_mask)
         return self.mask_decoder(
             features,
             self.get_image_wide_positional_embeddings(),

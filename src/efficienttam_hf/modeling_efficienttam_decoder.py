@@ -135,12 +135,14 @@ class EfficientTamPromptEncoder(nn.Module):
         input_labels: Tensor | None,
         input_boxes: Tensor | None,
         input_masks: Tensor | None,
+        has_mask: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor]:
         """
         Args:
             input_points: (B, P, K, 2), input_labels: (B, P, K); pixels of the model's input, labels as `embed_points`.
             input_boxes: (B, P, 4) as x0, y0, x1, y1; each becomes two corner points ahead of the others.
             input_masks: (B, 1, 4H, 4W) logits.
+            has_mask: (B,) bool, whose mask is a prompt, where it is not all of them.
 
         Returns:
             Sparse embeddings (B, P, tokens, C) or `None`, and dense embeddings (B or 1, C, H, W).
@@ -154,10 +156,12 @@ class EfficientTamPromptEncoder(nn.Module):
                 input_points = torch.cat([corners.to(input_points.dtype), input_points], dim=2)
                 input_labels = torch.cat([corner_labels.to(input_labels.dtype), input_labels], dim=2)
         sparse = None if input_points is None else self.embed_points(input_points, input_labels)
-        if input_masks is not None:
-            dense = self.mask_embed(input_masks.to(self.mask_embed.conv1.weight.dtype))
-        else:
-            dense = self.no_mask_embed.weight.view(1, -1, 1, 1).expand(-1, -1, *self.image_embedding_size)
+        no_mask = self.no_mask_embed.weight.view(1, -1, 1, 1)
+        if input_masks is None:
+            return sparse, no_mask.expand(-1, -1, *self.image_embedding_size)
+        dense = self.mask_embed(input_masks.to(self.mask_embed.conv1.weight.dtype))
+        if has_mask is not None:
+            dense = torch.where(has_mask.view(-1, 1, 1, 1), dense, no_mask)
         return sparse, dense
 
 

@@ -57,13 +57,13 @@ def rotary_table(size: tuple[int, int], channels: int, theta: float, device: tor
 
 def rotate(tokens: Tensor, table: Tensor) -> Tensor:
     """Turn neighbouring pairs of channels by the table's angles, in float32: (..., N, C) to the same."""
-    pairs = tokens.float().unflatten(-1, (-1, 2))
     if table.is_complex():  # a fifth of the time
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * table)
-    else:
-        (even, odd), (cosines, sines) = pairs.unbind(-1), table.unbind(-1)
-        turned = torch.stack([even * cosines - odd * sines, even * sines + odd * cosines], dim=-1)
-    return turned.flatten(-2).to(tokens.dtype)
+        pairs = torch.view_as_complex(tokens.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * table).flatten(-2).to(tokens.dtype)
+    # What precedes N as one axis: with pairs of channels there would be six, and Core ML has five.
+    (even, odd), (cosines, sines) = tokens.flatten(0, -3).float().unflatten(-1, (-1, 2)).unbind(-1), table.unbind(-1)
+    turned = torch.stack([even * cosines - odd * sines, even * sines + odd * cosines], dim=-1)
+    return turned.flatten(-2).view_as(tokens).to(tokens.dtype)
 
 
 def pool_squares(tokens: Tensor, size: tuple[int, int], pool_size: int) -> Tensor:

@@ -249,8 +249,12 @@ class EfficientTamVideoModel(EfficientTamModel):
         input_labels: Tensor | None,
         masks: Tensor | None,
         multimask_output: bool,
+        has_mask: Tensor | None = None,
     ) -> EfficientTamTrackingOutput:
-        """The mask decoder on conditioned (B, C, H, W) features, its best mask, and the object pointer."""
+        """The mask decoder on conditioned (B, C, H, W) features, its best mask, and the object pointer.
+
+        `has_mask`, (B,) bool, says whose row of `masks` is a prompt, where it is not all of them.
+        """
         if input_points is None:  # a frame without clicks has one that is none; an image without has no token at all
             input_points = torch.zeros(features.shape[0], 1, 2, device=features.device)
             input_labels = torch.full((features.shape[0], 1), -1, device=features.device)
@@ -258,7 +262,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         proposals, iou_scores, tokens, object_score_logits = (
             x.squeeze(1)
             for x in self.decode_masks(
-                features, input_points, input_labels, None, masks, multimask_output=multimask_output
+                features, input_points, input_labels, None, masks, multimask_output, has_mask=has_mask
             )
         )
         # A hard choice, in the mask and so in its memory: there, or not.

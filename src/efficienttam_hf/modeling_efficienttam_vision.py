@@ -187,8 +187,8 @@ class EfficientTamPatchEmbeddings(nn.Module):
         resized = F.interpolate(embeddings.permute(0, 3, 1, 2).float(), size=size, mode="bicubic", align_corners=False)
         return resized.permute(0, 2, 3, 1).to(embeddings.dtype)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, height, width) pixels to (B, H, W, C)."""
+    def forward(self, pixel_values: Tensor, position_embeddings: Tensor | None = None) -> Tensor:
+        """(B, 3, height, width) pixels to (B, H, W, C). `position_embeddings` spares calling `positions`."""
         height, width = pixel_values.shape[-2:]
         patch = self.config.patch_size
         if pixel_values.shape[1] != self.config.num_channels or height % patch or width % patch:
@@ -200,22 +200,23 @@ class EfficientTamPatchEmbeddings(nn.Module):
         tokens = self.projection(pixel_values.to(self.projection.weight.dtype)).permute(0, 2, 3, 1)
         # In this order in memory too: all blocks inherit it, and would reorder it for each normalisation.
         tokens = tokens.contiguous()
-        return tokens + self.positions((tokens.shape[1], tokens.shape[2]))
+        if position_embeddings is None:
+            position_embeddings = self.positions((tokens.shape[1], tokens.shape[2]))
+        return tokens + position_embeddings
 
 
 class EfficientTamVisionNeck(nn.Module):
     """ViTDet's simple neck: a 1x1 and a 3x3 convolution, each normalised."""
 
-    def __init__(self, config: EfficientTamVisionConfig):
+    def __init__(self, input_size: int, width: int, eps: float):
         super().__init__()
-        width, eps = config.fpn_hidden_size, config.layer_norm_eps
-        self.conv1 = nn.Conv2d(config.hidden_size, width, kernel_size=1, bias=False)
+        self.conv1 = nn.Conv2d(input_size, width, kernel_size=1, bias=False)
         self.layer_norm1 = EfficientTamLayerNorm2d(width, eps=eps)
         self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
         self.layer_norm2 = EfficientTamLayerNorm2d(width, eps=eps)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(B, H, W, C) tokens to a (B, fpn_hidden_size, H, W) map."""
+        """(B, H, W, C) tokens to a (B, width, H, W) map."""
         # Channels first in memory too, as published: another order takes other kernels, whose last bits are others, and
         # one can tip a memory's rounding to bfloat16. It costs 0.3 % of a frame.
         features = self.layer_norm1(self.conv1(hidden_states.permute(0, 3, 1, 2).contiguous()))
@@ -235,7 +236,7 @@ class EfficientTamVisionModel(EfficientTamPreTrainedModel):
         super().__init__(config)
         self.patch_embed = EfficientTamPatchEmbeddings(config)
         self.layers = nn.ModuleList(EfficientTamVisionLayer(config, i) for i in range(config.num_hidden_layers))
-        self.neck = EfficientTamVisionNeck(config)
+        self.neck = EfficientTamVisionNeck(config.hidden_size, config.fpn_hidden_size, config.layer_norm_eps)
         self.post_init()
 
     @torch.no_grad()
@@ -248,17 +249,28 @@ class EfficientTamVisionModel(EfficientTamPreTrainedModel):
         """The patch embeddings."""
         return self.patch_embed
 
+    @torch.no_grad()
+    def resized_position_embeddings(self) -> Tensor:
+        """(1, H, W, C) position embeddings at the configured input size, for a graph in which they are a constant."""
+        return self.patch_embed.positions(self.config.feature_size)
+
     @merge_with_config_defaults
     @capture_outputs
-    def forward(self, pixel_values: Tensor | None = None, **kwargs: Any) -> EfficientTamVisionEncoderOutput:
+    def forward(
+        self, pixel_values: Tensor | None = None, position_embeddings: Tensor | None = None, **kwargs: Any
+    ) -> EfficientTamVisionEncoderOutput:
         """Encode (B, 3, height, width) pixels; see `EfficientTamVisionEncoderOutput`.
+
+        Args:
+            pixel_values: as the processor gives them.
+            position_embeddings: what `resized_position_embeddings` gave, so that they are not resized again.
 
         Raises:
             ValueError: without pixels, or with a size that gives no whole feature map.
         """
         if pixel_values is None:
             raise ValueError("You have to specify pixel_values")
-        hidden_states = self.patch_embed(pixel_values)
+        hidden_states = self.patch_embed(pixel_values, position_embeddings)
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         features = self.neck(hidden_states)

@@ -13,10 +13,13 @@ from pathlib import Path
 # The files that make a checkpoint folder usable with `trust_remote_code=True`, where this package is not installed.
 REMOTE_CODE_FILES = (
     "remote_code.py",
+    "configuration_sizes.py",
+    "configuration_efficienttam_backbone.py",
     "configuration_efficienttam.py",
     "cpu_kernels.py",
     "modeling_efficienttam_layers.py",
     "modeling_efficienttam_vision.py",
+    "modeling_efficienttam_backbone.py",
     "modeling_efficienttam_decoder.py",
     "modeling_efficienttam.py",
     "modeling_efficienttam_memory.py",

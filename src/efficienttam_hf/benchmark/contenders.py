@@ -1,8 +1,8 @@
 """Who is timed: our models and their peers, each driven through its own public interface on the same video.
 
-A `ContenderSpec` says what a contender is, in words that can be sent to another process; `build` makes it. A contender
-tracks a video frame by frame as an iterator, so that several can take turns. What it yields are tracked masks as its
-interface gives them; `to_video_size` does what is left to do until they have the video's size.
+A `ContenderSpec` says what a contender is, in words that can be sent to another process; `building.build` makes it. A
+contender tracks a video frame by frame as an iterator, so that several can take turns. What it yields are tracked masks
+as its interface gives them; `to_video_size` does what is left to do until they have the video's size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..image_io import read_image
 from ..modeling_efficienttam_video import EfficientTamVideoModel
-from ..processing_efficienttam import EfficientTamVideoProcessor
 from ..remote_code import included_checkpoint
 from ..video_session import EfficientTamVideoInferenceSession
 from .machine import DTYPES
@@ -31,10 +30,8 @@ __all__ = [
     "ContenderSpec",
     "OurContender",
     "TransformersContender",
-    "build",
     "load_ours",
     "our_config",
-    "track_video",
 ]
 
 SEED = 0  # of random weights: two contenders of one model have the same
@@ -191,31 +188,3 @@ def load_ours(name: str, image_size: int | None = None) -> EfficientTamVideoMode
         torch.manual_seed(SEED)
         return EfficientTamVideoModel(config)
     return EfficientTamVideoModel.from_pretrained(name, config=config)
-
-
-def build(spec: ContenderSpec) -> Contender:
-    """Make a contender.
-
-    Raises:
-        ValueError: if there is no such model, or it does not take that image size.
-        ImportError: if a package that it needs is not installed.
-    """
-    if spec.kind == "ours":
-        model = load_ours(spec.model, spec.image_size)
-        return OurContender(spec, model, EfficientTamVideoProcessor.from_config(model.config))
-    if spec.kind == "peer":
-        from .peers import make_peer
-
-        torch.manual_seed(SEED)
-        return TransformersContender(spec, *make_peer(spec.model, spec.image_size))
-    from .reference import ReferenceContender
-
-    return ReferenceContender(spec)
-
-
-def track_video(spec: ContenderSpec, video: BenchmarkVideo, num_objects: int) -> int:
-    """Build a contender and track the whole video, as a user would; what memory is measured of. Returns its frames."""
-    torch.set_num_threads(spec.threads)
-    contender = build(spec)
-    outputs = contender.track(video, num_objects, preload=False)
-    return sum(contender.to_video_size(output, video) is not None for output in outputs)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .contenders import Contender, ContenderSpec, build, our_config, track_video
+from .building import build, track_video
+from .contenders import Contender, ContenderSpec, our_config
 from .machine import MatrixProduct, MemoryUse, check_device, describe_machine, with_peak_memory
 from .peers import check_peer
 from .reference import check_checkout, published_variant

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from .bounded import Function, bounded_manifest, functions
 from .exporting import GraphReport, check_exportable, prepared, write_folder
-from .graphs import ExportedGraph, at_most_five_axes, fix_positions
+from .graphs import ExportedGraph
 from .manifest import ExportError, Manifest
 
 
@@ -55,12 +55,10 @@ def export_coreml(
     _import_coremltools()
     manifest = bounded_manifest(model, source, dtype, FORMAT)
     network = prepared(model, "float32")  # the converter makes it float16
-    fix_positions(network)
 
     def make(graph: ExportedGraph, folder: Path, temporary: Path) -> GraphReport:
         entry = manifest.graphs[graph.name]
-        with at_most_five_axes():
-            entries = functions(graph, least_pointers=1)  # Core ML has no empty arrays
+        entries = functions(graph, least_pointers=1)  # Core ML has no empty arrays
         path = folder / entry["file"]
         with contextlib.redirect_stderr(io.StringIO()):  # bars of progress
             _save({name: convert(graph, function, dtype) for name, function in entries.items()}, path, temporary)

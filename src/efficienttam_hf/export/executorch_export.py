@@ -15,7 +15,7 @@ from torch import Tensor
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from .bounded import Function, bounded_manifest, functions
 from .exporting import GraphReport, check_difference, check_exportable, differences, prepared, write_folder
-from .graphs import ExportedGraph, fix_positions
+from .graphs import ExportedGraph
 from .manifest import Manifest
 
 
@@ -41,7 +41,6 @@ def export_executorch(
     _import_executorch()
     manifest = bounded_manifest(model, source, dtype, FORMAT)
     network = prepared(model, dtype)
-    fix_positions(network)
 
     def make(graph: ExportedGraph, folder: Path, temporary: Path) -> GraphReport:
         entry = manifest.graphs[graph.name]

@@ -8,13 +8,11 @@ float32 in every precision, so that a host is the same for all; a half-precision
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from .. import modeling_efficienttam_memory
 from ..configuration_efficienttam import EfficientTamConfig, size_pair
 from ..memory import MemoryBank
 from ..modeling_efficienttam_video import EfficientTamVideoModel
@@ -81,9 +79,13 @@ class ImageEncoder(ExportedGraph):
         features = _features_shape(model.config)
         self.inputs = {"pixel_values": (1, model.config.vision_config.num_channels, height, width)}
         self.outputs = {"features": (1, *features), "image_embeddings": (1, *features)}
+        # A constant of the graph: a runtime would resize them for every image.
+        self.register_buffer("positions", model.vision_encoder.resized_position_embeddings(), persistent=False)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.model.get_image_features(pixel_values.to(self.dtype), return_dict=True).fpn_hidden_states[-1]
+        options = {} if self.positions is None else {"position_embeddings": self.positions}
+        output = self.model.get_image_features(pixel_values.to(self.dtype), return_dict=True, **options)
+        features = output.fpn_hidden_states[-1]
         return features.float(), self.model.add_no_memory(features).float()
 
 
@@ -167,18 +169,12 @@ class MaskDecoder(ExportedGraph):
         has_previous_mask: Tensor,
         multimask_output: Tensor,
     ) -> tuple[Tensor, ...]:
-        def with_or_without(prompt_encoder: nn.Module, args: tuple, embeddings: tuple[Tensor, Tensor]):
-            sparse, dense = embeddings
-            none = prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
-            return sparse, torch.where(has_previous_mask.view(-1, 1, 1, 1), dense, none)
-
         features = features.to(self.dtype)
-        with self.model.prompt_encoder.register_forward_hook(with_or_without):
-            # Both differ in the last, cheap steps only; what is common is made one in the exported graph.
-            several, single = (
-                self.model._segment(features, input_points, input_labels, previous_masks, multimask)
-                for multimask in (True, False)
-            )
+        # Both differ in the last, cheap steps only; what is common is made one in the exported graph.
+        several, single = (
+            self.model._segment(features, input_points, input_labels, previous_masks, multimask, has_previous_mask)
+            for multimask in (True, False)
+        )
         return tuple(
             torch.where(multimask_output.view(-1, *[1] * (a.ndim - 1)), a, b).float()
             for a, b in (
@@ -242,25 +238,6 @@ def _dynamic_axes(graph: ExportedGraph, variable: dict[str, torch.export.Dim | N
         name: {i: variable[axis] for i, axis in enumerate(axes) if isinstance(axis, str) and variable[axis] is not None}
         for name, axes in graph.inputs.items()
     }
-
-
-def fix_positions(model: EfficientTamVideoModel) -> None:
-    """Make the resized positions of the input size a constant, where a runtime would resize them for every image."""
-    embeddings = model.get_input_embeddings()
-    with torch.no_grad():
-        positions = embeddings.positions(model.config.vision_config.feature_size)
-    embeddings.positions = lambda size: positions
-
-
-@contextmanager
-def at_most_five_axes() -> Iterator[None]:
-    """While tracing, turn the tokens of all memories as one batch: pairs of channels would be a sixth axis."""
-    rotate = modeling_efficienttam_memory.rotate
-    modeling_efficienttam_memory.rotate = lambda tokens, table: rotate(tokens.flatten(0, -3), table).view_as(tokens)
-    try:
-        yield
-    finally:
-        modeling_efficienttam_memory.rotate = rotate
 
 
 def host_constants(model: EfficientTamVideoModel) -> dict[str, list]:

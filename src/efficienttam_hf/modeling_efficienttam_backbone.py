@@ -1,0 +1,85 @@
+"""An image encoder made of a backbone of Transformers: `vision_config` says which, as `Sam2VisionConfig` may.
+
+The backbone's last feature map, which must have the stride of `patch_size`, goes through the neck of the plain ViT.
+What an encoder owes the models is in this file and no more: a class with `forward`, `get_input_embeddings` and
+`resized_position_embeddings`, whose configuration has the sizes of `FeatureMapSizes` and `fpn_hidden_size`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoBackbone
+from transformers.utils import can_return_tuple
+
+from .configuration_efficienttam_backbone import EfficientTamBackboneConfig
+from .modeling_efficienttam_layers import EfficientTamPreTrainedModel, sine_position_encoding
+from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, EfficientTamVisionNeck
+
+
+class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
+    """The image encoder: a backbone and the neck."""
+
+    config_class = EfficientTamBackboneConfig
+    _no_split_modules = []
+
+    def __init__(self, config: EfficientTamBackboneConfig):
+        super().__init__(config)
+        self.backbone = AutoBackbone.from_config(config.backbone_config)
+        self.neck = EfficientTamVisionNeck(self.backbone.channels[-1], config.fpn_hidden_size, config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embeddings."""
+        return self.backbone.get_input_embeddings()
+
+    def resized_position_embeddings(self) -> None:
+        """None: a backbone has its own way with positions."""
+        return
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> EfficientTamVisionEncoderOutput:
+        """Encode (B, 3, height, width) pixels; see `EfficientTamVisionEncoderOutput`.
+
+        Hidden states and attentions are the backbone's own, in its own shapes.
+
+        Raises:
+            ValueError: without pixels, or where the backbone's last feature map has another stride than `patch_size`.
+        """
+        if pixel_values is None:
+            raise ValueError("You have to specify pixel_values")
+        output = self.backbone(
+            pixel_values.to(self.neck.conv1.weight.dtype),
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        hidden_states = output.feature_maps[-1].permute(0, 2, 3, 1)
+        stride, found = self.config.patch_size, tuple(hidden_states.shape[1:3])
+        expected = tuple(side // stride for side in pixel_values.shape[-2:])
+        if found != expected:
+            raise ValueError(
+                f"The backbone's last feature map is {found} for an image of {tuple(pixel_values.shape[-2:])}; at a "
+                f"stride of vision_config.patch_size ({stride}) it is {expected}. Choose the stage of that stride by "
+                "`out_features` of backbone_config, or set patch_size, of prompt_encoder_config too."
+            )
+        features = self.neck(hidden_states)
+        positions = sine_position_encoding(
+            features.shape[-2:], features.shape[1], self.config.position_temperature, features.device
+        )
+        return EfficientTamVisionEncoderOutput(
+            last_hidden_state=hidden_states,
+            fpn_hidden_states=(features,),
+            fpn_position_encoding=(positions.to(features.dtype).expand_as(features),),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+
+__all__ = ["EfficientTamBackboneModel"]
