@@ -1,4 +1,9 @@
-"""The public classes, and the Auto classes told of them: for `import efficienttam_hf` where torch is installed."""
+"""Imports the public classes and registers them with Transformers' Auto classes.
+
+`efficienttam_hf` imports this module when one of its classes is asked for, or when Transformers is loaded.
+"""
+
+# ruff: noqa: F401
 
 from transformers import (
     AutoConfig,
@@ -55,34 +60,3 @@ AutoImageProcessor.register(
     EfficientTamConfig, image_processor_classes={"torchvision": EfficientTamImageProcessor}, exist_ok=True
 )
 AutoVideoProcessor.register(EfficientTamConfig, EfficientTamVideoVideoProcessor, exist_ok=True)
-
-__all__ = [
-    "PRESETS",
-    "EfficientTamBackboneConfig",
-    "EfficientTamBackboneModel",
-    "EfficientTamConfig",
-    "EfficientTamImageProcessor",
-    "EfficientTamImageSegmentationOutput",
-    "EfficientTamMaskDecoderConfig",
-    "EfficientTamMemoryAttentionConfig",
-    "EfficientTamMemoryEncoderConfig",
-    "EfficientTamModel",
-    "EfficientTamPreTrainedModel",
-    "EfficientTamProcessor",
-    "EfficientTamPromptEncoderConfig",
-    "EfficientTamTrackingOutput",
-    "EfficientTamVideoConfig",
-    "EfficientTamVideoInferenceSession",
-    "EfficientTamVideoMaskDecoderConfig",
-    "EfficientTamVideoModel",
-    "EfficientTamVideoProcessor",
-    "EfficientTamVideoPromptEncoderConfig",
-    "EfficientTamVideoSegmentationOutput",
-    "EfficientTamVideoVideoProcessor",
-    "EfficientTamVisionConfig",
-    "EfficientTamVisionEncoderOutput",
-    "EfficientTamVisionModel",
-    "FrameMemory",
-    "MemoryBank",
-    "ObjectMemory",
-]

@@ -10,23 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
+from .prompt_kinds import PROMPTS, Prompt, check_prompt
 from .region_boundary import import_cv2
 
 
 __all__ = ["PROMPTS", "Prompt", "center_click", "check_prompt", "correcting_click", "prompt_objects", "tight_box"]
-
-Prompt = Literal["mask", "box", "1-click", "3-click", "5-click"]
-PROMPTS: tuple[str, ...] = get_args(Prompt)
-
-
-def check_prompt(prompt: str) -> None:
-    """Raise ValueError if there is no such prompt."""
-    if prompt not in PROMPTS:
-        raise ValueError(f"prompt must be one of {', '.join(PROMPTS)}, got {prompt!r}.")
 
 
 def center_click(mask: np.ndarray) -> tuple[int, int]:
