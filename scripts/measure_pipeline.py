@@ -26,7 +26,7 @@ from efficienttam_hf.app.defaults import DEFAULT_MODEL
 from efficienttam_hf.app.loading import choose_device, load_model
 from efficienttam_hf.app.pipeline import Job
 from efficienttam_hf.app.plan import add_prompts, read_output
-from efficienttam_hf.app.results import OverlayWriter, TrackFolder
+from efficienttam_hf.app.results import TrackFolder
 from efficienttam_hf.benchmark.timing import clock_for
 from efficienttam_hf.prompts import ObjectPrompts, Prompts
 from efficienttam_hf.video_io import open_video
@@ -90,7 +90,7 @@ def time_stages(
         tracking = model.propagate_in_video_iterator(session)
         folder = TrackFolder(scratch / "stages", video.stem)
         folder.prepare(overwrite=False)
-        overlay = open_files.enter_context(OverlayWriter(folder.overlay, size, source.fps, prompts))
+        overlay = open_files.enter_context(folder.open_overlay(size, source.fps, prompts))
         for begin in range(0, count, AT_A_TIME):
             some = range(begin, min(begin + AT_A_TIME, count))
             with stage("decode"):

@@ -26,6 +26,7 @@ from efficienttam_hf.checkpoints import (
 )
 from efficienttam_hf.checksums import CHECKSUMS_FILE, ChecksumError, read_checksums, verify_folder
 from efficienttam_hf.cli import main
+from efficienttam_hf.output_folders import LIST_NAME, OutputFolder
 
 
 ATTENTIONS = ("full", "pooled_logit_bias", "pooled_key_shift")
@@ -82,7 +83,7 @@ def test_every_tensor_arrives_in_both_models(tiny_file, tmp_path):
 def test_a_converted_folder_has_checksums_that_find_a_flipped_bit(tiny_file, tmp_path):
     folder = convert_checkpoint(tiny_file, tmp_path / "folder", tiny_config())
     listed = read_checksums(folder)
-    assert {path.name for path in folder.iterdir()} == {*listed, CHECKSUMS_FILE}
+    assert {path.name for path in folder.iterdir()} == {*listed, CHECKSUMS_FILE, LIST_NAME}
     verify_folder(folder)
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-100] ^= 1
@@ -392,8 +393,12 @@ def test_an_existing_output_is_kept_unless_it_may_be_replaced(tiny_file, tmp_pat
         convert_checkpoint(tiny_file, folder, tiny_config())
     assert [p.name for p in folder.iterdir()] == ["mine.txt"]
 
-    convert_checkpoint(tiny_file, folder, tiny_config(), overwrite=True)
-    assert not (folder / "mine.txt").exists()
+    with pytest.raises(FileExistsError, match="mine.txt' was not written by efficienttam"):
+        convert_checkpoint(tiny_file, folder, tiny_config(), overwrite=True)
+    assert [p.name for p in folder.iterdir()] == ["mine.txt"]
+    (folder / "mine.txt").unlink()
+    for _ in range(2):
+        convert_checkpoint(tiny_file, folder, tiny_config(), overwrite=True)
     with pytest.raises(FileExistsError, match="exists already"):
         publish_checkpoint(folder, tiny_file)
 
@@ -417,8 +422,7 @@ def test_an_interrupted_conversion_leaves_what_was_there(existing, tiny_file, tm
     out = tmp_path / "out"
     out.mkdir()
     if existing:
-        (out / "folder").mkdir()
-        (out / "folder" / "mine.txt").write_text("mine")
+        OutputFolder(out / "folder").add("earlier.txt").write_text("earlier")
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -426,8 +430,8 @@ def test_an_interrupted_conversion_leaves_what_was_there(existing, tiny_file, tm
     monkeypatch.setattr(checkpoints.EfficientTamVideoProcessor, "save_pretrained", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert_checkpoint(tiny_file, out / "folder", tiny_config(), overwrite=True)
-    left = [path.relative_to(out).as_posix() for path in out.rglob("*")]
-    assert left == (["folder", "folder/mine.txt"] if existing else [])
+    left = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+    assert left == (["folder", f"folder/{LIST_NAME}", "folder/earlier.txt"] if existing else [])
 
 
 def test_an_interrupted_way_back_leaves_nothing(tiny_file, tmp_path, monkeypatch):

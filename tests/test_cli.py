@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,6 +33,7 @@ from efficienttam_hf.app.plan import plan_tracking  # noqa: E402
 from efficienttam_hf.app.results import TrackFolder  # noqa: E402
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png  # noqa: E402
 from efficienttam_hf.mask_io import write_indexed_png as write_png  # noqa: E402
+from efficienttam_hf.output_folders import LIST_NAME  # noqa: E402
 from efficienttam_hf.video_io import open_video  # noqa: E402
 from efficienttam_hf.video_writer import VideoWriter  # noqa: E402
 
@@ -101,9 +103,15 @@ def masks_on_all_frames(clip, object_id=1, order=range(NUM_FRAMES)):
 
 def test_track_writes_overlay_pngs_and_json(model, clip, tmp_path, capsys):
     result = track(clip.video, "--model", model, "--point", "40,60", out=tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["Annotations", "masks.json", "overlay.mp4"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        LIST_NAME,
+        "Annotations",
+        "masks.json",
+        "overlay.mp4",
+    ]
     assert list(result.pngs) == [f"{i:05d}" for i in range(NUM_FRAMES)]
     assert result.json["video"] == {"name": "video", "width": WIDTH, "height": HEIGHT, "fps": 12.0}
+    assert result.json["prompt_size"] == {"width": WIDTH, "height": HEIGHT}
     assert result.json["complete"] is True
     assert result.json["objects"] == [{"id": 1, "prompts": [{"frame": 0, "points": [[40.0, 60.0]], "labels": [1]}]}]
     for entry, png in zip(result.json["frames"], result.pngs.values(), strict=True):
@@ -121,6 +129,7 @@ def test_track_writes_overlay_pngs_and_json(model, clip, tmp_path, capsys):
         assert (stream.width, stream.height, stream.frames) == (WIDTH, HEIGHT, NUM_FRAMES)
     captured = capsys.readouterr()
     assert "frames/s" in captured.out
+    assert f"Model: the one in the folder '{model}'; cpu, float32." in captured.out.splitlines()
     assert str(tmp_path / "out" / "overlay.mp4") in captured.out
     assert "frame/s" in captured.err or "s/frame" in captured.err  # the progress bar
 
@@ -244,6 +253,7 @@ def test_max_side_scales_frames_prompts_and_results(model, clip, tmp_path):
         assert png.shape == (48, 80)
         assert iou(png == 1, clip.masks[i][::2, ::2]) > 0.7
     assert result.json["video"]["width"] == 80
+    assert result.json["prompt_size"] == {"width": WIDTH, "height": HEIGHT}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -282,7 +292,8 @@ def test_a_truncated_video_is_tracked_as_far_as_it_goes(model, tmp_path, capsys)
 # ------------------------------------------------------------------------------------------------------ stopping early
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_where(model, tmp_path):
+@pytest.mark.parametrize(("number", "code", "name"), [("SIGINT", 130, "Ctrl-C"), ("SIGTERM", 143, "SIGTERM")])
+def test_ctrl_c_and_sigterm_keep_what_is_done_and_say_where(number, code, name, model, tmp_path):
     with VideoWriter(tmp_path / "long.mp4", 24, 64, 48) as writer:
         for frame in make_clip(1500, 64, 48).frames:
             writer.write(frame)
@@ -303,16 +314,16 @@ def test_ctrl_c_keeps_what_is_done_and_says_where(model, tmp_path):
             if (out / "Annotations" / "long" / "00004.png").exists():
                 break
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, number))
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     result = results(out)
     assert result.json["complete"] is False
     assert 4 <= len(result.frames) < 1500
     assert len(result.overlay) == len(result.frames)
-    assert f"Stopped by Ctrl-C after frame {result.frames[-1]}." in err
+    assert f"Stopped by {name} after frame {result.frames[-1]}." in err
     assert str(out / "masks.json") in err
     assert "Traceback" not in err
 
@@ -426,6 +437,59 @@ def test_earlier_results_are_kept_unless_they_may_be_replaced(model, clip, tmp_p
     assert list(result.pngs) == ["00000", "00001"]
 
 
+def test_overwriting_spares_files_that_are_not_ours(model, clip, tmp_path, capsys):
+    track(clip.video, "--model", model, "--point", "40,60", "--end", 2, out=tmp_path)
+    thesis = tmp_path / "Annotations" / "video" / "thesis.tex"
+    thesis.write_text("mine")
+    again = ["track", clip.video, "--model", "nowhere", "--point", "40,60", "--output", str(tmp_path), "--overwrite"]
+    assert main(again) == 2  # before it is found out that there is no such model
+    assert "thesis.tex' was not written by efficienttam" in capsys.readouterr().err
+    assert thesis.read_text() == "mine" and (tmp_path / "masks.json").exists()
+
+
+def test_a_name_of_dots_is_no_other_folder(model, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "...mp4").write_bytes(Path(clip.video).read_bytes())
+    for _ in range(2):
+        assert main(["track", "...mp4", "--model", model, "--point", "40,60", "--end", "2", "--overwrite"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["...mp4", "efficienttam-out", "thesis.tex"]
+    (results_of_it,) = (tmp_path / "efficienttam-out").iterdir()
+    assert (results_of_it / "overlay.mp4").is_file()
+    (frames,) = (results_of_it / "Annotations").iterdir()
+    assert len(list(frames.iterdir())) == 2
+
+
+def test_names_with_colons_are_names(model, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30:05.mp4").write_bytes(Path(clip.video).read_bytes())
+    arguments = ["12:30:05.mp4", "--model", model, "--point", "40,60", "--end", "2", "--output", "b:c"]
+    assert main(["track", *arguments]) == 0
+    assert (tmp_path / "b:c" / "overlay.mp4").is_file()
+
+
+def test_the_overlay_has_the_sound_of_the_frames_that_were_tracked(model, tmp_path):
+    video = tmp_path / "sound.mp4"
+    with av.open(str(video), "w") as container:
+        pictures, sound = container.add_stream("libx264", rate=10), container.add_stream("aac", rate=16000)
+        pictures.width, pictures.height, pictures.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for frame in make_clip(20, WIDTH, HEIGHT).frames:
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(pictures.encode(None))
+        samples = np.sin(np.arange(32000) / 8).astype(np.float32)[None]
+        piece = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        piece.sample_rate = 16000
+        container.mux(sound.encode(piece))
+        container.mux(sound.encode(None))
+    for name, direction in (("in order", "forward"), ("back", "both")):
+        prompts = ["--frame", "5", "--point", "40,60"]
+        out = tmp_path / name
+        track(video, "--model", model, *prompts, "--direction", direction, "--start", 5, "--end", 15, out=out)
+        with av.open(str(out / "overlay.mp4")) as container:
+            (heard,) = container.streams.audio
+            assert sum(frame.samples for frame in container.decode(heard)) / 16000 == pytest.approx(1.0, abs=0.15)
+
+
 def test_a_failure_of_ours_says_so_and_debug_shows_where(model, clip, tmp_path, monkeypatch, capsys):
     def fail(*arguments, **options):
         raise ZeroDivisionError("oh")
@@ -479,6 +543,7 @@ def test_segment_writes_overlay_png_and_json(model, image, tmp_path):
     assert main(["segment", image, "--model", model, *arguments, "--out", str(out)]) == 0
     content, labels, overlay = read_segment(out)
     assert content["image"] == {"name": "image.png", "width": WIDTH, "height": HEIGHT}
+    assert content["prompt_size"] == {"width": WIDTH, "height": HEIGHT}
     assert overlay.shape == (HEIGHT, WIDTH, 3)
     assert [o["id"] for o in content["objects"]] == [1, 3]
     assert content["objects"][1]["prompts"] == {"box": [20, 30, 90, 80]}
@@ -548,6 +613,12 @@ def test_convert_there_and_back(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "in.pt"), folder, "--variant", variant]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "in.pt"), folder, "--variant", variant, "--overwrite"]) == 0
+    (tmp_path / "folder" / "thesis.tex").write_text("mine")
+    assert main(["convert", str(tmp_path / "in.pt"), folder, "--variant", variant, "--overwrite"]) == 2
+    assert "thesis.tex' was not written by efficienttam" in capsys.readouterr().err
+    assert main(["convert", folder, str(tmp_path / "folder" / "thesis.tex"), "--to-published", "--overwrite"]) == 2
+    assert "is not a checkpoint" in capsys.readouterr().err
+    assert (tmp_path / "folder" / "thesis.tex").read_text() == "mine"
     assert main(["convert", str(tmp_path / "in.pt"), folder + "2"]) == 2
     assert "Which model is it?" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "in.pt"), folder + "2", "--variant", "efficienttam_s"]) == 2

@@ -70,8 +70,8 @@ def test_a_model_that_pools_pointers_is_refused(kind, tmp_path):
 
 def test_a_folder_that_holds_something_else_is_not_replaced(model, tmp_path):
     (tmp_path / "diary.txt").write_text("dear")
-    for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match="exists already"):
+    for overwrite, message in ((False, "exists already"), (True, "diary.txt' was not written by efficienttam")):
+        with pytest.raises(FileExistsError, match=message):
             export_onnx(model, tmp_path, "tiny", overwrite=overwrite)
     assert (tmp_path / "diary.txt").read_text() == "dear"
 

@@ -17,7 +17,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
     with pytest.raises(ValueError, match="no export to ExecuTorch in dtype 'float16': choose float32"):
         export_executorch(model, tmp_path / "out", "tiny", "float16")
     with pytest.raises(FileExistsError, match="exists already"):
-        export_executorch(model, tmp_path, "tiny", overwrite=True)
+        export_executorch(model, tmp_path, "tiny")
     assert not any(tmp_path.iterdir())
 
 

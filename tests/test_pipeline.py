@@ -203,7 +203,9 @@ def test_the_overlay_drawn_while_tracking_is_that_drawn_afterwards(video, model,
     folder = track(video, model, processor, tmp_path / "out")
     drawn = folder.overlay.read_bytes()
     with open_video(video) as source:
-        folder.write_overlay(source.__getitem__, (96, 160), source.fps, prompts_on(0), folder.frames)
+        times = [(source.frame_time(i), source.frame_time(i + 1)) for i in range(len(source))]
+        drawing = (source.__getitem__, (96, 160), source.fps, prompts_on(0), folder.frames)
+        folder.write_overlay(*drawing, times=times.__getitem__, sound=source.sound)
     assert folder.overlay.read_bytes() == drawn
 
 

@@ -12,9 +12,7 @@ import errno
 import hashlib
 import json
 import re
-import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,9 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .checksums import sync_folder, sync_names, write_checksums
+from .checksums import sync_folder, write_checksums
 from .configuration_efficienttam import PRESETS, EfficientTamConfig
 from .modeling_efficienttam_video import EfficientTamVideoModel
+from .output_folders import check_place, check_replaceable, new_folder
 from .processing_efficienttam import EfficientTamVideoProcessor
 
 
@@ -331,6 +330,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
+def _is_checkpoint_file(path: Path) -> bool:
+    """Whether a file is one that `torch.save` wrote, by its parts."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/data.pkl") for name in archive.namelist())
+
+
 def _damaged_member(path: Path) -> str | None:
     """The first member of a zip file, which `torch.save` writes, that fails its checksum: torch itself never looks."""
     if not zipfile.is_zipfile(path):
@@ -452,7 +459,7 @@ def convert_checkpoint(
         checkpoint: the published file, a checkpoint of the published training code, or a `.safetensors` file.
         output: the folder to make.
         variant: a preset's name, a configuration file, or a configuration.
-        overwrite: whether an existing folder may be replaced.
+        overwrite: whether an existing folder may be replaced, if every file in it was written by this package.
         weights: which weights of a training checkpoint, see `read_published`.
         save_kwargs: for `save_pretrained`, e.g. `max_shard_size`.
 
@@ -463,8 +470,7 @@ def convert_checkpoint(
         FileNotFoundError, FileExistsError, CheckpointError, ValueError: before anything is written.
     """
     config, output = resolve_config(variant), Path(output)
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists already; choose another name or say that it may be replaced.")
+    check_replaceable(output, overwrite)
     tensors = from_published(read_published(checkpoint, weights), config)
     not_finite = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if not_finite:
@@ -474,18 +480,12 @@ def convert_checkpoint(
     model.load_state_dict(tensors, strict=True, assign=True)
     processor = EfficientTamVideoProcessor.from_config(config)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        whole = Path(temporary) / "whole"
+    with new_folder(output, overwrite) as whole:
         model.save_pretrained(whole, **save_kwargs)
         processor.save_pretrained(whole)
         write_checksums(whole)
         _give_plain_modes(whole)
         sync_folder(whole)
-        if output.exists():
-            shutil.move(output, Path(temporary) / "replaced")
-        whole.rename(output)
-    sync_names(output.parent)
     return output
 
 
@@ -506,14 +506,17 @@ def publish_checkpoint(folder: str | Path, output: str | Path, overwrite: bool =
 
     Raises:
         FileNotFoundError: if the folder holds no model.
-        FileExistsError: if the file exists and must not be replaced.
+        FileExistsError: if the file exists and must not be replaced, or is no checkpoint.
         CheckpointError: if the folder holds another model, or not all of its tensors.
     """
     folder, output = Path(folder), Path(output)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: there is no config.json in it.")
+    check_place(output.absolute().parent)
     if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists already; choose another name or say that it may be replaced.")
+        raise FileExistsError(f"'{output}' exists already: choose another name, or replace it with --overwrite.")
+    if output.exists() and not _is_checkpoint_file(output):
+        raise FileExistsError(f"'{output}' is not a checkpoint, so it is not replaced by one: choose another name.")
     read_config(folder / "config.json")
     try:
         model, loading = EfficientTamVideoModel.from_pretrained(folder, output_loading_info=True)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .defaults import DEFAULT_MODEL
 
 
 if TYPE_CHECKING:
     import torch
+
+    from ..configuration_efficienttam import EfficientTamConfig
+    from ..processing_efficienttam import EfficientTamVideoProcessor
 
 
 def quiet_transformers() -> None:
@@ -38,48 +44,135 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def load_model(model_class: type, source: str, device: torch.device, dtype: str) -> tuple[Any, Any]:
-    """A model, ready to run, and its processor.
+@dataclass(frozen=True)
+class ModelSource:
+    """Where the weights of a named model are.
+
+    Attributes:
+        name: as it was given.
+        location: what `from_pretrained` takes: a folder, or an id on the Hub.
+        description: which model it is, for a line to the user.
+    """
+
+    name: str
+    location: str
+    description: str
+
+
+def find_model(name: str) -> ModelSource:
+    """Where a named model is; nothing is loaded.
+
+    A name is looked up in this order: a folder, a model that comes with this package, an id on the Hub. The way in for
+    another kind of name is one more function in `_LOOKUPS`.
+
+    Raises:
+        FileNotFoundError: if there is no such model.
+        ValueError: if it is a file.
+    """
+    for look_up in _LOOKUPS:
+        source = look_up(name)
+        if source is not None:
+            return source
+    raise FileNotFoundError(
+        f"There is no folder '{name}' with a model in it, and no model of that name: --model takes a folder, an id on "
+        f"the Hub such as user/model, or {DEFAULT_MODEL}."
+    )
+
+
+def _find_folder(name: str) -> ModelSource | None:
+    path = Path(name)
+    if path.is_file():
+        raise ValueError(
+            f"--model takes a folder; '{name}' is a file. If it is a published checkpoint, convert it first: "
+            f"efficienttam convert {name} FOLDER --variant NAME"
+        )
+    if not path.is_dir():
+        return None
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"The folder '{name}' holds no model: there is no config.json in it.")
+    return ModelSource(name, str(path), f"the one in the folder '{name}'")
+
+
+def _find_included(name: str) -> ModelSource | None:
+    from ..remote_code import included_checkpoint
+
+    folder = Path(included_checkpoint(name))
+    if str(folder) == name:
+        return None
+    return ModelSource(name, str(folder), f"{name}, a small one that comes with this package")
+
+
+def _find_on_hub(name: str) -> ModelSource | None:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return None
+    return ModelSource(name, name, f"{name} from the Hub")
+
+
+_LOOKUPS = (_find_folder, _find_included, _find_on_hub)
+
+
+def load_config(name: str, **overrides: Any) -> EfficientTamConfig:
+    """The configuration of a named model.
+
+    Args:
+        name: see `find_model`.
+        overrides: fields that are to be otherwise, such as `image_size`.
+
+    Raises:
+        ValueError, OSError: if there is no EfficientTAM model of that name, or the overrides do not fit.
+    """
+    from transformers import PreTrainedConfig
+
+    from ..configuration_efficienttam import EfficientTamConfig
+
+    source = find_model(name)
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(source.location)
+    except OSError as error:
+        raise OSError(f"There is no folder '{name}', and on the Hub: {_first_line(error)}") from error
+    if content.get("model_type") != EfficientTamConfig.model_type:
+        raise ValueError(f"'{name}' is a model of type {content.get('model_type')!r}, not EfficientTAM.")
+    return EfficientTamConfig.from_pretrained(source.location, **overrides)
+
+
+def load_weights(model_class: type, name: str, dtype: str = "float32", **overrides: Any) -> Any:
+    """A named model on the CPU, in evaluation mode.
 
     Args:
         model_class: `EfficientTamModel` or `EfficientTamVideoModel`.
-        source: a folder, an id on the Hub, or the name of a model that comes with this package.
+        name: see `find_model`.
+        dtype: of weights and activations.
+        overrides: fields of its configuration that are to be otherwise.
 
     Raises:
-        ValueError, OSError: if there is no EfficientTAM model at `source`.
+        ValueError, OSError: if there is no EfficientTAM model of that name, or its weights are not complete.
     """
     import torch
-    from transformers import PreTrainedConfig
 
-    from ..processing_efficienttam import EfficientTamVideoProcessor
-    from ..remote_code import included_checkpoint
-
-    quiet_transformers()
-    path = Path(included_checkpoint(source))
-    if path.is_file():
-        raise ValueError(
-            f"--model takes a folder; '{source}' is a file. If it is a published checkpoint, convert it first: "
-            f"efficienttam convert {source} FOLDER --variant NAME"
-        )
-    if path.is_dir():
-        source = str(path)
-    elif source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"There is no folder '{source}' with a model in it.")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise FileNotFoundError(f"The folder '{source}' holds no model: there is no config.json in it.")
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(source)
-    except OSError as error:
-        raise OSError(f"There is no folder '{source}', and on the Hub: {_first_line(error)}") from error
-    if config.get("model_type") != "efficienttam":
-        raise ValueError(f"'{source}' is a model of type {config.get('model_type')!r}, not EfficientTAM.")
-    model, loading = model_class.from_pretrained(source, dtype=getattr(torch, dtype), output_loading_info=True)
+    config = load_config(name, **overrides)
+    model, loading = model_class.from_pretrained(
+        find_model(name).location, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+    )
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise ValueError(
-            f"The weights in '{source}' are not complete: {len(missing)} tensors are missing, such as {missing[0]}."
+            f"The weights in '{name}' are not complete: {len(missing)} tensors are missing, such as {missing[0]}."
         )
-    return model.to(device).eval(), EfficientTamVideoProcessor.from_pretrained(source)
+    return model.eval()
+
+
+def load_model(
+    model_class: type, name: str, device: torch.device, dtype: str = "float32"
+) -> tuple[Any, EfficientTamVideoProcessor]:
+    """A named model, ready to run on a device, and its processor.
+
+    Args and raises as `load_weights`.
+    """
+    from ..processing_efficienttam import EfficientTamVideoProcessor
+
+    quiet_transformers()
+    model = load_weights(model_class, name, dtype).to(device)
+    return model, EfficientTamVideoProcessor.from_pretrained(find_model(name).location)
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..prompts import Prompts, prompts_as_json, scaled_prompts
 from .frames import ResizedFrames
 from .plan import TrackedFrame, plan_tracking, track_objects
+from .stopping import exit_code, stopped_by
 
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ class Job:
 
         from .background import Background
         from .encoding_ahead import encoding_ahead_pays
-        from .results import OverlayWriter
 
         prompts = {t - self.first: on_frame for t, on_frame in self._scaled_prompts().items()}
         plan = plan_tracking(prompts, direction)
@@ -54,7 +54,9 @@ class Job:
         with tqdm(total=total, desc="track", unit="frame") as progress:
             try:
                 if plan.in_order:
-                    overlay = OverlayWriter(self.folder.overlay, self.size, self.source.fps, self._scaled_prompts())
+                    overlay = self.folder.open_overlay(
+                        self.size, self.source.fps, self._scaled_prompts(), self.source.sound
+                    )
                 ahead = encoding_ahead_pays(self.model, len(plan.first))
                 tracked = track_objects(self.model, self.processor, frames_in, prompts, plan, ahead)
                 with closing(tracked), Background() as writing:  # while the model computes the next frame
@@ -72,14 +74,16 @@ class Job:
                 overlay.abort()
             self.folder.discard()
             if isinstance(stop, KeyboardInterrupt):
-                print("Stopped by Ctrl-C before the first frame was done; there are no results.", file=sys.stderr)
-                return 130
+                print(
+                    f"Stopped by {stopped_by(stop)} before the first frame was done; there are no results.",
+                    file=sys.stderr,
+                )
+                return exit_code(stop)
             raise stop or ValueError("No frame could be tracked.")
 
-        interrupted = isinstance(stop, KeyboardInterrupt)
-        if interrupted:
+        if isinstance(stop, KeyboardInterrupt):
             print(
-                f"Stopped by Ctrl-C after frame {self.last_kept}. "
+                f"Stopped by {stopped_by(stop)} after frame {self.last_kept}. "
                 "Writing what is done; Ctrl-C again leaves the overlay out.",
                 file=sys.stderr,
             )
@@ -89,9 +93,11 @@ class Job:
         else:
             overlay.close()
         self._report(frames, rate, sys.stderr if stop else sys.stdout)
-        if stop is not None and not interrupted:
+        if isinstance(stop, KeyboardInterrupt):
+            return exit_code(stop)
+        if stop is not None:
             raise stop
-        return 130 if interrupted else 0
+        return 0
 
     def _keep(self, done: TrackedFrame, overlay: OverlayWriter | None, image: np.ndarray | None) -> None:
         """Write what tracking found on a frame, and draw it on the frame's image where there is an overlay."""
@@ -99,7 +105,12 @@ class Job:
         self.folder.add(frame, name, done.object_ids, done.logits, done.scores)
         self.last_kept = frame
         if overlay is not None:
-            overlay.add(frame, image, self.folder.masks(frame))
+            overlay.add(frame, image, self.folder.masks(frame), *self._times(frame))
+
+    def _times(self, frame: int) -> tuple[float, float]:
+        """When a frame begins and ends, in seconds on the video's clock."""
+        index = frame - self.first
+        return self.source.frame_time(index), self.source.frame_time(index + 1)
 
     def _scaled_prompts(self) -> Prompts:
         """The prompts in pixels of the results."""
@@ -110,6 +121,7 @@ class Job:
         self.folder.write_json(
             {
                 "video": {"name": self.source.name, "width": width, "height": height, "fps": self.source.fps},
+                "prompt_size": {"width": self.source.width, "height": self.source.height},
                 "complete": complete,
                 "model": model_name,
                 "objects": prompts_as_json(self.prompts),
@@ -127,6 +139,8 @@ class Job:
             self.source.fps,
             self._scaled_prompts(),
             tqdm(frames, desc="overlay", unit="frame"),
+            self._times,
+            self.source.sound,
         )
 
     def _report(self, frames: list[int], rate: float, file: Any) -> None:

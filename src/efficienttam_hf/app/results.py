@@ -8,7 +8,8 @@ as it is done. The demo keeps a visitor's masks the same way, and changes them.
 The JSON file:
 
     {
-      "video": {"name", "width", "height", "fps"},      size and rate of the outputs
+      "video": {"name", "width", "height", "fps"},      size and rate of the outputs: masks and overlay
+      "prompt_size": {"width", "height"},               size of the original frames, in whose pixels the prompts are
       "complete": true,                                 false where tracking was stopped before the end
       "model": as given,
       "objects": [{"id", "prompts": [{"frame", "points": [[x, y]], "labels", "box", "mask"}]}],
@@ -21,15 +22,14 @@ The JSON file:
     }
 
 `score` is the probability that the object is in the frame. `segmentation` is COCO's compressed run-length encoding and
-`bbox` and `area` are COCO's too, so that pycocotools reads them. Frames are numbered as in the whole video. Prompts are
-in pixels of the original. Every object has an entry in every tracked frame, of area 0 where it is not seen. Masks of
-different objects may overlap here; in the PNGs a pixel belongs to the object that scores highest there.
+`bbox` and `area` are COCO's too, so that pycocotools reads them. Frames are numbered as in the whole video. Every
+object has an entry in every tracked frame, of area 0 where it is not seen. Masks of different objects may overlap here;
+in the PNGs a pixel belongs to the object that scores highest there.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -39,7 +39,9 @@ import numpy as np
 
 from ..atomic_file import atomic_path
 from ..mask_io import decode_rle, encode_rle, read_indexed_png, write_indexed_png
+from ..output_folders import OutputFolder
 from ..prompts import Prompts
+from ..safe_names import safe_name
 from ..video_writer import VideoWriter
 from ..visualization import overlay_masks
 from .background import Background
@@ -47,6 +49,8 @@ from .background import Background
 
 class TrackFolder:
     """The folder of one tracked video: `overlay.mp4`, `masks.json` and `Annotations/<video>/<frame>.png`.
+
+    Other files may lie there too; they are never touched (see `output_folders`).
 
     Args:
         path: the folder.
@@ -58,25 +62,26 @@ class TrackFolder:
 
     def __init__(self, path: Path, name: str):
         self.path = path
-        self.annotations = path / "Annotations" / name
+        self._folder = OutputFolder(path)
+        self._masks_name = f"Annotations/{safe_name(name)}"
+        self.annotations = path / self._masks_name
         self.json = path / "masks.json"
         self.overlay = path / "overlay.mp4"
         self._records: Any = None
         self._offsets: dict[int, int] = {}
 
-    def prepare(self, overwrite: bool) -> None:
-        """Make the folder, and clear away what an earlier run left there if `overwrite`.
+    def check(self, overwrite: bool) -> None:
+        """Check, before anything is computed, that `prepare` will do. Nothing is changed.
 
         Raises:
-            FileExistsError: if an earlier run left something, and not `overwrite`.
+            FileExistsError: if an earlier run left something, and not `overwrite`; or what is there is not ours.
+            NotADirectoryError, PermissionError: if there can be no folder.
         """
-        earlier = [p for p in (self.annotations, self.json, self.overlay) if p.exists()]
-        if earlier and not overwrite:
-            raise FileExistsError(
-                f"'{earlier[0]}' exists already: choose another --out, or replace the results there with --overwrite."
-            )
-        for path in earlier:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._folder.check(self._masks_name, self.json.name, self.overlay.name, overwrite=overwrite)
+
+    def prepare(self, overwrite: bool) -> None:
+        """Make the folder, and clear away what an earlier run left there if `overwrite`. Raises as `check`."""
+        self._folder.claim(self._masks_name, self.json.name, self.overlay.name, overwrite=overwrite)
         self.annotations.mkdir(parents=True)
         self._records = tempfile.TemporaryFile(dir=self.path)  # noqa: SIM115 -- lives as long as this object
 
@@ -122,13 +127,13 @@ class TrackFolder:
             self._write(frame, name, others, labels)
         else:
             del self._offsets[frame]
-            self._png(name).unlink()
+            self._folder.remove(self._png_name(name))
 
     def _without(self, frame: int, object_ids: list[int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """A frame's labels and entries without some objects. Pixels that they hid go back to the others."""
         record = self.record(frame)
         others = [o for o in record["objects"] if o["id"] not in object_ids]
-        labels = read_indexed_png(self._png(record["name"]))
+        labels = read_indexed_png(self.path / self._png_name(record["name"]))
         if len(others) < len(record["objects"]):
             labels = np.where(np.isin(labels, object_ids), 0, labels)
             for other in others:
@@ -136,13 +141,13 @@ class TrackFolder:
         return labels, others
 
     def _write(self, frame: int, name: str, objects: list[dict[str, Any]], labels: np.ndarray) -> None:
-        write_indexed_png(self._png(name), labels)
+        write_indexed_png(self._folder.add(self._png_name(name)), labels)
         objects = sorted(objects, key=lambda o: o["id"])
         self._offsets[frame] = self._records.seek(0, 2)
         self._records.write(json.dumps({"frame": frame, "name": name, "objects": objects}).encode() + b"\n")
 
-    def _png(self, name: str) -> Path:
-        return self.annotations / f"{name}.png"
+    def _png_name(self, name: str) -> str:
+        return f"{self._masks_name}/{safe_name(name)}.png"
 
     def record(self, frame: int) -> dict[str, Any]:
         """A frame's entry of the JSON file."""
@@ -155,12 +160,18 @@ class TrackFolder:
 
     def write_json(self, header: dict[str, Any]) -> None:
         """Write `masks.json`, frame by frame."""
-        with atomic_path(self.json) as temporary, temporary.open("w", encoding="utf-8") as file:
+        with atomic_path(self._folder.add(self.json.name)) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write("{\n")
             file.writelines(f"{json.dumps(key)}: {json.dumps(value)},\n" for key, value in header.items())
             file.write('"frames": [\n')
             file.writelines(_separated(json.dumps(self.record(frame)) for frame in self.frames))
             file.write("\n]}\n")
+
+    def open_overlay(
+        self, size: tuple[int, int], fps: float, prompts: Prompts, sound: Path | None = None
+    ) -> OverlayWriter:
+        """Begin `overlay.mp4`. Arguments are those of `OverlayWriter`."""
+        return OverlayWriter(self._folder.add(self.overlay.name), size, fps, prompts, sound)
 
     def write_overlay(
         self,
@@ -169,6 +180,8 @@ class TrackFolder:
         fps: float,
         prompts: Prompts,
         frames: Iterable[int],
+        times: Callable[[int], tuple[float, float]] | None = None,
+        sound: Path | None = None,
     ) -> None:
         """Write `overlay.mp4`: the video once more with masks and prompts drawn, as tracking may go in another order.
 
@@ -177,18 +190,18 @@ class TrackFolder:
             size: (height, width) of these frames, and of the masks.
             prompts: by number of the frame, in pixels of these frames.
             frames: their numbers, ascending.
+            times: gives when the frame of a number begins and ends, in seconds; by default at the constant rate.
+            sound: a file whose sound at these times is kept.
         """
-        with OverlayWriter(self.overlay, size, fps, prompts) as overlay, Background() as drawing:
+        with self.open_overlay(size, fps, prompts, sound) as overlay, Background() as drawing:
             for frame in frames:
-                drawing.submit(overlay.add, frame, read(frame), self.masks(frame))
+                shown = (None, None) if times is None else times(frame)
+                drawing.submit(overlay.add, frame, read(frame), self.masks(frame), *shown)
 
     def discard(self) -> None:
         """Remove the folders made for a run that came to nothing, as far as they are empty."""
         self._records.close()
-        for folder in (self.annotations, self.annotations.parent, self.path):
-            if any(folder.iterdir()):
-                return
-            folder.rmdir()
+        self._folder.discard(self._masks_name, "Annotations")
 
 
 class OverlayWriter(VideoWriter):
@@ -199,16 +212,24 @@ class OverlayWriter(VideoWriter):
         size: (height, width) of its frames.
         fps: frames per second.
         prompts: by number of the frame, in pixels of these frames.
+        sound: a file whose sound is kept, at the times of the frames.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float, prompts: Prompts):
-        super().__init__(path, fps, size[1], size[0])
+    def __init__(self, path: Path, size: tuple[int, int], fps: float, prompts: Prompts, sound: Path | None = None):
+        super().__init__(path, fps, size[1], size[0], audio_from=sound)
         self._prompts = prompts
         self._several = len({object_id for on_frame in prompts.values() for object_id in on_frame}) > 1
 
-    def add(self, frame: int, image: np.ndarray, masks: dict[int, np.ndarray]) -> None:
-        """Draw on a frame and append it; see `draw`."""
-        self.write(self.draw(frame, image, masks))
+    def add(
+        self,
+        frame: int,
+        image: np.ndarray,
+        masks: dict[int, np.ndarray],
+        time: float | None = None,
+        until: float | None = None,
+    ) -> None:
+        """Draw on a frame and append it; see `draw` and, for the times, `VideoWriter.write`."""
+        self.write(self.draw(frame, image, masks), time, until)
 
     def draw(self, frame: int, image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
         """The frame of a number, uint8 (height, width, 3) RGB, with its masks by object id and its prompts."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..output_folders import OutputFolder
 from ..prompts import ObjectPrompts
 from .defaults import MAX_OBJECT_ID
 
@@ -92,6 +93,25 @@ def _to_numpy(mask: torch.Tensor | np.ndarray) -> np.ndarray:
     return mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
 
 
+class SegmentFolder:
+    """The folder of one segmented image: `overlay.png`, `masks.png` and `masks.json`, beside other files."""
+
+    NAMES = ("overlay.png", "masks.png", "masks.json")
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._folder = OutputFolder(path)
+
+    def check(self, overwrite: bool) -> None:
+        """Check, before anything is computed, that `prepare` will do; raises `OSError` otherwise."""
+        self._folder.check(*self.NAMES, overwrite=overwrite)
+
+    def prepare(self, overwrite: bool) -> dict[str, Path]:
+        """Make the folder, without results of an earlier run; where to write each file, by its name."""
+        self._folder.claim(*self.NAMES, overwrite=overwrite)
+        return {name: self._folder.add(name) for name in self.NAMES}
+
+
 def write_image_results(
     files: dict[str, Path],
     image: np.ndarray,
@@ -100,16 +120,19 @@ def write_image_results(
     found: list[dict[str, Any]],
     prompts: dict[int, ObjectPrompts],
     write_ids: bool,
+    prompt_size: tuple[int, int] | None = None,
 ) -> None:
     """The overlay, the indexed PNG (where masks overlap, the later id) and the JSON file.
 
-    The JSON file: `{"image": {"name", "width", "height"}, "model", "objects": [{"id", "score", "area", "bbox",
-    "segmentation", "prompts"}]}`, as that of `track`; here `score` is the predicted IoU.
+    The JSON file: `{"image": {"name", "width", "height"}, "prompt_size": {"width", "height"}, "model", "objects":
+    [{"id", "score", "area", "bbox", "segmentation", "prompts"}]}`, as that of `track`; here `score` is the predicted
+    IoU.
 
     Args:
         files: where to: paths of `overlay.png`, `masks.png` and `masks.json`.
         found: objects with `id`, `score` and `mask`.
         prompts: to draw, in pixels of the image.
+        prompt_size: (height, width) of the image that the `prompts` in `found` are in pixels of; of this by default.
         write_ids: whether to write on the objects of the overlay which they are, if there are several.
     """
     from PIL import Image
@@ -135,8 +158,10 @@ def write_image_results(
         shown["score"] = round(entry["score"], 4)
         objects.append({**shown, **box_and_area(mask), "segmentation": encode_rle(mask)})
     height, width = image.shape[:2]
+    prompt_height, prompt_width = prompt_size or (height, width)
     content = {
         "image": {"name": name, "width": width, "height": height},
+        "prompt_size": {"width": prompt_width, "height": prompt_height},
         "model": model_name,
         "objects": objects,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..atomic_file import atomic_path
 from ..evaluation.paper_tables import rows_for
+from ..output_folders import OutputFolder
 from .results import FRAME_PARTS, BenchmarkReport, ContenderResult
 from .timing import Spread
 
@@ -168,7 +169,8 @@ def write_report(report: BenchmarkReport, folder: Path) -> list[Path]:
     Raises:
         ImportError: if Matplotlib is not installed.
     """
-    paths = [folder / f"benchmark.{ending}" for ending in ("json", "md", "png")]
+    output = OutputFolder(folder)
+    paths = [output.add(f"benchmark.{ending}") for ending in ("json", "md", "png")]
     report.save(paths[0])
     unknown = draw_plot(report, paths[2])
     plot = "![published accuracy against measured speed](benchmark.png)\n"

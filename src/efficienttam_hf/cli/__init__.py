@@ -5,7 +5,7 @@ function takes the parsed options and returns the exit code. What is heavy is im
 its options are read.
 
 Exit codes: 0 done; 1 a failure of ours; 2 something the user can put right, said in one message on standard error;
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C, 143 by SIGTERM: what was done until then is kept in both cases.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..tracking_session import EndOfVideoError
+from ..app.stopping import exit_code, stopped_by, terminable
 from . import benchmark, convert, demo, evaluate, export, finetune, pseudo_label, segment, track, train, verify
-
-
-# What the package raises for bad input: the message is for the user. Anything else is a failure of ours.
-USER_ERRORS = (ValueError, OSError, ImportError, EndOfVideoError)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,25 +52,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     args.command = shlex.join(["efficienttam", *argv])
     try:
-        with warnings.catch_warnings():
+        with terminable(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
             return args.run(args)
-    except KeyboardInterrupt:
-        print("\nefficienttam: stopped by Ctrl-C.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"\nefficienttam: stopped by {stopped_by(stop)}.", file=sys.stderr)
+        return exit_code(stop)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         sys.stderr.close()
         return 1
     except Exception as error:  # the border: everything ends in a message and an exit code
         if args.debug:
             traceback.print_exc()
-        users = isinstance(error, USER_ERRORS)
+        users = _is_users(error)
         message = str(error) if users and str(error) else f"{type(error).__name__}: {error}"
         hint = "" if users or args.debug else " (--debug shows where this comes from)"
         print(f"efficienttam: error: {message}{hint}", file=sys.stderr)
         return 2 if users else 1
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether an error is what the package raises for bad input, with a message for the user, or a failure of ours."""
+    from ..tracking_session import EndOfVideoError
+
+    return isinstance(error, (ValueError, OSError, ImportError, EndOfVideoError))
 
 
 def _join_negative_values(argv: Sequence[str]) -> list[str]:

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from ..app.defaults import DEFAULT_MODEL
-from ..app.loading import choose_device, quiet_transformers
+
+
+REPORT_NAMES = ("benchmark.json", "benchmark.md", "benchmark.png")
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -57,7 +59,13 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     group.add_argument("--threads", metavar="N", type=int, help="on a CPU, for all; default: as many as torch takes")
     group.add_argument("--compile", action="store_true", help="compile the stages with torch.compile")
     group.add_argument("--no-memory", action="store_true", help="leave peak memory out: it takes a second pass")
-    parser.add_argument("--output", metavar="DIR", type=Path, help="write benchmark.json, benchmark.md, benchmark.png")
+    parser.add_argument(
+        "--output",
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="write benchmark.json, benchmark.md and benchmark.png there, in place of those of an earlier run",
+    )
     parser.set_defaults(run=run)
 
 
@@ -70,8 +78,14 @@ def _size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; nothing is measured before everything was checked."""
+    from ..output_folders import OutputFolder
+
+    if args.output is not None:
+        OutputFolder(args.output).check(*REPORT_NAMES, overwrite=True)
+
     from tqdm import tqdm
 
+    from ..app.loading import choose_device, quiet_transformers
     from ..benchmark.peers import PEERS
     from ..benchmark.report import check_plotting, to_markdown, write_report
     from ..benchmark.runner import BenchmarkOptions

@@ -31,22 +31,31 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         "average where there is one",
     )
     parser.add_argument("--to-published", action="store_true", help="convert a folder to a published .pt file")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT, if an earlier conversion made it")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert. All checks come before anything is written; what appears is whole."""
+    from ..output_folders import check_place, check_replaceable
+
+    if args.to_published:
+        if args.variant is not None:
+            raise ValueError("--variant is not needed with --to-published: the folder says what model it is.")
+        check_place(args.output.absolute().parent)
+        if args.output.exists() and not args.overwrite:
+            raise FileExistsError(
+                f"'{args.output}' exists already: choose another name, or replace it with --overwrite."
+            )
+    else:
+        check_replaceable(args.output, args.overwrite)
+
     from ..app.loading import quiet_transformers
     from ..checkpoints import convert_checkpoint, has_average, publish_checkpoint, resolve_config
     from ..configuration_efficienttam import PRESETS, size_pair
 
     quiet_transformers()
-    if args.output.exists() and not args.overwrite:
-        raise FileExistsError(f"'{args.output}' exists already: choose another name, or replace it with --overwrite.")
     if args.to_published:
-        if args.variant is not None:
-            raise ValueError("--variant is not needed with --to-published: the folder says what model it is.")
         publish_checkpoint(args.checkpoint, args.output, overwrite=args.overwrite)
     else:
         if args.variant is None:

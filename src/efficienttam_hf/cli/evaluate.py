@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..app.datasets import load_data
-from ..app.loading import choose_device, load_model
-from ..evaluation.prompted import PROMPTS
-from .common import add_model_arguments
+from ..app.stopping import exit_code
+from ..evaluation.prompt_kinds import PROMPTS
+from .common import add_model_arguments, add_output_arguments
 
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _add_video_arguments(parser: argparse.ArgumentParser, prompt: str | list[str
     group.add_argument("--unseen", metavar="FILE", type=Path, help="names of LVOS' unseen videos, one a line")
     group.add_argument("--max-frames", metavar="N", type=int, help="only the first N frames of each video")
     output = parser.add_argument_group("output")
-    add_output_arguments(output)
+    add_output_arguments(output, f"{DEFAULT_OUTPUT}/<what is evaluated>")
     return output
 
 
@@ -113,7 +112,7 @@ def _add_images(protocols: Any, options: dict[str, Any]) -> None:
     group = parser.add_argument_group("protocol")
     group.add_argument("--clicks", metavar="N", type=int, default=5, help="on each object, at most (default: 5)")
     group.add_argument("--frames-per-video", metavar="N", type=int, help="of each video, so many annotated frames")
-    add_output_arguments(parser.add_argument_group("output"))
+    add_output_arguments(parser.add_argument_group("output"), f"{DEFAULT_OUTPUT}/<what is evaluated>")
     parser.set_defaults(run=run_images, protocol="images")
 
 
@@ -132,22 +131,22 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--limit", metavar="N", type=int, help="only the first N videos")
 
 
-def add_output_arguments(group: argparse._ArgumentGroup) -> None:
-    """`--output` and `--overwrite`."""
-    group.add_argument("--output", metavar="DIR", type=Path, help=f"default: {DEFAULT_OUTPUT}/<what is evaluated>")
-    group.add_argument("--overwrite", action="store_true", help="remove earlier results in DIR, and begin anew")
-
-
 def _load_data(args: argparse.Namespace) -> tuple[VideoRecords, str, str | None]:
     """The videos that `add_data_arguments` names, and what kind and split of dataset they are of."""
+    from ..app.datasets import load_data
+
     return load_data(args.data, args.dataset, args.split, args.sequences, args.limit)
 
 
 def output_folder(args: argparse.Namespace, kind: str, split: str | None) -> Path:
     """`--output`, or a folder named after what is evaluated."""
+    from ..output_folders import check_place
+    from ..safe_names import safe_name
+
     if args.output is not None:
+        check_place(args.output)
         return args.output
-    return DEFAULT_OUTPUT / "-".join(filter(None, (args.protocol, kind, split, Path(args.model).name)))
+    return DEFAULT_OUTPUT / safe_name("-".join(filter(None, (args.protocol, kind, split, Path(args.model).name))))
 
 
 def run_videos(args: argparse.Namespace) -> int:
@@ -163,8 +162,8 @@ def run_videos(args: argparse.Namespace) -> int:
         options = replace(job.options, prompt=prompt, output=output)
         try:
             results.append(evaluate_videos(job.model, job.processor, job.records, options, job.processes))
-        except KeyboardInterrupt:
-            return _stopped(job)
+        except KeyboardInterrupt as stop:
+            return _stopped(job, stop)
         if job.processes.is_main:
             _report(results[-1], output, args)
             if args.zip:
@@ -183,8 +182,8 @@ def run_ablations(args: argparse.Namespace) -> int:
     variants = ablations.variants_of(job.model.config, names, args.image_sizes)
     try:
         rows = ablations.run_ablations(job.model, job.processor, job.records, job.options, variants, job.processes)
-    except KeyboardInterrupt:
-        return _stopped(job)
+    except KeyboardInterrupt as stop:
+        return _stopped(job, stop)
     if job.processes.is_main:
         report = ablations.write_ablations(rows, job.options.output, args.command)
         print(report.read_text(encoding="utf-8"))
@@ -205,6 +204,7 @@ class _Job:
 
 def _prepare(args: argparse.Namespace) -> _Job:
     """Find the data and load the model; what is wrong with the options is found before that takes time."""
+    from ..app.loading import choose_device, load_model
     from ..evaluation.conventions import seen_and_unseen_videos
     from ..evaluation.runner import RunOptions, default_convention
     from ..evaluation.sharing import Processes
@@ -232,14 +232,15 @@ def _prepare(args: argparse.Namespace) -> _Job:
     return _Job(records, options, processes, *load_model(EfficientTamVideoModel, args.model, device, args.dtype))
 
 
-def _stopped(job: _Job) -> int:
+def _stopped(job: _Job, stop: KeyboardInterrupt) -> int:
     if job.processes.is_main:
         print(f"\nStopped. Finished videos are in '{job.options.output}'; the same command goes on from there.")
-    return 130
+    return exit_code(stop)
 
 
 def run_images(args: argparse.Namespace) -> int:
     """Evaluate images, and write a report. Returns 1 if some could not be evaluated."""
+    from ..app.loading import choose_device, load_model
     from ..evaluation.image_protocol import ImageOptions, evaluate_images
     from ..evaluation.sharing import Processes
     from ..modeling_efficienttam_video import EfficientTamVideoModel
@@ -260,10 +261,10 @@ def run_images(args: argparse.Namespace) -> int:
     model, processor = load_model(EfficientTamVideoModel, args.model, device, args.dtype)
     try:
         result = evaluate_images(model, processor, records, options, processes)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if processes.is_main:
             print(f"\nStopped. Finished images are in '{options.output}'; the same command goes on from there.")
-        return 130
+        return exit_code(stop)
     if processes.is_main:
         _report(result, options.output, args)
     return 1 if result.failures else 0

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from ..app.defaults import DEFAULT_MODEL
-from ..app.loading import quiet_transformers
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -41,13 +40,18 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, print what was made. All checks come before anything is written."""
+    from ..output_folders import check_replaceable
+
+    check_replaceable(args.output, args.overwrite)
+    if args.format != "onnx" and args.opset is not None:
+        raise ValueError(f"--opset is for --format onnx; leave it out with --format {args.format}.")
+
+    from ..app.loading import quiet_transformers
     from ..benchmark.contenders import load_ours
     from ..export.coreml_export import export_coreml
     from ..export.executorch_export import export_executorch
     from ..export.exporting import BOUNDS, QUANTISED_OPERATORS, GraphReport, export_onnx
 
-    if args.format != "onnx" and args.opset is not None:
-        raise ValueError(f"--opset is for --format onnx; leave it out with --format {args.format}.")
     quiet_transformers()
 
     def show(graph: GraphReport) -> None:

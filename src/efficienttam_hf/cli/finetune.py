@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ..app.defaults import DEFAULT_MODEL
-from ..evaluation.prompted import PROMPTS
+from ..evaluation.prompt_kinds import PROMPTS
 from .train import report_once
 
 
@@ -24,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     )
     parser.add_argument("data", metavar="FOLDER", type=Path, help="the annotated videos")
     parser.add_argument(
-        "--output", metavar="FOLDER", type=Path, default=Path("runs/finetuned"), help="the run's folder"
+        "--output", "--out", metavar="FOLDER", type=Path, default=Path("runs/finetuned"), help="the run's folder"
     )
     parser.add_argument(
         "--model", metavar="NAME", default=DEFAULT_MODEL, help=f"to begin with; default {DEFAULT_MODEL}"

@@ -11,12 +11,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..app.defaults import MAX_OBJECT_ID
-from ..prompts import Box, ObjectPrompts, Prompts
+
+
+if TYPE_CHECKING:
+    from ..prompts import Prompts
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,10 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
             another size, an empty mask.
         FileNotFoundError: for a mask file that is not there.
     """
+    import numpy as np
+
     from ..mask_io import read_indexed_png
+    from ..prompts import Box, ObjectPrompts
 
     prompts: Prompts = {}
     for prompt in given:

@@ -34,7 +34,9 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         metavar="FILE",
         help="an ONNX file of a saliency network (U2-Net's interface) that says where whole objects are",
     )
-    parser.add_argument("--output", metavar="FOLDER", type=Path, default=Path("labels"), help="default: labels")
+    parser.add_argument(
+        "--output", "--out", metavar="FOLDER", type=Path, default=Path("labels"), help="default: labels"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): the best there is")
     clips = parser.add_argument_group("clips")
     clips.add_argument("--fps", type=float, default=6.0, help="labelled frames a second (default: 6)")

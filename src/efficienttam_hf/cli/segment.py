@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..app.defaults import DEFAULT_OUTPUT
-from .common import add_model_arguments, add_size_argument
+from .common import add_model_arguments, add_output_arguments, add_size_argument
 from .prompts import add_prompt_arguments, check_order, gather
 
 
@@ -36,8 +36,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     )
     add_model_arguments(parser)
     add_size_argument(parser)
-    parser.add_argument("--out", metavar="DIR", type=Path, help=f"default: {DEFAULT_OUTPUT}/<name of the image>")
-    parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier run in DIR")
+    add_output_arguments(parser, f"{DEFAULT_OUTPUT}/<name of the image>")
     parser.set_defaults(run=run)
 
 
@@ -45,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     """Segment and write."""
     from ..app.frames import limited_size, resize_image
     from ..app.loading import choose_device, load_model
-    from ..app.segmenting import propose_masks, segment_everything, write_image_results
+    from ..app.segmenting import SegmentFolder, propose_masks, segment_everything, write_image_results
     from ..image_io import read_image
-    from ..modeling_efficienttam import EfficientTamModel
+    from ..safe_names import safe_name
 
     check_order(args)
     if args.everything == bool(args.prompts):
@@ -61,13 +60,11 @@ def run(args: argparse.Namespace) -> int:
     size = limited_size(original.shape[:2], args.max_side)
     image = resize_image(original, size)
     prompts = gather(args.prompts, original.shape[:2], range(1)).get(0, {})
-    out = args.out or DEFAULT_OUTPUT / args.image.stem
-    files = {name: out / name for name in ("overlay.png", "masks.png", "masks.json")}
-    earlier = [path for path in files.values() if path.exists()]
-    if earlier and not args.overwrite:
-        raise FileExistsError(
-            f"'{earlier[0]}' exists already: choose another --out, or replace the results there with --overwrite."
-        )
+    out = args.output or DEFAULT_OUTPUT / safe_name(args.image.stem)
+    folder = SegmentFolder(out)
+    folder.check(args.overwrite)
+    from ..modeling_efficienttam import EfficientTamModel
+
     device = choose_device(args.device)
     model, processor = load_model(EfficientTamModel, args.model, device, args.dtype)
     if args.everything:
@@ -79,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
             best = max(proposals, key=lambda proposal: proposal["score"])
             found.append({"id": object_id, **best, "prompts": prompts[object_id].as_json()})
         prompts = scaled
-    write_image_results(files, image, args.image.name, args.model, found, prompts, not args.everything)
+    files = folder.prepare(args.overwrite)
+    write_image_results(
+        files, image, args.image.name, args.model, found, prompts, not args.everything, original.shape[:2]
+    )
     print(f"{len(found)} object{'' if len(found) == 1 else 's'}.")
     for label, name in (("overlay", "overlay.png"), ("masks", "masks.png"), ("", "masks.json")):
         print(f"  {label:8} {files[name]}")

@@ -6,8 +6,11 @@ import argparse
 from pathlib import Path
 
 from ..app.defaults import DEFAULT_OUTPUT
-from .common import add_model_arguments, add_size_argument
+from .common import add_model_arguments, add_output_arguments, add_size_argument
 from .prompts import GivenPrompt, add_prompt_arguments, check_order, gather
+
+
+EXAMPLE = "synthetic-clip"
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -35,32 +38,25 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     )
     add_size_argument(group)
     group = parser.add_argument_group("output")
-    group.add_argument("--out", metavar="DIR", type=Path, help=f"default: {DEFAULT_OUTPUT}/<name of the video>")
-    group.add_argument("--overwrite", action="store_true", help="replace results of an earlier run in DIR")
+    add_output_arguments(group, f"{DEFAULT_OUTPUT}/<name of the video>")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Track and write. Returns 130 if it was stopped by Ctrl-C, after writing what was done."""
-    from ..app.example_clip import make_example_clip
+    """Track and write. Returns 130 or 143 if it was stopped by Ctrl-C or SIGTERM, after writing what was done."""
     from ..app.frames import limited_size
-    from ..app.loading import choose_device, load_model
-    from ..app.pipeline import Job
     from ..app.results import TrackFolder
-    from ..modeling_efficienttam_video import EfficientTamVideoModel
+    from ..safe_names import safe_name
     from ..video_io import open_video
 
     check_order(args)
-    given, out, overwrite = args.prompts, args.out, args.overwrite
-    if args.video is None:
+    video, given, out, overwrite = args.video, args.prompts, args.output, args.overwrite
+    if video is None:
         # Our own folder of a clip that is always the same: a second run may replace the first.
         overwrite = overwrite or out is None
-        out = out or DEFAULT_OUTPUT / "synthetic-clip"
-        video, click = make_example_clip(out / "synthetic-clip.mp4")
-        given = given or (GivenPrompt("point", click, 1, None),)
-        print(f"No VIDEO was given, so here is a synthetic clip: {video}")
-    else:
-        video = args.video
+        out = out or DEFAULT_OUTPUT / EXAMPLE
+        TrackFolder(out, EXAMPLE).check(overwrite)
+        video, given = _example_clip(out, given)
     if not given:
         raise ValueError("What is to be tracked? Give a prompt, such as --point X,Y or --box X0,Y0,X1,Y1.")
 
@@ -68,9 +64,26 @@ def run(args: argparse.Namespace) -> int:
         first = args.start or 0
         size = limited_size((source.height, source.width), args.max_side)
         prompts = gather(given, (source.height, source.width), range(first, first + len(source)))
+        folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name)
+        folder.check(overwrite)
+
+        from ..app.loading import choose_device, find_model, load_model
+        from ..app.pipeline import Job
+        from ..modeling_efficienttam_video import EfficientTamVideoModel
+
         device = choose_device(args.device)
         model, processor = load_model(EfficientTamVideoModel, args.model, device, args.dtype)
-        folder = TrackFolder(out or DEFAULT_OUTPUT / source.name, source.name)
+        print(f"Model: {find_model(args.model).description}; {device}, {args.dtype}.")
         folder.prepare(overwrite)
         job = Job(source, first, size, prompts, model, processor, folder)
         return job.run(args.direction, args.model)
+
+
+def _example_clip(out: Path, given: tuple[GivenPrompt, ...]) -> tuple[Path, tuple[GivenPrompt, ...]]:
+    """Write the synthetic clip to the folder of the results; its path, and the prompts, by default a click in it."""
+    from ..app.example_clip import make_example_clip
+    from ..output_folders import OutputFolder
+
+    video, click = make_example_clip(OutputFolder(out).add(f"{EXAMPLE}.mp4"))
+    print(f"No VIDEO was given, so here is a synthetic clip: {video}")
+    return video, given or (GivenPrompt("point", click, 1, None),)

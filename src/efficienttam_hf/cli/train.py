@@ -21,7 +21,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="the run, as YAML or JSON")
     parser.add_argument("--model", metavar="NAME", help="a preset to train from scratch, or a checkpoint to start from")
-    parser.add_argument("--output", metavar="FOLDER", help="the run's folder")
+    parser.add_argument("--output", "--out", metavar="FOLDER", help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in that folder")
     parser.add_argument("--seed", metavar="N", type=int, help="of everything drawn at random")
     parser.add_argument(

@@ -7,7 +7,6 @@ needs the `export` extra. `coreml_export.py` and `executorch_export.py` write su
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,9 +22,10 @@ from .. import __version__
 from ..checkpoints import weights_sha256
 from ..configuration_efficienttam import size_pair
 from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..output_folders import check_replaceable, new_folder
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from .graphs import GRAPHS, Counts, ExportedGraph, host_constants, traces
-from .manifest import DTYPES, FORMAT, MANIFEST_NAME, SUFFIXES, ExportError, Manifest, Rules, sha256
+from .manifest import DTYPES, FORMAT, SUFFIXES, ExportError, Manifest, Rules, sha256
 
 
 if TYPE_CHECKING:
@@ -109,7 +109,6 @@ def export_onnx(
 
 def check_exportable(model: EfficientTamVideoModel, output: str | Path, overwrite: bool) -> None:
     """Raise ValueError for a kind of model without export, FileExistsError for a folder that may not be replaced."""
-    output = Path(output)
     attention = model.config.memory_attention_config
     if attention.cross_attention.startswith("pooled") and attention.pooling_scope != "spatial":
         # Runtimes do not pool what is empty, as object pointers can be.
@@ -122,9 +121,7 @@ def check_exportable(model: EfficientTamVideoModel, output: str | Path, overwrit
             "A model with non_overlap_masks_for_mem_enc cannot be exported: the graph of the memory encoder sees one "
             "object at a time. Set it to False; the weights are the same."
         )
-    if output.exists() and not (overwrite and (output / MANIFEST_NAME).is_file()):
-        way_out = "it holds no exported graphs, so it is not replaced" if overwrite else "allow replacing it"
-        raise FileExistsError(f"'{output}' exists already: choose another name, or {way_out}.")
+    check_replaceable(output, overwrite)
 
 
 def check_difference(made: GraphReport, dtype: str) -> None:
@@ -164,18 +161,12 @@ def write_folder(
         network: what `prepared` gave.
         make: called with each graph, the folder, and another for what is not to stay; writes the graph's file.
     """
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        whole = Path(temporary) / "whole"
-        whole.mkdir()
+    # Whether it may replace a folder was asked by `check_exportable`, before the graphs were made.
+    with new_folder(output, overwrite=True) as whole, tempfile.TemporaryDirectory() as temporary:
         for graph in (graph_class(network).eval() for graph_class in GRAPHS):
             made, entry = make(graph, whole, Path(temporary)), manifest.graphs[graph.name]
             entry |= {"sha256": sha256(whole / entry["file"]), "bytes": made.size}
         manifest.write(whole)
-        if output.exists():
-            shutil.move(output, Path(temporary) / "replaced")
-        whole.rename(output)
 
 
 def rules_of(model: EfficientTamVideoModel) -> Rules:
