@@ -64,7 +64,7 @@ def test_json_is_read_too_and_a_configuration_comes_back_from_what_is_saved(tmp_
         (["stages.1.steps=3"], "Cannot set 'stages.1.steps': '1' is not one of the 1 items"),
         (["optimizer.betas=[0.9]"], r"`optimizer.betas` must be 2 values, got \[0.9\]"),
         (["optimizer.betas=[0.9, 1.0]"], "`betas` must be from 0 to below 1"),
-        (["precision=fp8"], "`precision` must be one of no, bf16, fp16, got 'fp8'"),
+        (["precision=fp8"], "`precision` must be one of no, bf16, fp16, auto, got 'fp8'"),
         (["ema_decay=1"], "`ema_decay` must be from 0 to below 1, got 1.0"),
         (["workers=-1"], "`workers` must be at least 0, got -1"),
         (["data.0.weight=0"], r"`data\[0\]`: `weight` must be above 0, got 0.0"),

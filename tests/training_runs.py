@@ -128,7 +128,7 @@ def start_run(config: Path, *arguments: str, launcher: tuple[str, ...] = (sys.ex
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for(condition, process: subprocess.Popen, seconds: float = 900) -> None:
     """Wait until something is so while a process runs."""
     end = time.monotonic() + seconds
     while not condition():

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 import stat
@@ -39,8 +38,6 @@ from .config import ConfigError, TrainingConfig, load_config
 STATE_FOLDER = "training_state"
 PROGRESS_FILE = "progress.json"
 AVERAGE_FILE = "average.pt"
-
-logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -105,13 +102,10 @@ class RunFolder:
         try:
             # Fields that are younger than the run have their default values in it.
             saved = load_config(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            logger.warning("%s is not there: the run is resumed without comparing its configuration.", path)
-            return
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"Cannot resume: {path} cannot be read ({error}). If this is the configuration that the run began "
-                "with, remove that file; it is written again."
+                f"Cannot resume: {path} cannot be read ({error}). Bring it back from a copy, or start a new run from "
+                f"its weights (`model: {self.path / 'last'}`, another `output`)."
             ) from error
         different = [
             f"`{name}`: {was!r} then, {now!r} now"
