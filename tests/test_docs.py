@@ -14,9 +14,9 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from dataset_trees import TREES, davis_tree
 from PIL import Image
 from reference import tiny_config
-from test_datasets import TREES, davis_tree
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor, video_io
 from efficienttam_hf.cli import build_parser

@@ -3,11 +3,11 @@
 import json
 import math
 import weakref
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from oracle import HEIGHT, WIDTH, Oracle, disk
 from reference import REFERENCE, SHARED, tiny_config
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
@@ -22,12 +22,6 @@ from efficienttam_hf.synthetic_clip import make_clip
 
 DAVIS = SHARED / "data" / "DAVIS"
 METRICS = REFERENCE / "metrics"
-HEIGHT, WIDTH = 48, 64
-
-
-def disk(x, y, radius, size=(HEIGHT, WIDTH)):
-    rows, columns = np.mgrid[: size[0], : size[1]]
-    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
 
 
 def by_label(labels):
@@ -276,24 +270,6 @@ def model():
 @pytest.fixture(scope="module")
 def processor(model):
     return EfficientTamVideoProcessor.from_config(model.config)
-
-
-class Oracle(torch.nn.Module):
-    """Stands in for a model, and tracks as it is told: for each frame, the masks by object."""
-
-    device, dtype = torch.device("cpu"), torch.float32
-
-    def __init__(self, masks):
-        super().__init__()
-        self.masks = masks
-        self.prompts = {}
-
-    def forward(self, session, frame_idx):
-        for object_id, tracked in session.objects.items():
-            self.prompts.setdefault(object_id, dict(tracked.prompts))
-        logits = [np.where(self.masks[frame_idx][i], 4.0, -4.0) for i in session.obj_ids]
-        pred_masks = torch.tensor(np.array(logits), dtype=torch.float32)[:, None]
-        return SimpleNamespace(object_ids=session.obj_ids, pred_masks=pred_masks)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_trees import davis_tree
 from reference import (
     SHARED,
     VideoSuite,
@@ -22,7 +23,6 @@ from reference import (
     load_suites,
     tiny_config,
 )
-from test_datasets import davis_tree
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.synthetic_clip import make_clip

@@ -5,9 +5,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from oracle import HEIGHT, WIDTH, Oracle, disk
 from PIL import Image
 from reference import tiny_config
-from test_evaluation import HEIGHT, WIDTH, Oracle, disk
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.data.loading import load_records

@@ -31,14 +31,16 @@ def load_data(
         DatasetError: there are none, or the folder is not laid out like this.
         ValueError: if the limit is below 1.
     """
+    from ..data.layouts import rules_of
     from ..data.loading import kind_of, load_records
     from ..data.schema import DatasetError
 
     kind = kind or kind_of(root)
     # Explicitly listed videos are never skipped, wherever they are listed.
-    if split is None and sequences is None and kind.startswith("davis"):
-        listed = root / "ImageSets" / kind.removeprefix("davis") / "val.txt"
-        split = "val" if listed.is_file() else None
+    default = rules_of(kind).default_split
+    if split is None and sequences is None and default is not None:
+        listed = root / "ImageSets" / kind.removeprefix("davis") / f"{default}.txt"
+        split = default if listed.is_file() else None
     records = load_records(kind, root, split, videos=sequences)
     if limit is not None:
         if limit < 1:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ..processing_efficienttam import EfficientTamVideoProcessor
 
 DEFAULT_OUTPUT = Path("efficienttam-evaluation")
-IMAGE_KINDS = ("sa1b", "coco")
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -205,13 +204,14 @@ class _Job:
 def _prepare(args: argparse.Namespace) -> _Job:
     """Find the data and load the model; what is wrong with the options is found before that takes time."""
     from ..app.loading import choose_device, load_model
+    from ..data.layouts import rules_of
     from ..evaluation.conventions import seen_and_unseen_videos
     from ..evaluation.runner import RunOptions, default_convention
     from ..evaluation.sharing import Processes
     from ..modeling_efficienttam_video import EfficientTamVideoModel
 
     records, kind, split = _load_data(args)
-    if kind in IMAGE_KINDS:
+    if rules_of(kind).images:
         raise ValueError(f"{kind} has images, not videos: efficienttam evaluate images --dataset {kind} ...")
     options = RunOptions(
         protocol=args.protocol,
@@ -299,7 +299,8 @@ def describe(result: EvaluationResult) -> str:
     """A line: what was evaluated, and the numbers in percent."""
     what = " ".join(filter(None, (result.dataset, result.split, result.prompt)))
     unit = "images" if result.protocol == "images" else "videos"
-    speed = f"{len(result.videos)} {unit}, {result.frames_per_second:.1f} frames/s"
+    share = f"{len(result.scored)} of " if result.failures else ""
+    speed = f"{share}{len(result.videos)} {unit}, {result.frames_per_second:.1f} frames/s"
     if not result.scored:
         why = "" if result.failures else ": no masks are given beyond those of the prompts"
         return f"{what}: nothing could be scored{why} ({speed})"

@@ -18,6 +18,8 @@ from .schema import DatasetError
 
 MAX_OUTLINE = 4_000_000  # pixels along the outlines of one mask: some 400 MB while it is drawn
 
+FAR = 2.0**30  # pixels; farther vertices are brought to here, where float64 still tells fractions of a pixel
+
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": str}
 
 
@@ -97,6 +99,7 @@ def _clipped(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Sutherland and Hodgman, "Reentrant polygon clipping" (1974): the edges that it adds lie outside the frame.
     """
+    outline = outline.clip(-FAR, FAR)
     for axis, length in ((0, size[1]), (1, size[0])):
         for bound, sign in ((-length - 1.0, 1.0), (2.0 * length + 1.0, -1.0)):
             inside = sign * (outline[:, axis] - bound) >= 0
@@ -106,15 +109,13 @@ def _clipped(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
                 return outline[:0]
             before, was_inside = np.roll(outline, 1, axis=0), np.roll(inside, 1)
             crosses = inside != was_inside
-            with np.errstate(all="ignore"):
-                # Scaled down first, as the difference of two finite numbers may be infinite.
-                share = (bound / 4 - before[:, axis] / 4) / (outline[:, axis] / 4 - before[:, axis] / 4)
-                cut = before + (outline / 4 - before / 4) * share[:, None] * 4
+            with np.errstate(all="ignore"):  # edges that do not cross the bound are dropped below
+                share = (bound - before[:, axis]) / (outline[:, axis] - before[:, axis])
+                cut = before + (outline - before) * share[:, None]
             cut[:, axis] = bound
             # Each point gives the crossing of the edge that leads to it, if there is one, and itself, if it is inside.
             both = np.stack([cut, outline], axis=1).reshape(-1, 2)
             outline = both[np.stack([crosses, inside], axis=1).ravel()]
-            outline = np.nan_to_num(outline, nan=0.0)
     return outline
 
 

@@ -12,11 +12,12 @@ code that is not published; their conventions follow what their papers and chall
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from ..structured_files import field, read_json
 
 
 __all__ = ["CONVENTIONS", "DAVIS_2016", "DAVIS_2017", "LVOS", "MOSE", "SAV", "SEMI_SUPERVISED", "VOS_BENCHMARK"]
@@ -163,16 +164,31 @@ def seen_and_unseen_categories(meta: str | os.PathLike, training_meta: str | os.
     Args:
         meta, training_meta: the `meta.json` of the split that is scored and of the training split:
             ``{"videos": {sequence: {"objects": {id: {"category": str}}}}}``.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is not such a table; the message names the field.
     """
-    objects, training = (
-        {name: video["objects"] for name, video in json.loads(Path(path).read_text())["videos"].items()}
-        for path in (meta, training_meta)
-    )
-    categories = {of_object["category"] for video in training.values() for of_object in video.values()}
+    objects, training = _categories_in(meta), _categories_in(training_meta)
+    categories = {category for video in training.values() for category in video.values()}
     return {
-        name: {int(i): "seen" if of_object["category"] in categories else "unseen" for i, of_object in video.items()}
+        name: {number: "seen" if category in categories else "unseen" for number, category in video.items()}
         for name, video in objects.items()
     }
+
+
+def _categories_in(path: str | os.PathLike) -> dict[str, dict[int, str]]:
+    """The category of each object of each video in a `meta.json`."""
+    where = f"'{path}' is not a table of videos and their objects: it"
+    videos = field(read_json(path, what="table of videos"), "videos", dict, where)
+    found: dict[str, dict[int, str]] = {}
+    for name in videos:
+        objects = field(field(videos, name, dict, where), "objects", dict, f"{where}, {name!r}")
+        for number in objects:
+            if not number.isdecimal() or len(number) > 9:
+                raise ValueError(f"{where}, {name!r} has an object {number!r}, which is no number.")
+            about = field(objects, number, dict, f"{where}, {name!r}")
+            found.setdefault(name, {})[int(number)] = field(about, "category", str, f"{where}, {name!r}, {number}")
+    return found
 
 
 def seen_and_unseen_videos(sequences: list[str], unseen: str | os.PathLike) -> Groups:

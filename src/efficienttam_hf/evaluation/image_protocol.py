@@ -31,7 +31,7 @@ from .prompted import correcting_click
 from .region_boundary import region_similarity
 from .result_folder import ResultFolder
 from .results import EvaluationResult, ObjectResult, VideoResult
-from .runner import VIDEO_ERRORS, model_settings, stamp_of, surroundings
+from .runner import VIDEO_ERRORS, model_settings, name_of, reason_of, stamp_of, surroundings
 from .sharing import Processes
 
 
@@ -110,8 +110,12 @@ def evaluate_images(
     try:
         for index in tqdm(todo, desc="evaluating", disable=not (options.progress and is_main)):
             stamp = "" if folder is None else stamp_of(records, index)
-            images = _evaluate_record(model, processor, records[index], options, folder, stamp)
-            found += [(index, image) for image in images]
+            try:
+                record = records[index]
+            except VIDEO_ERRORS as error:
+                found.append((index, VideoResult(name_of(records, index), error=reason_of(error))))
+                continue
+            found += [(index, im) for im in _evaluate_record(model, processor, record, options, folder, stamp)]
     finally:
         model.train(was_training)
     if processes is not None:
@@ -146,7 +150,7 @@ def _evaluate_record(
             frames = [frames[place] for place in places]
         is_image = record.num_frames == 1
     except VIDEO_ERRORS as error:
-        yield VideoResult(record.video_id, error=str(error))
+        yield VideoResult(record.video_id, error=reason_of(error))
         return
     for index in frames:
         name = record.video_id if is_image else f"{record.video_id}/{index:05d}"
@@ -155,7 +159,7 @@ def _evaluate_record(
             try:
                 result = _evaluate_image(model, processor, record, index, name, options)
             except VIDEO_ERRORS as error:
-                result = VideoResult(name, num_frames=1, error=f"{error}" or type(error).__name__)
+                result = VideoResult(name, num_frames=1, error=reason_of(error))
             if folder is not None:
                 folder.keep(result, stamp, masks=False)
         yield result

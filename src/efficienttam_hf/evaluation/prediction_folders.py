@@ -9,6 +9,7 @@ The annotations say which frames are scored; what else was predicted is not look
 evaluators read them: the number of a pixel, never its colour. But where those would score something else than what was
 meant (colours, 0 and 255 for object numbers, a folder too high or too low), a `VideoError` names the file and what was
 expected. Everything that names can tell is checked before the first frame is scored. One frame is in memory at a time.
+A sequence whose files cannot be scored stops the scoring, as its score would be that of other predictions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from .._media import VideoError
-from ..image_io import open_image
+from ..mask_io import read_mask_pixels
+from ..mask_values import why_not_ids
 from .conventions import DAVIS_2017, Groups, ScoringConvention, convention_named
 from .scores import VOID, DatasetScores, ObjectScores, SequenceScorer, SequenceScores, numbers_in, object_masks
 
@@ -199,6 +201,7 @@ class _Part:
             labels, guessed = np.zeros_like(true_labels), []
             if (self.predicted / name).is_file():  # if not, it does not count, see above
                 labels, guessed = prediction.read(name)
+                prediction.check_order(truth)
             if labels.shape != true_labels.shape:
                 raise VideoError(
                     f"'{self.predicted / name}' is {labels.shape[1]}x{labels.shape[0]} pixels, its annotation "
@@ -249,7 +252,7 @@ class _LabelReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._kind: tuple[str, str] | None = None  # of the first file: what it is, and its name
-        self._colours: dict[int, tuple[tuple[int, ...], str]] = {}  # of each number, and the file that had it first
+        self.colours: dict[int, tuple[tuple[int, ...], str]] = {}  # of each number, and the file that had it first
 
     def read(self, name: str) -> tuple[np.ndarray, list[int]]:
         """A file's labels, uint8 (height, width), and which numbers other than 0 there are.
@@ -258,33 +261,49 @@ class _LabelReader:
             VideoError: a file that cannot be read, is in colour, or of another kind or palette than those before.
         """
         path = self._folder / name
-        with open_image(path) as image:
-            if image.mode not in KINDS:
-                raise VideoError(
-                    f"'{path}' is {image.mode}, but object numbers are wanted: an indexed or greyscale PNG of 8 bits. "
-                    "Colours are not taken for numbers; if they are DAVIS's, convert the file: "
-                    "write_indexed_png(path, read_indexed_png(path)), both in efficienttam_hf.mask_io."
-                )
-            kind, first = self._kind = self._kind or (KINDS[image.mode], name)
-            if KINDS[image.mode] != kind:
-                raise VideoError(
-                    f"'{self._folder}' mixes kinds of PNG: '{first}' is {kind}, '{name}' {KINDS[image.mode]}. Write "
-                    "all frames alike, so that numbers mean the same in each."
-                )
-            try:
-                labels = np.array(image, dtype=np.uint8)
-            except (OSError, SyntaxError) as error:
-                raise VideoError(f"'{path}' is damaged or cut short and cannot be decoded ({error}).") from error
-            numbers = numbers_in(labels)
-            if image.mode == "P":
-                self._check_palette(name, numbers, image.getpalette())
+        pixels = read_mask_pixels(path)
+        if pixels.mode not in KINDS:
+            raise VideoError(
+                f"'{path}' is {pixels.mode}, but object numbers are wanted: an indexed or greyscale PNG of 8 bits. "
+                "Colours are not taken for numbers; if they are DAVIS's, convert the file: "
+                "write_indexed_png(path, read_indexed_png(path)), both in efficienttam_hf.mask_io. For other values "
+                "give read_indexed_png a MaskCoding (binary, a threshold, or a map from colour to id)."
+            )
+        kind, first = self._kind = self._kind or (KINDS[pixels.mode], name)
+        if KINDS[pixels.mode] != kind:
+            raise VideoError(
+                f"'{self._folder}' mixes kinds of PNG: '{first}' is {kind}, '{name}' {KINDS[pixels.mode]}. Write "
+                "all frames alike, so that numbers mean the same in each."
+            )
+        labels = pixels.values.astype(np.uint8)
+        numbers = numbers_in(labels)
+        self._check_palette(name, pixels.used_colors)
+        if (reason := why_not_ids(pixels)) is not None:
+            raise VideoError(
+                f"'{path}' {reason}. Such values are not object numbers. Convert the files: write_indexed_png(path, "
+                "read_indexed_png(path, coding)), both in efficienttam_hf.mask_io, where coding says what the values "
+                "mean: MaskCoding(binary=True), a threshold, or a map from colour to id."
+            )
         return labels, numbers
 
-    def _check_palette(self, name: str, numbers: list[int], palette: list[int]) -> None:
+    def check_order(self, truth: _LabelReader) -> None:
+        """Raise VideoError if the colours of the annotation are there, but under other numbers in all files alike."""
+        number_of = {colour: number for number, (colour, _) in truth.colours.items()}
+        for number, (colour, name) in self.colours.items():
+            if number_of.get(colour, number) != number:
+                raise VideoError(
+                    f"'{self._folder}' has another order of colours than the annotation: in '{name}' the colour "
+                    f"{colour} is number {number}, in '{truth.colours[number_of[colour]][1]}' of the annotation it is "
+                    f"number {number_of[colour]}. A palette that was sorted anew loses the object numbers; write files "
+                    "with the annotation's palette, or read them with a map from colour to id (MaskCoding)."
+                )
+
+    def _check_palette(self, name: str, colours: Mapping[int, tuple[int, ...]]) -> None:
         """A tool that saves colours sorts its palette anew for each file: then numbers mean nothing."""
-        for number in numbers:
-            colour = tuple(palette[3 * number : 3 * number + 3])
-            known, first = self._colours.setdefault(number, (colour, name))
+        for number, colour in colours.items():
+            if number == 0:
+                continue
+            known, first = self.colours.setdefault(number, (colour, name))
             if colour != known:
                 raise VideoError(
                     f"'{self._folder}' mixes palettes: number {number} has the colour {known} in '{first}' and "

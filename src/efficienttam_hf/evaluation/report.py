@@ -18,10 +18,13 @@ import csv
 import datetime
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from ..atomic_file import atomic_path
+from ..safe_names import markdown_text, one_line, safe_path, spreadsheet_cell
 from .paper_tables import Measured, beside_published, title_of
 from .report_plots import plot_clicks, plot_video, worst_sheet
 from .results import EvaluationResult, ObjectResult, VideoResult
@@ -94,14 +97,14 @@ def write_overview(
     if not results:
         raise ValueError("An overview needs at least one result, got none.")
     names = list(dict.fromkeys(name for result in results for name in _headline(result)))
-    lines = [f"# {_model_name(results[0])}: {len(results)} evaluations", ""]
+    lines = [f"# {markdown_text(_model_name(results[0]))}: {len(results)} evaluations", ""]
     lines += ["| data | prompt | " + " | ".join(names) + " | scored | frames/s |"]
     lines += ["| --- | --- | " + "---: | " * len(names) + "---: | ---: |"]
     for result in results:
         numbers = [_percent(result.summary.get(name, math.nan)) for name in names]
         cells = [
-            title_of(result.dataset, result.split),
-            result.prompt,
+            _title(result),
+            markdown_text(result.prompt),
             *numbers,
             f"{len(result.scored)} of {len(result.videos)}",
         ]
@@ -125,7 +128,7 @@ def report_markdown(
         command, date: as for `write_report`.
         worst: the path of the sheet of the worst videos, relative to the report; `None` without one.
     """
-    lines = [f"# {_model_name(result)} on {title_of(result.dataset, result.split)}", "", _what_was_done(result), ""]
+    lines = [f"# {markdown_text(_model_name(result))} on {_title(result)}", "", _what_was_done(result), ""]
     lines += _summary_table(result) if result.summary else ["Nothing could be scored: no masks beyond the prompts."]
     lines += ["", *_compared([result], date)]
     lines += [f"## {_unit(result).capitalize()}s, the lowest score first", "", *_video_table(result), ""]
@@ -135,9 +138,9 @@ def report_markdown(
         lines += ["## The worst", "", "Tracked masks above, annotated ones below.", "", f"![]({worst})", ""]
     if result.failures:
         lines += [f"## {_count(len(result.failures), _unit(result))} could not be evaluated", ""]
-        lines += [f"- `{video.name}`: {video.error}" for video in result.failures] + [""]
+        lines += [f"- {_code(v.name)}: {markdown_text(v.error)}" for v in result.failures] + [""]
     lines += ["## Settings", "", "| | |", "| --- | --- |"]
-    lines += [_row([name.replace("_", " "), f"`{value}`"]) for name, value in _settings(result).items()]
+    lines += [_row([markdown_text(name.replace("_", " ")), _code(value)]) for name, value in _settings(result).items()]
     lines += ["", *_reproduced(command)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -199,7 +202,9 @@ def _what_was_done(result: EvaluationResult) -> str:
         frames = _count(sum(video.tracked_frames for video in result.videos), "frame")
         text = f"{what} {count} were scored, {frames} tracked; scored by the convention `{result.convention}`."
     if result.failures:
-        text += f" **{_count(len(result.failures), _unit(result))} could not be evaluated**, see below."
+        failed, unit = _count(len(result.failures), _unit(result)), _unit(result)
+        text += f" **{failed} could not be evaluated**, see below: the scores are over {len(scored)} of "
+        text += f"{_count(len(result.videos), unit)}."
     return text
 
 
@@ -248,16 +253,17 @@ def _video_table(result: EvaluationResult) -> list[str]:
 def _video_row(video: VideoResult) -> list[str]:
     of_objects = [_measures(scores) for scores in video.objects]
     recall, decay = (math.fsum(m[name] for m in of_objects) / len(of_objects) for name in ("J_recall", "J_decay"))
-    name = f"[{video.name}]({video.picture})" if video.picture else video.name
+    name = markdown_text(video.name)
+    name = f"[{name}]({quote(video.picture)})" if video.picture else name
     numbers = [_percent(value) for value in (video.j_and_f, video.j, video.f, recall, decay)]
     counts = [str(len(video.objects)), str(video.num_frames)]
-    return [name, f"[plot]({_plot_path(video)})", *counts, *numbers, _number(video.frames_per_second)]
+    return [name, f"[plot]({quote(_plot_path(video))})", *counts, *numbers, _number(video.frames_per_second)]
 
 
 def _image_row(image: VideoResult, clicks: list[int]) -> list[str]:
     means = [math.fsum(o.clicks[n - 1] for o in image.objects) / len(image.objects) for n in clicks]
     size = f"{image.width}x{image.height}"
-    return [image.name, str(len(image.objects)), *(_percent(value) for value in means), size]
+    return [markdown_text(image.name), str(len(image.objects)), *(_percent(value) for value in means), size]
 
 
 def _measures(scores: ObjectResult) -> dict[str, float]:
@@ -274,7 +280,10 @@ def _settings(result: EvaluationResult) -> dict[str, object]:
 
 
 def _reproduced(command: str | None) -> list[str]:
-    return ["## How to do it again", "", "```bash", command, "```", ""] if command else []
+    if not command:
+        return []
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    return ["## How to do it again", "", f"{fence}bash", command, fence, ""]
 
 
 # ---------------------------------------------------------------------------------------------------- beside the paper
@@ -307,8 +316,8 @@ def _measured(result: EvaluationResult, values: dict[str, float], date: str | No
     if result.failures:
         remarks.append(f"Left out, because of errors: {_count(len(result.failures), _unit(result))}.")
     return Measured(
-        _model_name(result),
-        f"measured here: {day}, {device}, {title_of(result.dataset, result.split)}, {count}",
+        markdown_text(_model_name(result)),
+        markdown_text(f"measured here: {day}, {device}, {title_of(result.dataset, result.split)}, {count}"),
         result.dataset,
         result.split,
         len(result.scored),
@@ -333,6 +342,15 @@ def _model_name(result: EvaluationResult) -> str:
     return Path(result.model).name or "model"
 
 
+def _title(result: EvaluationResult) -> str:
+    return markdown_text(title_of(result.dataset, result.split))
+
+
+def _code(value: object) -> str:
+    """A value in the type of code, for a cell of a table."""
+    return f"`{one_line(value).replace('`', chr(39)).replace('|', chr(0xA6))}`"
+
+
 def _unit(result: EvaluationResult, video: str = "video") -> str:
     return "image" if result.protocol == "images" else video
 
@@ -354,7 +372,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plot_path(video: VideoResult) -> str:
-    return f"plots/{video.name}.png"
+    return f"plots/{safe_path(video.name).as_posix()}.png"
 
 
 def _write_text(text: str, path: Path) -> None:
@@ -368,4 +386,4 @@ def _write_csv(result: EvaluationResult, path: Path) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: spreadsheet_cell(value) for name, value in row.items()} for row in rows)

@@ -5,6 +5,7 @@ Each is drawn without matplotlib's global state, so that it can be done in any t
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from ..atomic_file import atomic_path
 from ..image_io import read_image
+from ..safe_names import contained_path, one_line
 from ..visualization import contact_sheet, object_color
 from .region_boundary import import_cv2
 from .results import VideoResult
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["plot_clicks", "plot_video", "worst_sheet"]
+
+logger = logging.getLogger(__name__)
 
 MOST_NAMED = 12  # objects in a legend
 CAPTION_HEIGHT = 46  # pixels above each picture of the sheet
@@ -55,9 +59,11 @@ def plot_video(video: VideoResult, path: str | os.PathLike) -> None:
     panels[1].set_xlabel("frame")
     means = "  ".join(f"{name} {100 * v:.1f}" for name, v in (("J&F", video.j_and_f), ("J", video.j), ("F", video.f)))
     count = f"{len(video.objects)} object{'' if len(video.objects) == 1 else 's'}"
-    figure.suptitle(f"{video.name}    {means}    ({count})", fontsize=11)
+    figure.suptitle(f"{_literal(video.name)}    {means}    ({count})", fontsize=11)
     if 1 < len(video.objects) <= MOST_NAMED:
-        names = [f"{o.object_id} {o.category}" if o.category else f"object {o.object_id}" for o in video.objects]
+        names = [
+            f"{o.object_id} {_literal(o.category)}" if o.category else f"object {o.object_id}" for o in video.objects
+        ]
         figure.legend(panels[0].lines, names, loc="outside right center", fontsize=8)
     _save(figure, path)
 
@@ -99,9 +105,14 @@ def worst_sheet(videos: Sequence[VideoResult], folder: Path, path: str | os.Path
     """
     images = []
     for video in videos:
-        if video.picture is None or not (folder / video.picture).is_file():
+        try:  # a result that is read from a file may name any
+            picture = folder if video.picture is None else contained_path(folder, video.picture)
+            if not picture.is_file():
+                continue
+            pixels = read_image(picture)
+        except (ValueError, OSError) as error:
+            logger.warning("The picture of '%s' is left out of the sheet: %s", one_line(video.name), error)
             continue
-        pixels = read_image(folder / video.picture)
         images.append(np.concatenate([_caption(video, pixels.shape[1]), pixels]))
     if not images:
         return False
@@ -115,9 +126,15 @@ def _caption(video: VideoResult, width: int) -> np.ndarray:
     """A band of a width in pixels with the name and the score of a video, uint8 (height, width, 3)."""
     cv2 = import_cv2()
     band = np.full((CAPTION_HEIGHT, width, 3), BACKGROUND, dtype=np.uint8)
-    text = f"{video.name}   J&F {100 * video.j_and_f:.1f}"
+    text = f"{one_line(video.name)[:60]}   J&F {100 * video.j_and_f:.1f}"
     place = (8, CAPTION_HEIGHT - 14)
     return cv2.putText(band, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.95, (255, 255, 255), 2, cv2.LINE_AA)
+
+
+def _literal(name: str) -> str:
+    """A name that matplotlib shows as it is: no formula, one line, not too long."""
+    name = one_line(name)
+    return (name if len(name) <= 60 else f"{name[:57]}...").replace("$", r"\$")
 
 
 def _with_gaps(frames: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -5,22 +5,31 @@
     predictions/, pictures/  what was asked for; see `submission` and `runner`
 
 A video counts as done if its file is there, was made with the same settings from the same data, and holds no error.
-So a run that was killed goes on with the same command, and so does one in which some videos could not be read.
+So a run that was killed goes on with the same command, and so does one in which some videos could not be read. Nothing
+is removed or replaced in a folder that does not have the settings of an evaluation in it, nor files of other kinds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import logging
 from pathlib import Path
 from typing import Any
 
 from ..atomic_file import atomic_path
+from ..safe_names import safe_path
+from ..structured_files import read_json
 from .results import VideoResult
 
 
 __all__ = ["ResultFolder"]
+
+logger = logging.getLogger(__name__)
+
+MARKER = {"dataset", "weights"}  # settings that every evaluation has, by which its file is told from others
+KINDS = {"videos": ".json", "predictions": ".png", "pictures": ".jpg"}  # the folders of results, and what is in them
+REPORTS = ("report.md", "results.json", "scores.csv", "worst.jpg", "plots")
 
 
 class ResultFolder:
@@ -42,9 +51,10 @@ class ResultFolder:
         """Claim the folder for these settings.
 
         Raises:
-            ValueError: it holds results of others, and not `overwrite`, which removes those.
+            ValueError: it holds results of others, and not `overwrite`, which removes those; or files that no
+                evaluation wrote, which are never removed or replaced.
         """
-        before = self._read(self._settings_file)
+        before = self._settings_before()
         if before is not None and before != self._settings and not overwrite:
             different = sorted(k for k in {*before, *self._settings} if before.get(k) != self._settings.get(k))
             changes = ", ".join(f"{k} {before.get(k)!r}, now {self._settings.get(k)!r}" for k in different)
@@ -52,9 +62,9 @@ class ResultFolder:
                 f"'{self.path}' holds results made with other settings ({changes}). Choose another --output, or "
                 "replace them with --overwrite."
             )
+        self._refuse_others(is_ours=before is not None)
         if overwrite:
-            for folder in (self._videos, self.predictions, self.pictures):
-                shutil.rmtree(folder, ignore_errors=True)
+            self._remove_results()
         with atomic_path(self._settings_file) as temporary:
             temporary.write_text(json.dumps(self._settings, indent=1) + "\n", encoding="utf-8")
 
@@ -66,11 +76,19 @@ class ResultFolder:
             stamp: changes when its files do.
             masks, picture: whether it must have left these.
         """
-        stored = self._read(self._file(name))
-        if stored is None or (stored["fingerprint"], stored["stamp"]) != (self._fingerprint, stamp):
+        try:
+            stored = read_json(self._file(name), what="result")
+            if (stored["fingerprint"], stored["stamp"]) != (self._fingerprint, stamp):
+                return None
+            result, has_masks = VideoResult.from_dict(stored["result"]), stored["masks"]
+        except FileNotFoundError:
             return None
-        result = VideoResult.from_dict(stored["result"])
-        lacking = (masks and not stored["masks"]) or (picture and result.picture is None)
+        except (ValueError, TypeError, LookupError) as error:
+            logger.warning("'%s' cannot be used, so that its video is done again: %s", self._file(name), error)
+            return None
+        if result.name != name:  # of another name that is written alike
+            return None
+        lacking = (masks and not has_masks) or (picture and result.picture is None)
         return None if lacking or result.error is not None else result
 
     def keep(self, result: VideoResult, stamp: str, masks: bool) -> None:
@@ -85,13 +103,43 @@ class ResultFolder:
             temporary.write_text(json.dumps(stored), encoding="utf-8")
 
     def _file(self, name: str) -> Path:
-        return self._videos / f"{name}.json"
+        path = self._videos / safe_path(name)
+        return path.with_name(f"{path.name}.json")
 
-    @staticmethod
-    def _read(file: Path) -> dict[str, Any] | None:
+    def _settings_before(self) -> dict[str, Any] | None:
+        """The settings of the evaluation whose results are in the folder; `None` if it has none."""
+        file = self._settings_file
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            before = read_json(file, what="settings of an evaluation")
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise ValueError(f"'{file}' is not a file of an evaluation ({error}); remove it.") from error
+        if not isinstance(before, dict) or not MARKER <= before.keys():
+            raise ValueError(f"'{file}' is not a file of an evaluation; choose another --output.")
+        return before
+
+    def _refuse_others(self, is_ours: bool) -> None:
+        """Raise ValueError if the folder has files that no evaluation wrote where its own belong."""
+        if not is_ours:
+            others = [name for name in (*REPORTS, *KINDS) if (self.path / name).exists()]
+            if others:
+                raise ValueError(
+                    f"'{self.path}' holds {', '.join(others)}, but not the settings of an evaluation, so it is not one "
+                    "of its folders. Nothing was changed; choose another --output."
+                )
+        for folder, suffix in KINDS.items():
+            if (self.path / folder).is_symlink():
+                raise ValueError(f"'{self.path / folder}' is a link to elsewhere; choose another --output.")
+            for file in (self.path / folder).rglob("*"):
+                if file.is_symlink() or not (file.is_dir() or file.name.endswith((suffix, ".part"))):
+                    raise ValueError(
+                        f"'{file}' was not written by an evaluation. Nothing was changed; move it elsewhere, or choose "
+                        "another --output."
+                    )
+
+    def _remove_results(self) -> None:
+        """Remove what evaluations wrote, and the folders that this leaves empty."""
+        for folder in KINDS:
+            for entry in sorted((self.path / folder).rglob("*"), reverse=True):
+                entry.rmdir() if entry.is_dir() else entry.unlink()

@@ -11,10 +11,10 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..atomic_file import atomic_path
+from ..structured_files import build, read_json
 
 
 __all__ = ["EvaluationResult", "ObjectResult", "VideoResult"]
@@ -111,8 +111,12 @@ class VideoResult:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> VideoResult:
-        """What `to_dict` gave."""
-        return cls(**{**stored, "objects": [ObjectResult(**entry) for entry in stored["objects"]]})
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type.
+        """
+        return build(cls, stored, "The result of a video")
 
 
 @dataclass
@@ -154,6 +158,11 @@ class EvaluationResult:
         return [video for video in self.videos if video.error is not None]
 
     @property
+    def coverage(self) -> dict[str, int]:
+        """What the score is over: how many videos there are, are `scored`, and `failed`. The rest has hidden truth."""
+        return {"videos": len(self.videos), "scored": len(self.scored), "failed": len(self.failures)}
+
+    @property
     def frames_per_second(self) -> float:
         """Of tracking alone, over all videos; NaN if nothing was tracked."""
         seconds = sum(video.seconds for video in self.videos)
@@ -169,13 +178,18 @@ class EvaluationResult:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> EvaluationResult:
-        """What `to_dict` gave."""
-        return cls(**{**stored, "videos": [VideoResult.from_dict(entry) for entry in stored["videos"]]})
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type.
+        """
+        return build(cls, stored, "The result")
 
     def write(self, path: str | os.PathLike) -> None:
         """Write as a JSON file, whole or not at all."""
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            content = {"coverage": self.coverage, **self.to_dict()}
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> EvaluationResult:
@@ -185,8 +199,9 @@ class EvaluationResult:
             ValueError: it is not such a file.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (ValueError, TypeError, KeyError) as error:
+            content = read_json(path, what="result")
+            return cls.from_dict({k: v for k, v in content.items() if k != "coverage"})
+        except (ValueError, AttributeError) as error:
             raise ValueError(f"'{path}' is not a result of `efficienttam evaluate` ({error}).") from error
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import platform
+import struct
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,16 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
 from ..checkpoints import weights_sha256
 from ..configuration_efficienttam import size_pair
+from ..data.layouts import rules_of
 from ..data.loading import VideoRecords
 from ..data.records import VideoRecord
 from ..data.schema import DatasetError
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
+from ..safe_names import one_line, safe_path
 from .conventions import Groups, convention_named
 from .pictures import VideoPicture
 from .prompted import check_prompt
@@ -38,35 +42,35 @@ from .results import EvaluationResult, ObjectResult, VideoResult
 from .scores import DatasetScores, ObjectScores, SequenceScorer, SequenceScores
 from .semi_supervised import frames_of, has_hidden_truth, track
 from .sharing import Processes, balanced_shares
-from .submission import PredictionWriter, may_overlap
+from .submission import PredictionWriter
 
 
 __all__ = ["VIDEO_ERRORS", "RunOptions", "default_convention", "evaluate_video", "evaluate_videos", "model_settings"]
-__all__ += ["stamp_of", "summarize", "surroundings"]
+__all__ += ["name_of", "reason_of", "stamp_of", "summarize", "surroundings"]
 
 logger = logging.getLogger(__name__)
 
-# What reading, tracking or writing one video can fail with: that video is reported, and the others go on.
-VIDEO_ERRORS = (ValueError, OSError, IndexError, torch.cuda.OutOfMemoryError)
-
-ANNOTATE_ALL = ("davis2016", "davis2017")
-
-CONVENTION_OF = {
-    "davis2016": "davis2016",
-    "davis2017": "davis2017",
-    "youtube_vos2018": "youtube_vos",
-    "youtube_vos2019": "youtube_vos",
-    "mose": "mose",
-    "lvos": "lvos",
-    "sav_train": "sav",
-    "sav_val": "sav",
-    "sav_test": "sav",
-}
+# What reading, tracking or writing one video can fail with: that video is reported, and the others go on. Files that
+# are damaged on purpose fail in ways of their own, as by nesting that is too deep or numbers that are too large.
+VIDEO_ERRORS = (
+    ValueError,
+    TypeError,
+    OSError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+    torch.cuda.OutOfMemoryError,
+)
 
 
 def default_convention(dataset: str) -> str:
-    """The name of the convention by which a dataset is scored, by its kind."""
-    return CONVENTION_OF.get(dataset, "semi_supervised")
+    """The name of the convention by which a dataset is scored, as its layout states it."""
+    return rules_of(dataset).scoring
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,7 @@ def evaluate_video(
         DatasetError: a frame or a mask is missing, damaged or of another size.
     """
     _check_density(record)
+    _check_masks(record, options.max_frames)
     height, width = record.size
     result = VideoResult(record.video_id, record.num_frames, height, width)
     hidden = has_hidden_truth(record)
@@ -190,7 +195,7 @@ def evaluate_video(
 
     frames = frames_of(record, options.max_frames)
     with closing(frames):  # its thread ends with it, also when tracking does not come to the end
-        for tracked in track(model, processor, frames, options.prompt, may_overlap(record.source)):
+        for tracked in track(model, processor, frames, options.prompt, rules_of(record.source).masks_overlap):
             result.tracked_frames += bool(tracked.predicted)
             result.seconds += tracked.seconds
             if tracked.truth is not None and not hidden:
@@ -201,7 +206,7 @@ def evaluate_video(
             if picture is not None:
                 picture.add(tracked)
     if picture is not None:
-        result.picture = f"pictures/{record.video_id}.jpg"
+        result.picture = f"pictures/{safe_path(record.video_id).as_posix()}.jpg"
         picture.save(output / result.picture)
     groups = None if options.groups is None else options.groups.get(record.video_id)
     result.objects = sorted(
@@ -224,11 +229,19 @@ def evaluate_video(
 def _check_density(record: VideoRecord) -> None:
     """Raise DatasetError if a frame lacks a mask where all should have one, lest it be left out of the score."""
     missing = sorted(set(range(record.num_frames)) - set(record.annotated_frames))
-    if record.source in ANNOTATE_ALL and record.complete and len(record.annotated_frames) > 1 and missing:
+    every_frame = rules_of(record.source).annotates_every_frame
+    if every_frame and record.complete and len(record.annotated_frames) > 1 and missing:
         raise DatasetError(
             f"{record.frames.name(missing[0])} has no mask, nor have {len(missing) - 1} others: {record.source} "
             f"annotates every frame. Unpack the masks of '{record.video_id}' again."
         )
+
+
+def _check_masks(record: VideoRecord, max_frames: int | None) -> None:
+    """Decode every mask once, so that one that cannot be used is found before the video is tracked and not after."""
+    for frame in record.annotated_frames:
+        if max_frames is None or frame < max_frames:
+            record.masks_source.read(frame, record.size)
 
 
 def summarize(videos: Sequence[VideoResult], convention: str) -> dict[str, float]:
@@ -259,28 +272,41 @@ def _evaluate_or_report(
     try:
         return evaluate_video(model, processor, records[index], options), stamp
     except VIDEO_ERRORS as error:
-        name = _name(records, index)
-        logger.warning("The video '%s' is left out: %s", name, error)
-        return VideoResult(name, error=f"{error}" or type(error).__name__), stamp
+        name = name_of(records, index)
+        logger.warning("The video '%s' is left out: %s", one_line(name), error)
+        return VideoResult(name, error=reason_of(error)), stamp
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, as a report says it; the kind of error too where its text does not explain itself."""
+    return f"{error}" if isinstance(error, ValueError | OSError) and f"{error}" else f"{type(error).__name__}: {error}"
 
 
 def _done(folder: ResultFolder, records: Sequence[VideoRecord], options: RunOptions) -> dict[int, VideoResult]:
     """What an earlier run has left, by the number of the video."""
     found = {
-        index: folder.done(_name(records, index), stamp_of(records, index), options.save_masks, options.pictures)
+        index: folder.done(name_of(records, index), stamp_of(records, index), options.save_masks, options.pictures)
         for index in range(len(records))
     }
     return {index: result for index, result in found.items() if result is not None}
 
 
-def _name(records: Sequence[VideoRecord], index: int) -> str:
+def name_of(records: Sequence[VideoRecord], index: int) -> str:
     """Without reading anything of the video, which may be what fails."""
-    return records.names[index] if isinstance(records, VideoRecords) else records[index].video_id
+    if isinstance(records, VideoRecords):
+        return records.names[index]
+    try:
+        return records[index].video_id
+    except VIDEO_ERRORS:
+        return f"video {index}"
 
 
 def stamp_of(records: Sequence[VideoRecord], index: int) -> str:
     """A text that changes when a file of the video does; empty where that cannot be told."""
-    return records[index : index + 1].stamp() if isinstance(records, VideoRecords) else ""
+    try:
+        return records[index : index + 1].stamp() if isinstance(records, VideoRecords) else ""
+    except VIDEO_ERRORS:
+        return ""
 
 
 def _length(records: Sequence[VideoRecord], index: int) -> int:

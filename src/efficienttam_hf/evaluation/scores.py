@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..safe_names import markdown_text
 from .conventions import SEMI_SUPERVISED, ScoringConvention
 from .region_boundary import ABSENT, Agreement, agreement, import_cv2
 
@@ -208,7 +209,7 @@ class DatasetScores(_Measures):
         lines = ["| sequence | objects | J&F | J | F | frames/s |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
         for name, row in [(sequence.name, sequence) for sequence in self.sequences] + [("all", self)]:
             numbers = " | ".join(f"{100 * value:.1f}" for value in (row.j_and_f, row.j, row.f))
-            lines.append(f"| {name} | {len(row.objects)} | {numbers} | {row.frames_per_second:.1f} |")
+            lines.append(f"| {markdown_text(name)} | {len(row.objects)} | {numbers} | {row.frames_per_second:.1f} |")
         return "\n".join(lines)
 
 

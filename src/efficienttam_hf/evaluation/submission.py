@@ -6,7 +6,8 @@
 
 Frames are named as in the dataset. Written are the frames that its evaluator reads: those that are annotated, or all
 where the truth is hidden, of YouTube-VOS every fifth. The servers of YouTube-VOS and LVOS expect a folder `Annotations`
-in the zip, those of MOSE and DAVIS the videos themselves. Layouts and zips are as in the published code of SAM 2
+in the zip, those of MOSE and DAVIS the videos themselves. Which of these a dataset wants is stated by its layout
+(`data.benchmark_rules`). Layouts and zips are as in the published code of SAM 2
 (tools/vos_inference.py) and Cutie (cutie/inference/utils/results_utils.py).
 """
 
@@ -21,20 +22,15 @@ from PIL import Image
 
 from ..atomic_file import atomic_path
 from ..data.frames import ImageFrames
+from ..data.layouts import rules_of
+from ..data.layouts.common import number_in
 from ..data.records import VideoRecord
 from ..mask_io import write_indexed_png
+from ..safe_names import safe_name, safe_path
 from .semi_supervised import TrackedFrame, has_hidden_truth
 
 
-__all__ = ["PredictionWriter", "may_overlap", "write_zip"]
-
-IN_ANNOTATIONS = ("youtube_vos2018", "youtube_vos2019", "lvos")  # in their zips, all is in this folder
-YOUTUBE_STRIDE = 5  # frames between those that YouTube-VOS annotates, of 30 a second
-
-
-def may_overlap(dataset: str) -> bool:
-    """Whether objects are kept apart in a dataset's files, so that masks need not compete for pixels."""
-    return dataset.startswith("sav_")
+__all__ = ["PredictionWriter", "write_zip"]
 
 
 class PredictionWriter:
@@ -46,13 +42,14 @@ class PredictionWriter:
     """
 
     def __init__(self, folder: Path, record: VideoRecord) -> None:
-        self._folder = folder / record.video_id
-        self._dataset = record.source
+        self._folder = folder / safe_path(record.video_id)
+        self._rules = rules_of(record.source)
         self._names = _frame_names(record)
+        stride = self._rules.judged_stride(record.split)
         if not has_hidden_truth(record):
             self._written = set(record.annotated_frames)
-        elif record.source.startswith("youtube_vos") and record.split.endswith("_all_frames"):
-            self._written = {i for i, name in enumerate(self._names) if int(name) % YOUTUBE_STRIDE == 0}
+        elif stride > 1:
+            self._written = {i for i, name in enumerate(self._names) if number_in(Path(name), i) % stride == 0}
         else:
             self._written = set(range(record.num_frames))
 
@@ -65,14 +62,15 @@ class PredictionWriter:
         if tracked.index not in self._written:
             return
         name = f"{self._names[tracked.index]}.png"
-        if may_overlap(self._dataset):
+        if self._rules.prediction_files == "objects":
             for object_id, mask in tracked.predicted.items():
-                write_indexed_png(self._folder / f"{object_id - 1:03d}" / name, mask)
+                number = object_id - 1 + self._rules.first_object_folder
+                write_indexed_png(self._folder / f"{number:03d}" / name, mask)
             return
         labels = np.zeros(tracked.frame.shape[:2], np.int64)
         for object_id, mask in tracked.predicted.items():
             labels[mask] = object_id
-        if self._dataset == "davis2016":
+        if self._rules.prediction_files == "binary":
             with atomic_path(self._folder / name) as temporary:
                 Image.fromarray((labels > 0).astype(np.uint8) * 255).save(temporary, format="PNG")
         else:
@@ -82,7 +80,9 @@ class PredictionWriter:
 def _frame_names(record: VideoRecord) -> list[str]:
     """Of its files without their ending; of the frames of a video file, their numbers."""
     if isinstance(record.frames, ImageFrames):
-        return [Path(file["path"]).stem for file in record.frames.references]
+        names = [safe_name(Path(file["path"] or "").stem) for file in record.frames.references]
+        if len(set(names)) == len(names):  # those of a table may be missing or all alike
+            return names
     return [f"{index:05d}" for index in range(record.num_frames)]
 
 
@@ -98,11 +98,11 @@ def write_zip(path: Path, predictions: Path, videos: Iterable[str], dataset: str
     Raises:
         FileNotFoundError: a video has no predictions.
     """
-    base = Path("Annotations") if dataset in IN_ANNOTATIONS else Path()
+    base = Path(rules_of(dataset).zip_folder)
     # PNGs are compressed already.
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for video in videos:
-            files = sorted((predictions / video).rglob("*.png"))
+            files = sorted((predictions / safe_path(video)).rglob("*.png"))
             if not files:
                 raise FileNotFoundError(f"There are no predictions of '{video}' in '{predictions}' to be packed.")
             for file in files:
