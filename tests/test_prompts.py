@@ -19,6 +19,7 @@ from efficienttam_hf import (
 )
 from efficienttam_hf.export.arrays import masks_at_size, resize
 from efficienttam_hf.processing_efficienttam import _resize_mask
+from efficienttam_hf.prompt_calls import read_masks
 from efficienttam_hf.prompts import (
     Box,
     ObjectPrompts,
@@ -26,7 +27,6 @@ from efficienttam_hf.prompts import (
     mask_for_network,
     prompts_as_json,
     prompts_from_json,
-    read_masks,
     scaled_prompts,
 )
 

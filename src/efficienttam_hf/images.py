@@ -113,6 +113,32 @@ def image_list(images: Any) -> list[Any]:
     return list(images) if getattr(images, "ndim", 0) == 4 else [images]
 
 
+def rgb_frames(videos: Any, channels: str | None = None) -> Any:
+    """Videos as they may be nested, with every frame in uint8 RGB by the rule of this module.
+
+    Args:
+        videos: frames, arrays and tensors of frames, and lists and tuples of them. What is uint8 RGB already, paths and
+            addresses are left.
+        channels: as in `to_rgb`.
+
+    Raises:
+        ValueError: for a frame that is no image, or could be read in two ways.
+    """
+    if isinstance(videos, list | tuple):
+        return [rgb_frames(video, channels) for video in videos]
+    if isinstance(videos, Image.Image):
+        return videos if videos.mode == "RGB" else to_rgb(videos)
+    if not (isinstance(videos, np.ndarray) or hasattr(videos, "detach")):
+        return videos
+    is_uint8 = str(videos.dtype).removeprefix("torch.") == "uint8"
+    if is_uint8 and videos.ndim >= 3 and (videos.shape[-1] == 3) != (videos.shape[-3] == 3):
+        return videos
+    if videos.ndim > 3:
+        return np.stack([rgb_frames(video, channels) for video in videos])
+    rgb = to_rgb(videos, channels)
+    return rgb.transpose(2, 0, 1) if channels == "first" else rgb
+
+
 def check_sizes(masks: Sequence[Any], sizes: Sequence[Any]) -> None:
     """Check that masks of several images come with the (height, width) of each.
 

@@ -24,14 +24,9 @@ from transformers.image_utils import PILImageResampling
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_efficienttam import EfficientTamConfig, size_pair
-from .images import check_sizes, image_list, image_size, to_rgb
-from .prompts import (
-    CALL_LABELS,
-    PADDING,
-    CallPrompts,
-    add_inputs,
-    scale_points,
-)
+from .images import check_sizes, image_list, image_size, rgb_frames, to_rgb
+from .prompt_calls import CALL_LABELS, CallPrompts, add_inputs
+from .prompts import PADDING, scale_points
 from .remote_code import RemoteCode
 from .video_session import EfficientTamVideoInferenceSession
 
@@ -210,7 +205,7 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
         """
         rescale = kwargs.get("do_rescale")
         if self.do_rescale if rescale is None else rescale:
-            videos = _rgb_frames(videos, _channels(kwargs.get("input_data_format")))
+            videos = rgb_frames(videos, _channels(kwargs.get("input_data_format")))
         return super().preprocess(videos, **kwargs)
 
     def post_process_masks(self, masks: Any, original_sizes: Any, reshaped_input_sizes: Any, *args: Any, **kwargs: Any):
@@ -253,23 +248,6 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
         shape = (size.width, size.height)
         resized = [np.array(Image.fromarray(frame).resize(shape, Image.Resampling.BICUBIC)) for frame in frames]
         return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).reshape(*image.shape[:-2], shape[1], shape[0])
-
-
-def _rgb_frames(videos: Any, channels: str | None) -> Any:
-    """Videos as they may be nested, with every frame in uint8 RGB. Paths and addresses are left."""
-    if isinstance(videos, list | tuple):
-        return [_rgb_frames(video, channels) for video in videos]
-    if isinstance(videos, Image.Image):
-        return videos if videos.mode == "RGB" else to_rgb(videos)
-    if not isinstance(videos, np.ndarray | Tensor):
-        return videos
-    is_uint8 = videos.dtype in (np.uint8, torch.uint8)
-    if is_uint8 and videos.ndim >= 3 and (videos.shape[-1] == 3) != (videos.shape[-3] == 3):
-        return videos
-    if videos.ndim > 3:
-        return np.stack([_rgb_frames(video, channels) for video in videos])
-    rgb = to_rgb(videos, channels)
-    return rgb.transpose(2, 0, 1) if channels == "first" else rgb
 
 
 # --------------------------------------------------------------------------------------------------------- prompts

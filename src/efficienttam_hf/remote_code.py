@@ -32,6 +32,7 @@ REMOTE_CODE_FILES = (
     "video_session.py",
     "images.py",
     "prompts.py",
+    "prompt_calls.py",
     "processing_efficienttam.py",
 )
 

@@ -100,15 +100,7 @@ def add_prompts(
         if prompted:
             model.segment_prompts(session, index)
     if prompted:
-        processor.add_inputs_to_inference_session(
-            session,
-            index,
-            object_id,
-            input_points=[[[list(point) for point in prompts.points]]] if prompts.points else None,
-            input_labels=[[prompts.labels]] if prompts.points else None,
-            input_boxes=[[list(prompts.box)]] if prompts.box else None,
-            **kwargs,
-        )
+        processor.add_inputs_to_inference_session(session, index, object_id, **prompts.as_call(), **kwargs)
 
 
 def read_output(

@@ -37,13 +37,7 @@ def propose_masks(
     with torch.no_grad():
         embeddings = model.get_image_embeddings(inputs["pixel_values"].to(model.device, model.dtype))
         for object_id, given in sorted(prompts.items()):
-            prompt = processor(
-                original_sizes=[image.shape[:2]],
-                input_points=[[[list(point) for point in given.points]]] if given.points else None,
-                input_labels=[[given.labels]] if given.points else None,
-                input_boxes=[[list(given.box)]] if given.box else None,
-                return_tensors="pt",
-            )
+            prompt = processor(original_sizes=[image.shape[:2]], **given.as_call(), return_tensors="pt")
             prompt = {
                 name: prompt[name].to(model.device)
                 for name in ("input_points", "input_labels", "input_boxes")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..images import to_rgb
-from ..prompts import NEGATIVE, NO_POINT, PADDING, POSITIVE, CallPrompts, frame_prompts
+from ..prompt_calls import CallPrompts
+from ..prompts import NEGATIVE, NO_POINT, PADDING, POSITIVE, frame_prompts
 from .arrays import image_pixels, masks_at_size, resize
 from .onnx_graphs import OnnxGraphs
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..images import image_size, to_rgb
-from ..prompts import add_inputs
+from ..prompt_calls import add_inputs
 from ..session_walk import SessionWalk
 from ..tracking_rules import Direction
 from ..tracking_session import FeatureCache

@@ -1,0 +1,271 @@
+"""Prompts in the form of Transformers' calls, read into `ObjectPrompts` and added to sessions.
+
+`input_points`, `input_labels`, `input_boxes` and `input_masks` come nested by image or frame and object, in lists,
+tuples, arrays and tensors. Both processors, and the tracker and the segmenter on exported graphs, read them here with
+NumPy alone, so that they accept the same and refuse the same in the same words; `add_inputs` makes the prompts of a
+session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .images import to_array
+from .prompts import (
+    BOTTOM_RIGHT,
+    NEGATIVE,
+    NO_POINT,
+    PADDING,
+    POSITIVE,
+    TOP_LEFT,
+    Box,
+    ObjectPrompts,
+    Resize,
+    Size,
+    frame_prompts,
+    read_labels,
+    read_nested,
+)
+
+
+if TYPE_CHECKING:
+    from .tracking_session import TrackingSession
+
+POINTS_FORM = "[[[[x, y], ...] for each object] for each image or frame]"
+LABELS_FORM = "[[[label, ...] for each object] for each image or frame]"
+BOXES_FORM = "[[[x0, y0, x1, y1] for each object] for each image or frame]"
+CALL_LABELS = (POSITIVE, NEGATIVE, NO_POINT, TOP_LEFT, BOTTOM_RIGHT, PADDING)
+
+
+@dataclass
+class CallPrompts:
+    """Prompts as Transformers' calls take them, read into lists: [image or frame][object]; `None` if not given.
+
+    Attributes:
+        points: for each object its points, [x, y] each.
+        labels: for each object its labels.
+        boxes: for each object [x0, y0, x1, y1].
+    """
+
+    points: list[list[list[list[float]]]] | None
+    labels: list[list[list[int]]] | None
+    boxes: list[list[list[float]]] | None
+
+    @classmethod
+    def read(cls, input_points: Any = None, input_labels: Any = None, input_boxes: Any = None) -> CallPrompts:
+        """From any nesting of lists, tuples, arrays and tensors.
+
+        Raises:
+            ValueError: for another depth, and for labels without points or in other numbers.
+        """
+        points = None if input_points is None else read_nested(input_points, 4, "points", POINTS_FORM, width=2)
+        labels = None if input_labels is None else read_labels(input_labels, 3, "labels", LABELS_FORM)
+        boxes = None if input_boxes is None else read_nested(input_boxes, 3, "boxes", BOXES_FORM, width=4)
+        if labels is not None:
+            if points is None:
+                raise ValueError("Labels were given without points: give input_points too.")
+            if [len(image) for image in points] != [len(image) for image in labels]:
+                raise ValueError(
+                    "Input points and labels have inconsistent dimensions. Please ensure they have the same "
+                    f"dimensions: points for {[len(image) for image in points]} objects of each image, labels for "
+                    f"{[len(image) for image in labels]}."
+                )
+        elif points is not None:
+            labels = [[[POSITIVE] * len(given) for given in image] for image in points]
+        return cls(points, labels, boxes)
+
+    def objects(self, image: int, where: Callable[[int], str] = lambda row: "") -> list[ObjectPrompts]:
+        """The prompts of each object in one image or frame.
+
+        Args:
+            where: a phrase for messages for the object of a row.
+
+        Raises:
+            ValueError: as `object_prompts`.
+        """
+        points, labels, boxes = (
+            values[image] if values is not None else [] for values in (self.points, self.labels, self.boxes)
+        )
+        return [
+            object_prompts(
+                points[row] if row < len(points) else [],
+                labels[row] if row < len(labels) else [],
+                boxes[row] if row < len(boxes) else None,
+                where(row),
+            )
+            for row in range(max(len(points), len(boxes)))
+        ]
+
+
+def object_prompts(
+    points: Sequence[Sequence[float]], labels: Sequence[int], box: Sequence[float] | None = None, where: str = ""
+) -> ObjectPrompts:
+    """One object's part of a call: padding is left out, and two points labelled 2 and 3 are a box.
+
+    Raises:
+        ValueError: for labels that mean nothing, corners that are no pair, two boxes, or unequal numbers.
+    """
+    if len(points) != len(labels):
+        raise ValueError(f"{len(points)} points but {len(labels)} labels{where}: give one label a point.")
+    kept: list[tuple[tuple[float, float], int]] = []
+    corners: list[tuple[float, float]] = []
+    for (x, y), label in zip(points, labels, strict=True):
+        if label not in CALL_LABELS:
+            raise ValueError(
+                f"Label {label}{where} means nothing: 1 is a positive point, 0 a negative one, 2 and 3 are the "
+                "top-left and bottom-right corner of a box."
+            )
+        if label in (TOP_LEFT, BOTTOM_RIGHT):
+            if label != (TOP_LEFT, BOTTOM_RIGHT)[len(corners) % 2]:
+                corners = []
+                break
+            corners.append((x, y))
+        elif label != PADDING:
+            kept.append(((x, y), label))
+    if len(corners) != (2 if TOP_LEFT in labels or BOTTOM_RIGHT in labels else 0):
+        raise ValueError(
+            f"Labels {list(labels)}{where} make no box: a point labelled 2, its top-left corner, is followed by one "
+            "labelled 3, its bottom-right corner, once for an object."
+        )
+    if corners:
+        if box is not None:
+            raise ValueError(f"There are two boxes{where}: one as a box, and one as points labelled 2 and 3.")
+        box = Box(*corners[0], *corners[1])
+    return ObjectPrompts([point for point, _ in kept], [label for _, label in kept], box)
+
+
+def read_masks(input_masks: Any, count: int) -> list[Any]:
+    """Mask prompts of a call as a list with one item for each of `count` objects.
+
+    Args:
+        input_masks: one mask (an array, a tensor, a PIL image, or nested lists of numbers), a list or tuple of masks,
+            or an array or tensor (count, height, width) or (count, 1, height, width).
+
+    Raises:
+        ValueError: for another number of masks.
+    """
+    if isinstance(input_masks, list | tuple):
+        # Rows of numbers are one mask, anything that has rows itself is a mask each.
+        rows = all((item.ndim if hasattr(item, "ndim") else np.ndim(item)) == 1 for item in input_masks)
+        masks = [input_masks] if rows and len(input_masks) else list(input_masks)
+    elif hasattr(input_masks, "shape"):
+        single = len(input_masks.shape) == 2 or count == 1
+        masks = [input_masks] if single else list(input_masks)
+    else:
+        masks = [input_masks]
+    if len(masks) != count:
+        raise ValueError(f"Number of object ids ({count}) does not match number of masks ({len(masks)})")
+    return masks
+
+
+def read_object_ids(obj_ids: Any) -> list[int]:
+    """The ids of a call: one whole number, or several, each once.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    ids = to_array(obj_ids).tolist() if isinstance(obj_ids, np.ndarray) or hasattr(obj_ids, "detach") else obj_ids
+    ids = list(ids) if isinstance(ids, list | tuple | range) else [ids]
+    if not ids or not all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids):
+        raise ValueError(f"Object ids are whole numbers, at least one; got {obj_ids!r}.")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"Each object is named once in a call; got {ids}.")
+    return [int(i) for i in ids]
+
+
+def call_prompts(
+    ids: list[int],
+    input_points: Any,
+    input_labels: Any,
+    input_boxes: Any,
+    input_masks: Any,
+    size: Size | None,
+) -> list[ObjectPrompts]:
+    """The prompts of a call for one frame, checked: one `ObjectPrompts` for each of `ids`.
+
+    Raises:
+        ValueError: for anything that does not fit, in the user's pixels.
+    """
+    if (input_points is not None) != (input_labels is not None):
+        raise ValueError("points and labels must be provided together")
+    if input_points is None and input_boxes is None and input_masks is None:
+        raise ValueError("at least one of points, boxes, or masks must be provided as input")
+    if input_masks is not None and (input_points is not None or input_boxes is not None):
+        raise ValueError("masks cannot be provided together with points or boxes")
+
+    def where(row: int) -> str:
+        return f" for object {ids[row]}"
+
+    if input_masks is not None:
+        prompts = [ObjectPrompts(mask=mask) for mask in read_masks(input_masks, len(ids))]
+    else:
+        if size is None:
+            raise ValueError("original_size must be provided when adding points or boxes on a first streamed frame")
+        given = CallPrompts.read(input_points, input_labels, input_boxes)
+        for name, values in (("points", given.points), ("boxes", given.boxes)):
+            if values is not None and (len(values) != 1 or len(values[0]) != len(ids)):
+                number = sum(len(frame) for frame in values)
+                raise ValueError(f"Number of object ids ({len(ids)}) does not match number of {name} ({number})")
+        prompts = given.objects(0, where)
+    for row, given in enumerate(prompts):
+        if given.is_empty:
+            raise ValueError(
+                f"There is no point{where(row)}: each object of a call needs a point or a box. Points are nested in 4 "
+                f"levels, {POINTS_FORM}."
+            )
+        given.check(size, where(row), labels=(POSITIVE, NEGATIVE, NO_POINT))
+    return prompts
+
+
+def add_inputs(
+    session: TrackingSession,
+    frame_idx: int,
+    obj_ids: Any,
+    input_points: Any,
+    input_labels: Any,
+    input_boxes: Any,
+    input_masks: Any,
+    original_size: Any,
+    clear_old_inputs: bool,
+    input_size: Size,
+    resize: Resize,
+    convert: Callable[[np.ndarray], Any] = lambda array: array,
+) -> None:
+    """Add the prompts of a call to a session: what `add_inputs_to_inference_session` of every tracker does.
+
+    Args:
+        session, ..., clear_old_inputs: as `EfficientTamVideoProcessor.add_inputs_to_inference_session` describes them.
+        input_size: (height, width) of the network's input.
+        resize: how a mask is resized.
+        convert: makes of an array what the session keeps.
+
+    Raises:
+        ValueError: for anything that does not fit, in the user's pixels; nothing is changed then.
+    """
+    ids = read_object_ids(obj_ids)
+    if input_boxes is not None and not clear_old_inputs:
+        raise ValueError(
+            "cannot add box without clearing old points, since box prompt must be provided before any point prompt "
+            "(please use clear_old_inputs=True instead)"
+        )
+    frame_idx = session.check_frame_idx(frame_idx, upcoming=True)
+    size = None if session.video_height is None else (session.video_height, session.video_width)
+    if original_size is not None:
+        size = tuple(int(side) for side in to_array(original_size).reshape(-1)[:2])
+        session.check_original_size(*size)
+    prompts = [
+        frame_prompts(given, size, input_size, resize)
+        for given in call_prompts(ids, input_points, input_labels, input_boxes, input_masks, size)
+    ]
+    if size is not None:
+        session.set_original_size(*size)
+    for object_id, new in zip(ids, prompts, strict=True):
+        old = session.objects[object_id].prompts.get(frame_idx) if object_id in session.objects else None
+        if old is not None and not clear_old_inputs:
+            new = old.joined(new)
+        session.add_prompts(object_id, frame_idx, new.converted(convert))
