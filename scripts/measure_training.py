@@ -43,7 +43,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from transformers.initialization import no_init_weights
 
-from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, modeling_efficienttam_layers
+from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, cpu_kernels
 from efficienttam_hf.configuration_efficienttam import PRESETS, SMALL_PRESETS
 from efficienttam_hf.data.batch import ClipBatch
 from efficienttam_hf.training.clip_tracker import ClipTracker
@@ -212,7 +212,7 @@ def as_on_cuda() -> Iterator[None]:
         return layer_norm(hidden_states.float(), *args, **kwargs)
 
     with (
-        mock.patch.object(modeling_efficienttam_layers, "learns_slowly", lambda *tensors: False),
+        mock.patch.object(cpu_kernels, "learns_slowly", lambda *tensors: False),
         mock.patch.object(F, "scaled_dot_product_attention", fused_attention),
         mock.patch.object(F, "layer_norm", float_layer_norm),
     ):

@@ -5,7 +5,13 @@ And the tiny model with fresh weights that several modules use, with its process
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+
+# Without measuring, so that each run of the tests takes the same and writes nothing to the user's cache directory.
+os.environ.setdefault("EFFICIENTTAM_KERNELS", "capability")
 
 
 TRANSFORMERS_MARKERS = (
@@ -55,3 +61,21 @@ def processor(model):
     from efficienttam_hf import EfficientTamVideoProcessor
 
     return EfficientTamVideoProcessor.from_config(model.config)
+
+
+@pytest.fixture
+def small_thresholds(monkeypatch):
+    """Sizes from which on a CPU takes other kernels, such that the tiny model's tensors are large."""
+    from efficienttam_hf import cpu_kernels
+
+    for name, value in {
+        "SMALLEST_PRODUCT": 0,
+        "SMALLEST_ATTENTION": 1,
+        "LARGE_ATTENTION": 2**12,
+        "LARGEST_SCORES": 2**12,
+        "MANY_KEYS": 256,
+        "KEYS_AT_A_TIME": 200,
+        "TOKENS_AT_A_TIME": 24,
+        "MEMORY_TOKENS_AT_A_TIME": 64,
+    }.items():
+        monkeypatch.setattr(cpu_kernels, name, value)

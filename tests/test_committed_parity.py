@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from reference import build_folder, closest_run, compare, expected_outputs, load_models, load_recipe, load_suites
 
+from efficienttam_hf.cpu_kernels import CHOICES, OPERATIONS
+
 
 FOLDER = Path(__file__).parent / "parity"
 SUITES = load_suites("suites.json", FOLDER)
@@ -22,8 +24,7 @@ def test_each_kind_of_memory_attention_has_a_suite():
     assert {suite["attention"] for suite in SUITES} == {"dense", "_1", "_2"}
 
 
-@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite["name"])
-def test_tiny_suite_equals_the_published_numbers(suite, tmp_path):
+def assert_suite_holds(suite, tmp_path):
     _, model, processor = load_models(build_folder(suite, tmp_path / "model", FOLDER))
     size, recipe = model.config.image_size, load_recipe(FOLDER)
     strip = Image.open(FOLDER / suite["frames"])  # the frames one below the other, each size x size pixels
@@ -35,3 +36,30 @@ def test_tiny_suite_equals_the_published_numbers(suite, tmp_path):
     assert result["worst"] <= 1e-2, result
     assert result["median"] <= 2e-4, result
     assert result["sign"] >= 0.998, result
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite["name"])
+def test_tiny_suite_equals_the_published_numbers(suite, tmp_path):
+    assert_suite_holds(suite, tmp_path)
+
+
+KERNELS = [
+    f"{name}.float32={choice}"
+    for name, operation in OPERATIONS.items()
+    for choice in operation.candidates["float32"][1:]
+]
+
+
+@pytest.mark.parametrize("setting", ["plain", *KERNELS])
+@pytest.mark.parametrize("suite", [s for s in SUITES if s["attention"] == "_1"], ids=lambda suite: suite["name"])
+def test_tiny_suite_equals_the_published_numbers_with_each_kernel(suite, setting, tmp_path, small_thresholds):
+    with CHOICES.setting(setting):
+        assert_suite_holds(suite, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["plain", *KERNELS])
+@pytest.mark.parametrize("suite", [s for s in SUITES if s["attention"] != "_1"], ids=lambda suite: suite["name"])
+def test_other_tiny_suites_equal_the_published_numbers_with_each_kernel(suite, setting, tmp_path, small_thresholds):
+    with CHOICES.setting(setting):
+        assert_suite_holds(suite, tmp_path)

@@ -14,7 +14,7 @@ from transformers import AutoBackbone
 from transformers.utils import can_return_tuple
 
 from .configuration_efficienttam_backbone import EfficientTamBackboneConfig
-from .modeling_efficienttam_layers import EfficientTamPreTrainedModel, sine_position_encoding
+from .modeling_efficienttam_layers import Constants, EfficientTamPreTrainedModel, sine_position_encoding
 from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, EfficientTamVisionNeck
 
 
@@ -28,6 +28,7 @@ class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
         super().__init__(config)
         self.backbone = AutoBackbone.from_config(config.backbone_config)
         self.neck = EfficientTamVisionNeck(self.backbone.channels[-1], config.fpn_hidden_size, config.layer_norm_eps)
+        self.constants = Constants()
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -70,8 +71,12 @@ class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
                 "`out_features` of backbone_config, or set patch_size, of prompt_encoder_config too."
             )
         features = self.neck(hidden_states)
-        positions = sine_position_encoding(
-            features.shape[-2:], features.shape[1], self.config.position_temperature, features.device
+        positions = self.constants.of(
+            sine_position_encoding,
+            tuple(features.shape[-2:]),
+            features.shape[1],
+            self.config.position_temperature,
+            features.device,
         )
         return EfficientTamVisionEncoderOutput(
             last_hidden_state=hidden_states,

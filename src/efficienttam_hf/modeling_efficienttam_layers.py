@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,26 +15,38 @@ from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_efficienttam import EfficientTamConfig
-from .cpu_kernels import EfficientTamLinear, attend_by_rows, rows_are_faster
+from .cpu_kernels import EfficientTamLinear, sdpa_attention
 from .remote_code import RemoteCode
 
 
-def constant(function: Callable) -> Callable:
-    """Keep what a function of a resolution gives, for the next frame. Its results must not be changed in place."""
+class Constants:
+    """Keeps what functions of a resolution give, for the next frame. Each model has its own; copies begin empty.
 
-    @functools.lru_cache(maxsize=16)
-    def kept(*args: Any) -> Tensor:
-        with torch.inference_mode(False):  # or it could not take part in training later
-            return function(*args)
+    What is given must not be changed in place.
+    """
 
-    @functools.wraps(function)
-    def call(*args: Any) -> Tensor:
+    MOST = 16  # a model sees one or two resolutions, with two or three tables each
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple, Tensor] = {}
+
+    def of(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
+        """`function(*args)`, computed when it is first asked for."""
         # A tensor without numbers (`FakeTensorMode`) is neither to be kept nor to meet one that was.
         if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
             return function(*args)
-        return kept(*args)
+        key = (function, *args)
+        kept = self._kept.get(key)
+        if kept is None:
+            with torch.inference_mode(False):  # or it could not take part in training later
+                kept = function(*args)
+            if len(self._kept) >= self.MOST:
+                self._kept = {}
+            self._kept[key] = kept
+        return kept
 
-    return call
+    def __reduce__(self) -> tuple:
+        return type(self), ()
 
 
 def eager_attention_forward(
@@ -57,25 +68,6 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
-def attends_by_rows(module: nn.Module, query: Tensor, key: Tensor) -> bool:
-    """Whether `attend` does what `sdpa` does by itself, because that is faster here."""
-    return module.config._attn_implementation == "sdpa" and not module.training and rows_are_faster(query, key)
-
-
-def learns_slowly(*tensors: Tensor) -> bool:
-    """Whether fused attention is to be computed in float32, as gradients flow through it in half precision on a CPU.
-
-    Its backward pass takes five to ten times as long there in bfloat16 as in float32, also on processors that multiply
-    bfloat16 matrices fast.
-    """
-    return (
-        tensors[0].device.type == "cpu"
-        and tensors[0].dtype in (torch.bfloat16, torch.float16)
-        and torch.is_grad_enabled()
-        and any(tensor.requires_grad for tensor in tensors)
-    )
-
-
 def attend(
     module: nn.Module,
     query: Tensor,
@@ -91,7 +83,6 @@ def attend(
         query, key, value: (B, heads, N, C).
         logit_bias: added to the scaled logits, broadcastable to (B, heads, queries, keys). Flash attention has no such
             bias and flex attention does not broadcast it: a call with one falls back to `sdpa`.
-        value: its width may differ where `attends_by_rows`.
 
     Returns:
         (B, queries, heads * C), and the weights where the implementation gives them.
@@ -99,15 +90,10 @@ def attend(
     implementation = module.config._attn_implementation
     if logit_bias is not None and implementation != "eager":
         implementation = "sdpa"
-    if attends_by_rows(module, query, key) and (logit_bias is None or logit_bias.numel() == key.shape[2]):
-        bias = None if logit_bias is None else logit_bias.flatten()
-        return attend_by_rows(query, key, value, query.shape[-1] ** -0.5, bias).flatten(2), None
-    if implementation == "sdpa" and learns_slowly(query, key, value):
-        with torch.autocast("cpu", enabled=False):
-            bias = None if logit_bias is None else logit_bias.float()
-            output, weights = attend(module, query.float(), key.float(), value.float(), bias, dropout, **kwargs)
-        return output.to(query.dtype), weights
-    interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+    if implementation == "sdpa":
+        interface: Callable = sdpa_attention  # Transformers' own, or what this machine does faster
+    else:
+        interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     output, weights = interface(
         module,
         query,
@@ -137,7 +123,7 @@ class EfficientTamLayerNorm2d(nn.LayerNorm):
 
 
 class EfficientTamFeedForward(nn.Module):
-    """A perceptron of `num_layers` linear layers with an activation between them."""
+    """An MLP of `num_layers` linear layers with an activation between them."""
 
     def __init__(
         self,
@@ -161,7 +147,6 @@ class EfficientTamFeedForward(nn.Module):
         return torch.sigmoid(hidden_states) if self.sigmoid_output else hidden_states
 
 
-@constant
 def sine_position_encoding(size: tuple[int, int], channels: int, temperature: float, device: torch.device) -> Tensor:
     """The two-dimensional sine encoding of a feature map, positions normalised to (0, 2π]: (channels, H, W), float32.
 

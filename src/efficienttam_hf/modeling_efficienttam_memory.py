@@ -11,6 +11,7 @@ Shapes: B objects, M memories, N = H * W tokens of a feature map, C its channels
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,23 +20,15 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_efficienttam import EfficientTamMemoryAttentionConfig, EfficientTamMemoryEncoderConfig
-from .cpu_kernels import EfficientTamLinear, by_tokens, works_in_parts
-from .modeling_efficienttam_layers import (
-    EfficientTamLayerNorm2d,
-    attend,
-    attends_by_rows,
-    constant,
-    sine_position_encoding,
-)
+from .cpu_kernels import EfficientTamLinear, attend_before_projecting, by_tokens, split_memories
+from .modeling_efficienttam_layers import Constants, EfficientTamLayerNorm2d, attend, sine_position_encoding
 
 
 Size = tuple[int, int]
-MEMORY_TOKENS_AT_A_TIME = 4096  # whose keys are made: large tensors until they are pooled
 
 # ------------------------------------------------------------------------------------------------ memory attention
 
 
-@constant
 def rotary_table(size: tuple[int, int], channels: int, theta: float, device: torch.device) -> Tensor:
     """The turns of the axial rotary encoding: (N, channels / 2) complex numbers of length 1, complex64.
 
@@ -97,11 +90,25 @@ def from_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Ten
     return tiles.movedim(3, 2).flatten(1, 4)
 
 
-def project_together(projection: nn.Module, memory: Tensor, pointers: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, M, N, c) memories and (B, T, c) pointers in one product: (B, M, N, C) and (B, T, C)."""
+def project(
+    projection: nn.Module, memory: Tensor, pointers: Tensor, finish: Callable[[Tensor], Tensor]
+) -> tuple[list[Tensor], Tensor]:
+    """Project memories and pointers alike.
+
+    Args:
+        projection: from c to C channels, memory: (B, M, N, c), pointers: (B, T, c).
+        finish: applied to projected memories, each of which it treats by itself.
+
+    Returns:
+        What `finish` gave of all memories, in one part or in several that follow one another; and (B, T, C).
+    """
+    parts = split_memories(memory)
+    if parts is not None:
+        return [finish(projection(part)) for part in parts], projection(pointers)
+    # One product, for exporters too: what quantises its input fails on no pointers.
     num_tokens = memory.shape[1] * memory.shape[2]
     projected = projection(torch.cat([memory.flatten(1, 2), pointers], dim=1))
-    return projected[:, :num_tokens].unflatten(1, memory.shape[1:3]), projected[:, num_tokens:]
+    return [finish(projected[:, :num_tokens].unflatten(1, memory.shape[1:3]))], projected[:, num_tokens:]
 
 
 class EfficientTamRoPEAttention(nn.Module):
@@ -137,9 +144,6 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
     memories are smooth, so averages over small squares can stand for their tokens: `config.cross_attention` says
     whether and how. An average of n tokens counts for n of them when log n is added to its logit; `pooled_key_shift`
     adds that constant to the key instead. A single memory is not pooled.
-
-    Memories have fewer channels than the frame. Since weights sum to 1, the projection of an average of values is the
-    average of their projections: `attend` may average memories as they are, and what comes out is projected.
     """
 
     def __init__(self, config: EfficientTamMemoryAttentionConfig):
@@ -161,11 +165,21 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         """
         config = self.config
         query = rotate(self.heads(self.q_proj(tokens)), table).expand(memory.shape[0], -1, -1, -1)
-        pooled = config.cross_attention.startswith("pooled") and memory.shape[1] > 1
-        keys, pointer_key = self._keys(memory + memory_positions, pointers, table, size if pooled else None)
         if config.cross_attention == "windowed":
-            return self._windowed(query, torch.cat(keys, dim=2), memory, pointer_key, pointers, size)
+            return self._windowed(query, memory, memory_positions, pointers, table, size)
+        pooled = config.cross_attention.startswith("pooled") and memory.shape[1] > 1
 
+        def finish_keys(keys: Tensor) -> Tensor:
+            """(B, some memories, N, C) to (B, heads, tokens, C / heads)."""
+            keys = rotate(self.heads(keys), table)
+            if pooled:
+                keys = pool_squares(keys, size, config.pool_size)
+                if config.cross_attention == "pooled_key_shift":
+                    keys = keys + self.bias
+            return keys.flatten(2, 3)
+
+        keys, pointer_key = project(self.k_proj, memory + memory_positions, pointers, finish_keys)
+        pointer_key = self.heads(pointer_key)
         logit_bias = None
         if pooled:
             memory = pool_squares(memory, size, config.pool_size)
@@ -176,54 +190,41 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
             if config.cross_attention == "pooled_logit_bias":
                 logit_bias = query.new_zeros(1, 1, 1, memory.shape[1] * memory.shape[2] + pointers.shape[1])
                 logit_bias[..., :num_pooled] = self.bias
-            else:
-                keys = [key + self.bias for key in keys]
-                if config.pooling_scope == "all":
-                    pointer_key = pointer_key + self.bias
-        key = torch.cat([*(key.flatten(2, 3) for key in keys), pointer_key], dim=2)
+            elif config.pooling_scope == "all":
+                pointer_key = pointer_key + self.bias
+        key = torch.cat([*keys, pointer_key], dim=2)
         value = torch.cat([memory.flatten(1, 2), pointers], dim=1)
-        if self.num_heads == 1 and attends_by_rows(self, query, key):
-            output = self.v_proj(attend(self, query, key, value.unsqueeze(1), logit_bias)[0])
-        else:
-            value = self.heads(self.v_proj(value))
-            output, _ = attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)
-        return self.o_proj(output)
+        return self.o_proj(self._attend(query, key, value, logit_bias))
 
-    def _keys(
-        self, memory: Tensor, pointers: Tensor, table: Tensor, pooled_size: Size | None
-    ) -> tuple[list[Tensor], Tensor]:
-        """Keys of (B, M, N, c) memories with their positions, and of (B, T, c) pointers.
-
-        Returns:
-            (B, heads, M, N, C / heads), of some memories each where that is faster; averages over squares of the maps
-            where their size is given. And (B, heads, T, C / heads).
-        """
-        if works_in_parts(memory):
-            at_a_time = max(1, MEMORY_TOKENS_AT_A_TIME // memory.shape[2])
-            parts = [self.k_proj(some) for some in memory.split(at_a_time, dim=1)]
-            pointer_key = self.k_proj(pointers)
-        else:  # one product, for exporters too: what quantises its input fails on no pointers
-            part, pointer_key = project_together(self.k_proj, memory, pointers)
-            parts = [part]
-        keys = [rotate(self.heads(part), table) for part in parts]
-        if pooled_size is not None:
-            keys = [pool_squares(key, pooled_size, self.config.pool_size) for key in keys]
-        return keys, self.heads(pointer_key)
+    def _attend(self, query: Tensor, key: Tensor, tokens: Tensor, logit_bias: Tensor | None) -> Tensor:
+        """Attention to (B, keys, c) tokens, whose values are `v_proj` of them: (B, N, C)."""
+        config = self.config
+        if self.num_heads == 1 and config._attn_implementation == "sdpa" and not self.training:
+            output = attend_before_projecting(query, key, tokens, self.v_proj, logit_bias)
+            if output is not None:
+                return output
+        value = self.heads(self.v_proj(tokens))
+        return attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)[0]
 
     def _windowed(
-        self, query: Tensor, key: Tensor, memory: Tensor, pointer_key: Tensor, pointers: Tensor, size: Size
+        self, query: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
         """Each window of the frame attends to the same window of every memory, and to all pointers."""
-        value, pointer_value = map(self.heads, project_together(self.v_proj, memory, pointers))
         window_size = self.config.window_size
+
+        def finish(tokens: Tensor) -> Tensor:
+            """(B, some memories, N, C) to (B, windows, heads, tokens, C / heads)."""
+            return to_windows(tokens, size, window_size).flatten(3, 4)
+
+        keys, pointer_key = project(
+            self.k_proj, memory + memory_positions, pointers, lambda keys: finish(rotate(self.heads(keys), table))
+        )
+        values, pointer_value = project(self.v_proj, memory, pointers, lambda values: finish(self.heads(values)))
         query = to_windows(query, size, window_size)  # (B, windows, heads, w², C / heads)
         batch_size, windows = query.shape[:2]
         key, value = (
-            torch.cat(
-                [to_windows(x, size, window_size).flatten(3, 4), pointers[:, None].expand(-1, windows, -1, -1, -1)],
-                dim=3,
-            ).flatten(0, 1)
-            for x, pointers in ((key, pointer_key), (value, pointer_value))
+            torch.cat([*parts, self.heads(of_pointers)[:, None].expand(-1, windows, -1, -1, -1)], dim=3).flatten(0, 1)
+            for parts, of_pointers in ((keys, pointer_key), (values, pointer_value))
         )
         output, _ = attend(self, query.flatten(0, 1), key, value, dropout=self.config.attention_dropout)
         return self.o_proj(from_windows(output.unflatten(0, (batch_size, windows)), size, window_size))
@@ -254,9 +255,9 @@ class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
         tokens = tokens + self.dropout(self.self_attn(self.layer_norm1(tokens), table))
         attended = self.cross_attn_image(self.layer_norm2(tokens), memory, memory_positions, pointers, table, size)
         tokens = tokens + self.dropout(attended)
-        return tokens + self.dropout(by_tokens(self._perceptron, self.layer_norm3(tokens)))
+        return tokens + self.dropout(by_tokens(self._mlp, self.layer_norm3(tokens)))
 
-    def _perceptron(self, tokens: Tensor) -> Tensor:
+    def _mlp(self, tokens: Tensor) -> Tensor:
         return self.linear2(self.dropout(self.activation(self.linear1(tokens))))
 
 
@@ -268,6 +269,7 @@ class EfficientTamMemoryAttention(nn.Module):
         self.config = config
         self.layers = nn.ModuleList(EfficientTamMemoryAttentionLayer(config) for _ in range(config.num_hidden_layers))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.constants = Constants()
 
     def forward(self, features: Tensor, memory: Tensor, temporal_encoding: Tensor, object_pointers: Tensor) -> Tensor:
         """
@@ -281,18 +283,20 @@ class EfficientTamMemoryAttention(nn.Module):
         Returns:
             (B, C, H, W).
         """
-        config, size = self.config, features.shape[-2:]
-        positions = sine_position_encoding(size, features.shape[1], config.position_temperature, features.device)
+        config, size, constants = self.config, tuple(features.shape[-2:]), self.constants
+        temperature, device = config.position_temperature, features.device
+        positions = constants.of(sine_position_encoding, size, features.shape[1], temperature, device)
         tokens = features + config.input_position_scale * positions.to(features.dtype)
         tokens = tokens.flatten(2).transpose(1, 2).contiguous()
 
-        places = sine_position_encoding(size, memory.shape[-1], config.position_temperature, features.device)
+        places = constants.of(sine_position_encoding, size, memory.shape[-1], temperature, device)
         places = places.flatten(1).t().to(memory.dtype)
         memory_positions = places + temporal_encoding
         # A pointer of C channels enters as C / c tokens of a memory's width.
         pointers = object_pointers.unflatten(-1, (-1, config.memory_size)).flatten(1, 2)
 
-        table = rotary_table(size, config.hidden_size // config.num_attention_heads, config.rope_theta, features.device)
+        width = config.hidden_size // config.num_attention_heads
+        table = constants.of(rotary_table, size, width, config.rope_theta, device)
         for layer in self.layers:
             tokens = layer(tokens, memory, memory_positions, pointers, table, size)
         return self.layer_norm(tokens).transpose(1, 2).unflatten(2, size)

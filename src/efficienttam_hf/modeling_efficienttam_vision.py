@@ -25,6 +25,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_efficienttam import EfficientTamVisionConfig
 from .cpu_kernels import EfficientTamLinear
 from .modeling_efficienttam_layers import (
+    Constants,
     EfficientTamFeedForward,
     EfficientTamLayerNorm2d,
     EfficientTamPreTrainedModel,
@@ -237,6 +238,7 @@ class EfficientTamVisionModel(EfficientTamPreTrainedModel):
         self.patch_embed = EfficientTamPatchEmbeddings(config)
         self.layers = nn.ModuleList(EfficientTamVisionLayer(config, i) for i in range(config.num_hidden_layers))
         self.neck = EfficientTamVisionNeck(config.hidden_size, config.fpn_hidden_size, config.layer_norm_eps)
+        self.constants = Constants()
         self.post_init()
 
     @torch.no_grad()
@@ -274,8 +276,12 @@ class EfficientTamVisionModel(EfficientTamPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         features = self.neck(hidden_states)
-        positions = sine_position_encoding(
-            features.shape[-2:], features.shape[1], self.config.position_temperature, features.device
+        positions = self.constants.of(
+            sine_position_encoding,
+            tuple(features.shape[-2:]),
+            features.shape[1],
+            self.config.position_temperature,
+            features.device,
         )
         return EfficientTamVisionEncoderOutput(
             last_hidden_state=hidden_states,

@@ -16,6 +16,7 @@ REMOTE_CODE_FILES = (
     "configuration_sizes.py",
     "configuration_efficienttam_backbone.py",
     "configuration_efficienttam.py",
+    "kernel_choice.py",
     "cpu_kernels.py",
     "modeling_efficienttam_layers.py",
     "modeling_efficienttam_vision.py",

@@ -60,6 +60,11 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     group.add_argument("--compile", action="store_true", help="compile the stages with torch.compile")
     group.add_argument("--no-memory", action="store_true", help="leave peak memory out: it takes a second pass")
     parser.add_argument(
+        "--kernels",
+        action="store_true",
+        help="show which kernels this machine's CPU takes, and by what times they were chosen; measures nothing else",
+    )
+    parser.add_argument(
         "--output",
         "--out",
         metavar="DIR",
@@ -78,6 +83,11 @@ def _size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; nothing is measured before everything was checked."""
+    if args.kernels:
+        from ..benchmark.kernels import describe_kernels
+
+        print(describe_kernels(args.threads))
+        return 0
     from ..output_folders import OutputFolder
 
     if args.output is not None:

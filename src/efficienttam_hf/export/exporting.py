@@ -21,6 +21,7 @@ from torch import Tensor
 from .. import __version__
 from ..checkpoints import weights_sha256
 from ..configuration_efficienttam import size_pair
+from ..cpu_kernels import CHOICES
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..output_folders import check_replaceable, new_folder
 from ..processing_efficienttam import EfficientTamVideoProcessor
@@ -214,7 +215,7 @@ def differences(
         for several in (True, False) if "multimask_output" in inputs else (True,):
             if "multimask_output" in inputs:
                 inputs["multimask_output"].fill_(several)
-            with torch.no_grad():
+            with torch.no_grad(), CHOICES.setting("plain"):
                 expected = graph(**inputs)
             for name, mine, value in zip(graph.outputs, run(inputs), _as_tuple(expected), strict=True):
                 if name in pairs:

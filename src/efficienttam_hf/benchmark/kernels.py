@@ -1,0 +1,53 @@
+"""What `efficienttam benchmark --kernels` shows: the ways of computing that this machine takes, and why."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ..cpu_kernels import CHOICES
+from ..kernel_choice import DTYPES, PLAIN, VARIABLE, cache_file, machine
+
+
+__all__ = ["describe_kernels"]
+
+
+def describe_kernels(threads: int | None = None) -> str:
+    """A Markdown table a dtype: each operation's candidates with their milliseconds, the chosen one in bold.
+
+    Measures what is not measured yet.
+
+    Args:
+        threads: of torch; by default as many as it takes.
+
+    Raises:
+        ValueError: for a value of `EFFICIENTTAM_KERNELS` that names what is not there.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return "\n\n".join(_table(dtype) for dtype in DTYPES)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _table(dtype: str) -> str:
+    found, about = CHOICES.measured(dtype), machine(dtype)
+    lines = [
+        f"{dtype}, {about['processor']} ({about['capability']}), threads: {about['threads']}, torch {about['torch']}",
+        "",
+        "| operation | candidates, milliseconds |",
+        "| --- | --- |",
+    ]
+    for name, operation in CHOICES.operations.items():
+        chosen = CHOICES.of(name, DTYPES[dtype], measure=True)
+        times = {} if found is None else found.milliseconds[name]
+        cells = []
+        for choice in operation.candidates[dtype]:
+            cell = f"{choice} {times[choice]:.2f}" if choice in times else choice
+            cells.append(f"**{cell}**" if choice == chosen else cell)
+        lines.append(f"| {name} | {', '.join(cells)} |")
+    kept = f"Kept in {cache_file(dtype)}." if found else f"Not measured: {cache_file(dtype).parent} cannot be written."
+    said = os.environ.get(VARIABLE, "measured")
+    return "\n".join([*lines, "", f"{kept} {VARIABLE} is {said}; {PLAIN!r} takes PyTorch's own everywhere."])

@@ -1,0 +1,290 @@
+"""Which of several ways to compute an operation is taken on this machine: measured once, kept in a file, or forced.
+
+No one way is fastest on every processor: what doubles the speed on one with AVX-512 costs a third on one with AMX. So
+the candidates are timed, in turns, when a model first computes on a CPU, with the threads that torch then has; it takes
+about a second. What was found is kept in the user's cache directory, so that the next process takes the same, and all
+processes of one run do: of several that measure at once, the first to finish decides. Where that directory cannot be
+written, and wherever gradients are recorded, the choice follows from what the processor has. For a given choice results
+are always the same.
+
+The environment variable `EFFICIENTTAM_KERNELS` says otherwise:
+
+- `plain`: PyTorch's own way everywhere.
+- `measured`: as above; the default.
+- `capability`: by what the processor has, without measuring.
+- `linear.float32=onednn,attention.bfloat16=rows`: these; the rest by what the processor has.
+
+`efficienttam benchmark --kernels` shows what is chosen and what was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+VARIABLE = "EFFICIENTTAM_KERNELS"
+PLAIN = "plain"  # every operation's first candidate: PyTorch's own way
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+GAIN = 0.95  # of the time of the candidate that is preferred; less gain than this may be noise
+SECONDS_EACH = 0.12  # of measuring an operation, after each candidate ran once
+HOPELESS = 4.0  # times the fastest, after which a candidate is not run again
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation that can be computed in several ways, all with the same result but for rounding.
+
+    Attributes:
+        candidates: by dtype, the names of the ways; the first is `PLAIN`.
+        example: makes the call to be timed, of a candidate, on tensors of the model's shapes.
+        by_capability: by dtype and capability (`amx`, `avx512`, `avx2`, `other`), the candidate where nothing is
+            measured; where it says nothing, `preferred`.
+        preferred: the candidate that others must beat.
+    """
+
+    candidates: dict[str, tuple[str, ...]]
+    example: Callable[[str, torch.dtype], Callable[[], Any]]
+    by_capability: dict[str, dict[str, str]] = field(default_factory=dict)
+    preferred: str = PLAIN
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a dtype's operations: the choice by operation, and the milliseconds of each candidate."""
+
+    choices: dict[str, str]
+    milliseconds: dict[str, dict[str, float]]
+
+
+def capability() -> str:
+    """What the processor has for products: `amx`, `avx512`, `avx2`, or `other` (ARM and the rest)."""
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
+    if has_amx():
+        return "amx"
+    name = torch.backends.cpu.get_cpu_capability().lower()
+    return name if name in ("avx512", "avx2") else "other"
+
+
+class KernelChoices:
+    """The choice of candidates for a set of operations, made once a process.
+
+    It is about the machine, not about a model, so that there is one for all models of a process.
+
+    Args:
+        operations: what there is to choose.
+        prepare: called once, before the first choice that is not forced to be plain.
+    """
+
+    def __init__(self, operations: dict[str, Operation], prepare: Callable[[], None] = lambda: None):
+        self.operations = operations
+        self._prepare: Callable[[], None] | None = prepare
+        self._lock = threading.Lock()
+        self._setting: str | None = None
+        self._chosen: dict[tuple[str, torch.dtype, bool], str] = {}
+
+    def of(self, operation: str, dtype: torch.dtype, measure: bool) -> str:
+        """The candidate to take. `measure`: whether to go by what is measured, measuring where that is yet to be done.
+
+        Raises:
+            ValueError: for a value of `EFFICIENTTAM_KERNELS` that names what is not there.
+        """
+        key = (operation, dtype, measure)
+        chosen = self._chosen.get(key)
+        if chosen is None:
+            chosen = self._chosen[key] = self._choose(operation, dtype, measure)
+        return chosen
+
+    @contextlib.contextmanager
+    def setting(self, value: str) -> Iterator[None]:
+        """Within the block, `value` in place of the environment variable's, for the whole process."""
+        before = self._setting, self._chosen
+        self._setting, self._chosen = value, {}
+        try:
+            parse(value, self.operations)
+            yield
+        finally:
+            self._setting, self._chosen = before
+
+    def _choose(self, operation: str, dtype: torch.dtype, measure: bool) -> str:
+        name = str(dtype).removeprefix("torch.")
+        if name not in self.operations[operation].candidates:
+            return PLAIN
+        value = self._setting if self._setting is not None else os.environ.get(VARIABLE, "measured")
+        mode, forced = parse(value, self.operations)
+        if mode == PLAIN:
+            return PLAIN
+        if self._prepare is not None:
+            self._prepare, prepare = None, self._prepare
+            prepare()
+        if f"{operation}.{name}" in forced:
+            return forced[f"{operation}.{name}"]
+        if mode == "measured" and measure:
+            with self._lock:
+                found = self.measured(name)
+            if found is not None:
+                return found.choices[operation]
+        return by_capability(self.operations[operation], name)
+
+    def measured(self, dtype: str) -> Measured | None:
+        """What was measured for a dtype, measuring now where nothing is kept; None where nothing can be kept."""
+        path = cache_file(dtype)
+        kept = self._read(path, dtype)
+        if kept is not None:
+            return kept
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".kernels-", suffix=".json") as file:
+                found = self._measure_apart(dtype)
+                content = {"machine": machine(dtype), "choices": found.choices, "milliseconds": found.milliseconds}
+                file.write(json.dumps(content, indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                return self._keep(Path(file.name), path, dtype) or found
+        except OSError:  # a disk that is read-only or full, a home that is not there
+            return None
+
+    def _keep(self, written: Path, path: Path, dtype: str) -> Measured | None:
+        """Put a written file in its place unless another process was first; what that one found, if so."""
+        try:
+            os.link(written, path)
+        except FileExistsError:
+            kept = self._read(path, dtype)
+            if kept is not None:
+                return kept
+            path.unlink(missing_ok=True)  # damaged
+            os.link(written, path)
+        return None
+
+    def _read(self, path: Path, dtype: str) -> Measured | None:
+        """What a file says, if it says all that is needed and nothing that is not there."""
+        try:
+            content = json.loads(path.read_text())
+            found = Measured(dict(content["choices"]), dict(content["milliseconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        for name, operation in self.operations.items():
+            if found.choices.get(name, PLAIN) not in operation.candidates.get(dtype, (PLAIN,)):
+                return None
+        return found if set(found.choices) == {n for n, o in self.operations.items() if dtype in o.candidates} else None
+
+    def _measure_apart(self, dtype: str) -> Measured:
+        """`measure` on a thread: there no mode of torch is on that would count, record or fake what is computed."""
+        threads, found = torch.get_num_threads(), []
+
+        def work() -> None:
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                found.append(measure(self.operations, dtype))
+
+        thread = threading.Thread(target=work, name="efficienttam-kernels")
+        thread.start()
+        thread.join()
+        if not found:
+            raise RuntimeError(f"Measuring kernels failed; set {VARIABLE}=capability to do without.")
+        return found[0]
+
+
+def parse(value: str, operations: dict[str, Operation]) -> tuple[str, dict[str, str]]:
+    """A value of `EFFICIENTTAM_KERNELS` as its mode and what it forces.
+
+    Raises:
+        ValueError: naming what is accepted.
+    """
+    if value in (PLAIN, "measured", "capability"):
+        return value, {}
+    known = {
+        f"{name}.{dtype}": c for name, operation in operations.items() for dtype, c in operation.candidates.items()
+    }
+    forced = dict(part.strip().partition("=")[::2] for part in value.split(",") if part.strip())
+    for name, choice in forced.items():
+        if choice not in known.get(name, ()):
+            accepted = "; ".join(f"{name}={'|'.join(choices)}" for name, choices in known.items())
+            raise ValueError(
+                f"{VARIABLE} is {value!r}; accepted are {PLAIN}, measured, capability, or a list, with commas between, "
+                f"of {accepted}."
+            )
+    return "capability", forced
+
+
+def by_capability(operation: Operation, dtype: str) -> str:
+    """The candidate of an operation where nothing is measured."""
+    chosen = operation.by_capability.get(dtype, {}).get(capability(), operation.preferred)
+    return chosen if chosen in operation.candidates[dtype] else operation.preferred
+
+
+def measure(operations: dict[str, Operation], dtype: str) -> Measured:
+    """Time the candidates of each operation, in turns, and choose."""
+    choices, milliseconds = {}, {}
+    for name, operation in operations.items():
+        if dtype not in operation.candidates:
+            continue
+        calls = {choice: operation.example(choice, DTYPES[dtype]) for choice in operation.candidates[dtype]}
+        for call in calls.values():
+            call()  # the first call makes what later ones find there
+        best = {choice: _seconds(call) for choice, call in calls.items()}
+        fastest = min(best.values())
+        calls = {choice: call for choice, call in calls.items() if best[choice] <= HOPELESS * fastest}
+        end = time.perf_counter() + SECONDS_EACH
+        while len(calls) > 1 and time.perf_counter() < end:
+            for choice, call in calls.items():
+                best[choice] = min(best[choice], _seconds(call))
+        others = [choice for choice in best if choice != operation.preferred]
+        winner = min(others, key=best.__getitem__, default=operation.preferred)
+        beats = best[winner] < GAIN * best[operation.preferred]
+        choices[name] = winner if beats else operation.preferred
+        milliseconds[name] = {choice: round(1e3 * seconds, 3) for choice, seconds in best.items()}
+    return Measured(choices, milliseconds)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def machine(dtype: str) -> dict[str, Any]:
+    """What a measurement holds for."""
+    try:
+        version = importlib.metadata.version("efficienttam-hf")
+    except importlib.metadata.PackageNotFoundError:  # the code of a checkpoint folder
+        version = "none"
+    return {
+        "processor": _processor(),
+        "capability": capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "efficienttam": version,
+        "dtype": dtype,
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cache_file(dtype: str) -> Path:
+    """Where the measurement of a dtype is kept: a file for each machine, number of threads and version."""
+    if os.name == "nt":
+        root = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    digest = hashlib.sha256(json.dumps(machine(dtype), sort_keys=True).encode()).hexdigest()[:16]
+    return Path(root) / "efficienttam" / f"kernels-{digest}.json"
