@@ -18,39 +18,15 @@ import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf import EfficientTamVideoModel
 from efficienttam_hf.app.datasets import load_data
 from efficienttam_hf.app.loading import load_model
 from efficienttam_hf.evaluation.prompted import PROMPTS
 from efficienttam_hf.evaluation.runner import RunOptions, default_convention, evaluate_video, summarize
-from efficienttam_hf.export.onnx_tracker import OnnxInferenceSession, OnnxVideoTracker
-
-
-class EvaluatedTracker(OnnxVideoTracker):
-    """A tracker as the evaluation loop wants its model and processor: placed by torch, masks as tensors."""
-
-    device, dtype, training = torch.device("cpu"), torch.float32, False
-
-    def __init__(self, folder: str | Path):
-        super().__init__(folder)
-        # Objects compete for pixels in the model's processor.
-        self._processor = EfficientTamVideoProcessor.from_config(EfficientTamConfig())
-
-    def train(self, mode: bool = True) -> EvaluatedTracker:
-        return self
-
-    def eval(self) -> EvaluatedTracker:
-        return self
-
-    def init_video_session(self, inference_device=None, dtype=None, **options: Any) -> OnnxInferenceSession:
-        return super().init_video_session(**options)
-
-    def post_process_masks(self, masks, original_sizes, **options: Any) -> list[torch.Tensor]:
-        return self._processor.post_process_masks(masks, original_sizes, **options)
+from efficienttam_hf.export.onnx_tracker import OnnxVideoTracker
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     records, kind, _ = load_data(args.data, args.dataset, args.split, args.sequences, args.limit)
     options = RunOptions(prompt=args.prompt, convention=default_convention(kind), max_frames=args.max_frames)
-    contenders = {Path(folder).name: [EvaluatedTracker(folder)] * 2 for folder in args.exported}
+    contenders = {Path(folder).name: [OnnxVideoTracker(folder)] * 2 for folder in args.exported}
     if args.model:
         pair = load_model(EfficientTamVideoModel, args.model, torch.device("cpu"), "float32")
         contenders = {f"{args.model} in torch": pair, **contenders}

@@ -104,6 +104,17 @@ class EfficientTamVideoModel(EfficientTamModel):
         "EfficientTamMemoryAttentionLayer",
     ]
 
+    def __init__(self, config: EfficientTamConfig, remove_vision_encoder: bool = False):
+        r"""
+        remove_vision_encoder (`bool`, *optional*, defaults to `False`):
+            Whether to leave the image encoder out, where features come from elsewhere: from the session's
+            `feature_provider`.
+        """
+        super().__init__(config)
+        if remove_vision_encoder:
+            self.vision_encoder = None
+            self._keys_to_ignore_on_load_unexpected = [r"^vision_encoder\."]
+
     def _build(self, config: EfficientTamConfig) -> None:
         super()._build(config)
         width, memory_size = config.vision_config.fpn_hidden_size, config.memory_attention_config.memory_size
@@ -128,6 +139,37 @@ class EfficientTamVideoModel(EfficientTamModel):
             init.trunc_normal_(module.no_object_pointer, std=std)
         elif isinstance(module, EfficientTamMemoryFuserBlock):
             init.constant_(module.scale, module.initial_scale)
+
+    # Numbers of the configuration, by the names that they have as attributes of `Sam2VideoModel`.
+
+    @property
+    def image_size(self) -> int | list[int] | tuple[int, int]:
+        """Input size in pixels: one number, or (height, width)."""
+        return self.config.image_size
+
+    @property
+    def num_maskmem(self) -> int:
+        """Spatial memories of a frame."""
+        return self.config.num_maskmem
+
+    @property
+    def hidden_dim(self) -> int:
+        """Channels of image features."""
+        return self.config.vision_config.fpn_hidden_size
+
+    @property
+    def mem_dim(self) -> int:
+        """Channels of a spatial memory."""
+        return self.config.memory_encoder_config.output_channels
+
+    @property
+    def backbone_feature_sizes(self) -> list[list[int]]:
+        """[height, width] of each feature map of the image encoder; it has one."""
+        return [list(self.config.vision_config.feature_size)]
+
+    def get_input_embeddings(self) -> nn.Module | None:
+        """As in Transformers; `None` without an image encoder."""
+        return None if self.vision_encoder is None else super().get_input_embeddings()
 
     # ------------------------------------------------------------------------------------------- the tracking step
 
@@ -421,7 +463,16 @@ class EfficientTamVideoModel(EfficientTamModel):
         yield from self.walk.propagate(inference_session, start_frame_idx, max_frame_num_to_track, direction, progress)
 
     def encode_frame(self, pixels: Tensor) -> Tensor:
-        """(3, height, width) pixels of a frame, as a session gives them, to (1, C, H, W) features for `track_step`."""
+        """(3, height, width) pixels of a frame, as a session gives them, to (1, C, H, W) features for `track_step`.
+
+        Raises:
+            ValueError: if the model has no image encoder.
+        """
+        if self.vision_encoder is None:
+            raise ValueError(
+                "This model was made with remove_vision_encoder=True and cannot encode a frame: give the session a "
+                "`feature_provider` that has the features of its frames."
+            )
         return self.get_image_features(pixels.unsqueeze(0), return_dict=True).fpn_hidden_states[-1]
 
     def get_frame_output(

@@ -19,7 +19,8 @@ import threading
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -189,10 +190,14 @@ def open_video(
             raise FileNotFoundError(f"There is no video file or folder of frames at '{source}'{hint}.") from error
         decoder = _open_file(path, prefetch + 2, window, threads, limits)
     try:
-        return _BufferedSource(path, decoder, start, end, prefetch, fps)
+        opened = _BufferedSource(path, decoder, start, end, prefetch, fps)
     except BaseException:
         decoder.close()
         raise
+    opened._reopen = partial(
+        open_video, path, start=start, end=end, prefetch=prefetch, window=window, threads=threads, fps=fps
+    )
+    return opened
 
 
 def _open_file(
@@ -215,6 +220,8 @@ def _open_file(
 
 class _BufferedSource(FrameSource):
     """A range of a decoder's frames, read through a :class:`_Prefetcher`."""
+
+    _reopen: Callable[[], FrameSource]
 
     def __init__(
         self,
@@ -283,6 +290,10 @@ class _BufferedSource(FrameSource):
 
     def close(self) -> None:
         self._finalizer()
+
+    def __reduce__(self) -> tuple[Callable[[], FrameSource], tuple[()]]:
+        # A copy, in this process or another, opens the file itself: a decoder and its thread cannot be copied.
+        return self._reopen, ()
 
     def _warn(self, stacklevel: int) -> None:
         while self._decoder.findings:

@@ -8,14 +8,16 @@ they are out of reach, as `keep_history` says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .memory import FrameMemory
 from .prompts import PADDING, FramePrompts
-from .tracking_session import FeatureCache, TrackingSession
+from .tracking_rules import Direction
+from .tracking_session import FeatureCache, TrackedObject, TrackingSession
 
 
 class DeviceFeatureCache(FeatureCache):
@@ -32,6 +34,30 @@ class DeviceFeatureCache(FeatureCache):
 
     def put(self, frame_idx: int, features: Tensor) -> None:
         super().put(frame_idx, features.to(self.storage_device))
+
+
+class ProcessedFrames(Mapping[int, Tensor]):
+    """The frames of a session by index, as pixels (3, height, width); each is made when it is read, and not kept."""
+
+    def __init__(self, session: EfficientTamVideoInferenceSession):
+        self._session = session
+
+    def __getitem__(self, frame_idx: int) -> Tensor:
+        if frame_idx not in self:
+            raise KeyError(frame_idx)
+        return self._session.get_frame(frame_idx)
+
+    def __contains__(self, frame_idx: object) -> bool:
+        return frame_idx in self._indices()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices())
+
+    def __len__(self) -> int:
+        return len(self._indices())
+
+    def _indices(self) -> Sequence[int]:
+        return list(self._session._streamed) if self._session.is_streaming else range(self._session.num_frames)
 
 
 class EfficientTamVideoInferenceSession(TrackingSession):
@@ -100,22 +126,6 @@ class EfficientTamVideoInferenceSession(TrackingSession):
             keep_history=keep_history,
         )
 
-    def add_point_inputs(self, obj_idx: int, frame_idx: int, inputs: dict[str, Tensor]) -> None:
-        """As `Sam2VideoInferenceSession`: `point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K), model pixels.
-
-        Padding (points labelled -10) is left out.
-        """
-        points = inputs["point_coords"].reshape(1, -1, 2).float()
-        labels = inputs["point_labels"].reshape(1, -1).long()
-        kept = labels[0] != PADDING
-        points, labels = points[:, kept], labels[:, kept]
-        self.add_prompts(self.obj_idx_to_id(obj_idx), frame_idx, FramePrompts(points, labels))
-
-    def add_mask_inputs(self, obj_idx: int, frame_idx: int, inputs: Tensor) -> None:
-        """As `Sam2VideoInferenceSession`: a (1, 1, height, width) mask at the model's input size."""
-        mask = inputs.reshape(1, 1, *inputs.shape[-2:]).float()
-        self.add_prompts(self.obj_idx_to_id(obj_idx), frame_idx, FramePrompts(mask=mask))
-
     def _to_pixels(self, frame: Any) -> tuple[Tensor, tuple[int, int] | None]:
         original_size = None
         if not self._is_processed(frame):
@@ -143,6 +153,191 @@ class EfficientTamVideoInferenceSession(TrackingSession):
     def get_frame(self, frame_idx: int) -> Tensor:
         """As `TrackingSession`: pixels (3, height, width), here on the inference device."""
         return super().get_frame(frame_idx).to(self.inference_device, self.dtype)
+
+    # ------------------------------------------------------------------- as Transformers' `Sam2VideoInferenceSession`
+    #
+    # There, these are dictionaries that grow with the video and that a caller may write to. Here they are made when
+    # they are read, from what the session keeps; the methods are the way to change something.
+
+    @property
+    def processed_frames(self) -> ProcessedFrames | None:
+        """The frames by index, read when asked for; of a stream those still kept, `None` before the first."""
+        return None if self.num_frames is None else ProcessedFrames(self)
+
+    @property
+    def max_vision_features_cache_size(self) -> int:
+        """Frames whose image features are kept."""
+        return self.cache.capacity
+
+    @property
+    def point_inputs_per_obj(self) -> dict[int, dict[int, dict[str, Tensor]]]:
+        """By row of the object and frame `point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K), in model pixels."""
+        return {
+            row: {
+                frame_idx: {"point_coords": given.points[None], "point_labels": given.labels[None]}
+                for frame_idx, given in obj.prompts.items()
+                if given.points is not None
+            }
+            for row, obj in enumerate(self.objects.values())
+        }
+
+    @property
+    def mask_inputs_per_obj(self) -> dict[int, dict[int, Tensor]]:
+        """By row of the object and frame a mask (1, 1, height, width) of 0 and 1, at the model's input size."""
+        return {
+            row: {frame_idx: given.mask for frame_idx, given in obj.prompts.items() if given.mask is not None}
+            for row, obj in enumerate(self.objects.values())
+        }
+
+    @property
+    def frames_tracked_per_obj(self) -> dict[int, dict[int, dict[str, bool]]]:
+        """By row of the object and frame `{"reverse": ...}`, for the frames that tracking passed and that are kept."""
+        return {
+            row: {t: {"reverse": direction is Direction.BACKWARD} for t, direction in obj.memory.passed.items()}
+            for row, obj in enumerate(self.objects.values())
+        }
+
+    @property
+    def output_dict_per_obj(self) -> dict[int, dict[str, dict[int, dict[str, Tensor]]]]:
+        """By row of the object `cond_frame_outputs` and `non_cond_frame_outputs`: by frame, what `get_output` gives.
+
+        Only frames that the session keeps are there (see `keep_history`).
+        """
+        return {
+            row: {
+                name: {t: _as_dict(entry) for t, entry in self._entries(obj, conditioning).items()}
+                for name, conditioning in (("cond_frame_outputs", True), ("non_cond_frame_outputs", False))
+            }
+            for row, obj in enumerate(self.objects.values())
+        }
+
+    def add_point_inputs(self, obj_idx: int, frame_idx: int, inputs: dict[str, Tensor]) -> None:
+        """Set points: `point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K), in model pixels.
+
+        Padding (points labelled -10) is left out.
+        """
+        points = inputs["point_coords"].reshape(1, -1, 2).float()
+        labels = inputs["point_labels"].reshape(1, -1).long()
+        kept = labels[0] != PADDING
+        points, labels = points[:, kept], labels[:, kept]
+        self.add_prompts(self.obj_idx_to_id(obj_idx), frame_idx, FramePrompts(points, labels))
+
+    def add_mask_inputs(self, obj_idx: int, frame_idx: int, inputs: Tensor) -> None:
+        """Set a mask (1, 1, height, width) at the model's input size."""
+        mask = inputs.reshape(1, 1, *inputs.shape[-2:]).float()
+        self.add_prompts(self.obj_idx_to_id(obj_idx), frame_idx, FramePrompts(mask=mask))
+
+    def remove_point_inputs(self, obj_idx: int, frame_idx: int) -> None:
+        """Take points back that were not run yet, or will not be run again; to undo their result: `clear_prompts`."""
+        self._remove_inputs(obj_idx, frame_idx, "points")
+
+    def remove_mask_inputs(self, obj_idx: int, frame_idx: int) -> None:
+        """Take a mask back that was not run yet, or will not be run again; to undo its result: `clear_prompts`."""
+        self._remove_inputs(obj_idx, frame_idx, "mask")
+
+    def _remove_inputs(self, obj_idx: int, frame_idx: int, name: str) -> None:
+        obj = self.objects[self.obj_idx_to_id(obj_idx)]
+        if frame_idx in obj.prompts and getattr(obj.prompts[frame_idx], name) is not None:
+            del obj.prompts[frame_idx]
+            obj.unrun.discard(frame_idx)
+
+    @staticmethod
+    def _entries(obj: TrackedObject, conditioning: bool) -> dict[int, FrameMemory]:
+        memory = obj.memory
+        if conditioning:
+            return {**memory.conditioning, **memory.pending_conditioning}
+        return {**memory.tracked, **memory.pending_tracked}
+
+    def get_output(
+        self, obj_idx: int, frame_idx: int, output_key: str, is_conditioning_frame: bool = True
+    ) -> Tensor | None:
+        """What is kept of an object's result on a frame, on the inference device.
+
+        Args:
+            obj_idx: its row in outputs.
+            frame_idx: the frame.
+            output_key: `pred_masks` (1, 1, h, w), `object_pointer` (1, C), `object_score_logits` (1, 1), `iou_scores`
+                (1, 1), or `maskmem_features` (N, 1, c).
+            is_conditioning_frame: whether the frame is looked for among those that define the object.
+
+        Returns:
+            The value; `None` where the session keeps no result of that kind (see `keep_history`).
+
+        Raises:
+            KeyError: for a key whose values are not kept.
+        """
+        entry = self._entries(self.objects[self.obj_idx_to_id(obj_idx)], is_conditioning_frame).get(frame_idx)
+        if output_key not in OUTPUT_KEYS:
+            raise KeyError(
+                f"A session keeps no {output_key!r} of a frame, so that its memory is bounded; it keeps "
+                f"{', '.join(OUTPUT_KEYS)}. Masks at full size are `post_process_masks` of pred_masks."
+            )
+        value = None if entry is None else _as_dict(entry).get(output_key)
+        return None if value is None else value.to(self.inference_device)
+
+    def store_output(
+        self,
+        obj_idx: int,
+        frame_idx: int,
+        output_key: str | None = None,
+        output_value: Tensor | dict[str, Tensor] | None = None,
+        is_conditioning_frame: bool = True,
+    ) -> None:
+        """Set an object's result on a frame, or one value of a result that is there. It is kept as any other is.
+
+        Args:
+            obj_idx: its row in outputs.
+            frame_idx: the frame.
+            output_key: a key of `get_output`; `None` for a whole result.
+            output_value: the value; for a whole result a dictionary with at least `pred_masks`, `object_pointer` and
+                `object_score_logits`, whose keys that are not kept are passed over.
+            is_conditioning_frame: whether the frame defines the object.
+
+        Raises:
+            KeyError: for a key that is not kept, a value that is missing, or a frame that has no result.
+        """
+        frame_idx = self.check_frame_idx(frame_idx)
+        obj = self.objects[self.obj_idx_to_id(obj_idx)]
+        if output_key is None:
+            missing = [k for k in ("pred_masks", "object_pointer", "object_score_logits") if k not in output_value]
+            if missing:
+                raise KeyError(f"A result needs {', '.join(missing)} too.")
+            score = output_value["object_score_logits"]
+            values = {"iou_scores": torch.zeros_like(score), **output_value}
+            entry = FrameMemory(**{OUTPUT_KEYS[k]: _as_kept(k, v) for k, v in values.items() if k in OUTPUT_KEYS})
+            kept, other = obj.memory.conditioning, obj.memory.tracked
+            if not is_conditioning_frame:
+                kept, other = other, kept
+            kept[frame_idx] = entry
+            other.pop(frame_idx, None)
+            return
+        entry = self._entries(obj, is_conditioning_frame).get(frame_idx)
+        if output_key not in OUTPUT_KEYS or entry is None:
+            what = f"result on frame {frame_idx}" if entry is None else f"{output_key!r} of a frame"
+            raise KeyError(f"The session keeps no {what} of object {obj.object_id} to set a value of.")
+        setattr(entry, OUTPUT_KEYS[output_key], _as_kept(output_key, output_value))
+
+
+# What Transformers calls the values of a result, and what an entry of memory does.
+OUTPUT_KEYS = {
+    "pred_masks": "pred_masks",
+    "object_pointer": "object_pointer",
+    "object_score_logits": "object_score_logits",
+    "iou_scores": "iou_scores",
+    "maskmem_features": "spatial",
+}
+
+
+def _as_dict(entry: FrameMemory) -> dict[str, Tensor]:
+    """An entry with the names and layouts of Transformers; memory tokens are the first dimension there."""
+    values = {key: getattr(entry, name) for key, name in OUTPUT_KEYS.items()}
+    if entry.spatial is not None:
+        values["maskmem_features"] = entry.spatial.transpose(0, 1)
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _as_kept(key: str, value: Tensor) -> Tensor:
+    return value.transpose(0, 1) if key == "maskmem_features" else value
 
 
 __all__ = ["EfficientTamVideoInferenceSession"]

@@ -16,6 +16,7 @@ import numpy as np
 
 from .prompt_kinds import PROMPTS, Prompt, check_prompt
 from .region_boundary import import_cv2
+from .tracker import TrackingModel, TrackingProcessor, masks_of
 
 
 __all__ = ["PROMPTS", "Prompt", "center_click", "check_prompt", "correcting_click", "prompt_objects", "tight_box"]
@@ -64,7 +65,12 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def prompt_objects(
-    model: Any, processor: Any, session: Any, frame_idx: int, masks: Mapping[int, np.ndarray], prompt: str
+    model: TrackingModel,
+    processor: TrackingProcessor,
+    session: Any,
+    frame_idx: int,
+    masks: Mapping[int, np.ndarray],
+    prompt: str,
 ) -> None:
     """Show objects to a session on a frame it has, and segment them there.
 
@@ -90,8 +96,7 @@ def prompt_objects(
 
     corrections = int(prompt.removesuffix("-click")) - 1 if prompt.endswith("-click") else 0
     for _ in range(corrections):
-        segmented = processor.post_process_masks([output.pred_masks], [size])[0][:, 0].cpu().numpy()
-        by_id = dict(zip(output.object_ids, segmented, strict=True))
+        by_id = masks_of(processor, output, size)
         clicks = {i: click for i, mask in masks.items() if (click := correcting_click(mask, by_id[i])) is not None}
         if not clicks:
             return

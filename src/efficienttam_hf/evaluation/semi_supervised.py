@@ -21,9 +21,8 @@ import numpy as np
 import torch
 
 from ..data.records import VideoRecord
-from ..modeling_efficienttam_video import EfficientTamVideoModel
-from ..processing_efficienttam import EfficientTamVideoProcessor
 from .prompted import Prompt, check_prompt, prompt_objects
+from .tracker import TrackingModel, TrackingProcessor, evaluating, masks_of, start_session
 
 
 __all__ = ["AnnotatedFrame", "TrackedFrame", "frames_of", "has_hidden_truth", "track"]
@@ -106,8 +105,8 @@ def _read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
 
 @torch.inference_mode()
 def track(
-    model: EfficientTamVideoModel,
-    processor: EfficientTamVideoProcessor,
+    model: TrackingModel,
+    processor: TrackingProcessor,
     video: Iterable[AnnotatedFrame | tuple[Any, ...]],
     prompt: Prompt = "mask",
     overlap: bool = False,
@@ -115,7 +114,8 @@ def track(
     """Track each object of a video from the first frame in which it is annotated.
 
     Args:
-        model: evaluated in evaluation mode, and left in the mode it was in; it runs on its own device, in its own type.
+        model: what tracks, see `tracker`. A torch model is evaluated in evaluation mode, and left in the mode it was
+            in; it runs on its own device, in its own dtype.
         processor: that of the model.
         video: its frames in order, all of one size: :class:`AnnotatedFrame` or tuples of its fields.
         prompt: what is shown of an object; see `prompted`.
@@ -129,10 +129,8 @@ def track(
         ImportError: OpenCV is not installed.
     """
     check_prompt(prompt)
-    session = processor.init_video_session(inference_device=model.device, dtype=model.dtype, keep_history=False)
-    was_training = model.training
-    model.eval()
-    try:
+    session = start_session(model, processor)
+    with evaluating(model):
         for index, entry in enumerate(video):
             frame, truth, void = AnnotatedFrame(*entry)
             known = session.objects
@@ -145,10 +143,5 @@ def track(
                 prompt_objects(model, processor, session, index, new, prompt)
             if known:
                 output = model.track_frame(session, index)
-                masks = processor.post_process_masks(
-                    [output.pred_masks], [frame.shape[:2]], apply_non_overlapping_constraints=not overlap
-                )
-                predicted = dict(zip(output.object_ids, masks[0][:, 0].cpu().numpy(), strict=True))
+                predicted = dict(masks_of(processor, output, frame.shape[:2], overlap))
             yield TrackedFrame(index, frame, truth, void, predicted, time.perf_counter() - start)
-    finally:
-        model.train(was_training)

@@ -63,13 +63,34 @@ def unpack(kept: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def masks_at_size(
-    masks: list[np.ndarray], original_sizes: list[tuple[int, int]], mask_threshold: float = 0.0, binarize: bool = True
+    masks: list[np.ndarray],
+    original_sizes: list[tuple[int, int]],
+    mask_threshold: float = 0.0,
+    binarize: bool = True,
+    apply_non_overlapping_constraints: bool = False,
 ) -> list[np.ndarray]:
     """Mask logits (..., h, w) of each image to its (height, width): bool, or float32 logits with `binarize=False`.
+
+    Args:
+        masks: for each image (objects, masks, h, w), or of any shape where pixels may be shared.
+        original_sizes: for each image (height, width).
+        mask_threshold: logit above which a pixel is foreground.
+        binarize: whether to return bool masks, or logits.
+        apply_non_overlapping_constraints: whether every pixel is left to the object with the highest logit.
 
     Raises:
         ValueError: for another number of sizes than of images.
     """
     check_sizes(masks, original_sizes)
     resized = [resize(m, (int(h), int(w))) for m, (h, w) in zip(masks, original_sizes, strict=True)]
+    if apply_non_overlapping_constraints:
+        resized = [keep_highest(m) for m in resized]
     return [m > mask_threshold for m in resized] if binarize else resized
+
+
+def keep_highest(masks: np.ndarray) -> np.ndarray:
+    """(objects, ..., height, width) logits, at most -10 where another object's is higher."""
+    if len(masks) < 2:
+        return masks
+    rows = np.arange(len(masks)).reshape(-1, *[1] * (masks.ndim - 1))
+    return np.where(masks.argmax(axis=0) == rows, masks, masks.clip(max=-10))

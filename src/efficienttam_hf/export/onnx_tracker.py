@@ -123,10 +123,15 @@ class OnnxVideoTracker:
         return inference_session
 
     def post_process_masks(
-        self, masks: list[np.ndarray], original_sizes: Any, mask_threshold: float = 0.0, binarize: bool = True
+        self,
+        masks: list[np.ndarray],
+        original_sizes: Any,
+        mask_threshold: float = 0.0,
+        binarize: bool = True,
+        apply_non_overlapping_constraints: bool = False,
     ) -> list[np.ndarray]:
         """Bring predicted masks to the size of the original frames; see `masks_at_size`."""
-        return masks_at_size(masks, original_sizes, mask_threshold, binarize)
+        return masks_at_size(masks, original_sizes, mask_threshold, binarize, apply_non_overlapping_constraints)
 
     # ------------------------------------------------------------------------------------------- as the model's
 

@@ -1,0 +1,96 @@
+"""What evaluation asks of a tracker, as protocols: the torch model with its processor and the ONNX tracker fit both.
+
+A tracker that is neither is evaluated by giving it these methods. Only the masks of a frame at its own size are looked
+at, as anything that NumPy takes for an array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+
+__all__ = ["FrameOutput", "TrackingModel", "TrackingProcessor", "evaluating", "masks_of", "start_session"]
+
+
+class FrameOutput(Protocol):
+    """The objects of a session on one frame.
+
+    Attributes:
+        object_ids: the objects, in the order of rows.
+        pred_masks: (objects, 1, h, w) mask logits, for `TrackingProcessor.post_process_masks`.
+    """
+
+    object_ids: list[int]
+    pred_masks: Any
+
+
+class TrackingModel(Protocol):
+    """What tracks."""
+
+    def segment_prompts(self, inference_session: Any, frame_idx: int) -> FrameOutput:
+        """Run the prompts that wait on a frame."""
+
+    def track_frame(self, inference_session: Any, frame_idx: int) -> FrameOutput:
+        """Give every object a result on a frame."""
+
+
+class TrackingProcessor(Protocol):
+    """What stands between a user's frames, prompts and masks and a `TrackingModel`'s.
+
+    Its sessions are `TrackingSession`s: evaluation reads `objects` and calls `add_new_frame`.
+    """
+
+    def init_video_session(self, **options: Any) -> Any:
+        """A session for a stream of frames."""
+
+    def add_inputs_to_inference_session(
+        self, inference_session: Any, frame_idx: int, obj_ids: list[int], **prompts: Any
+    ) -> Any:
+        """Add prompts for objects on a frame."""
+
+    def post_process_masks(
+        self,
+        masks: list[Any],
+        original_sizes: list[tuple[int, int]],
+        *,
+        apply_non_overlapping_constraints: bool = False,
+    ) -> list[Any]:
+        """Mask logits to bool masks (objects, 1, height, width) at the size of the frame."""
+
+
+@contextmanager
+def evaluating(model: TrackingModel) -> Iterator[None]:
+    """In the block a model that can be trained is in evaluation mode; afterwards it is in the mode that it was in."""
+    was_training = getattr(model, "training", False)
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
+
+
+def start_session(model: TrackingModel, processor: TrackingProcessor) -> Any:
+    """A session for a stream of frames that keeps no history; where the model has a device and a dtype, on these."""
+    placed = {"inference_device": model.device, "dtype": model.dtype} if hasattr(model, "device") else {}
+    return processor.init_video_session(keep_history=False, **placed)
+
+
+def masks_of(
+    processor: TrackingProcessor, output: FrameOutput, size: tuple[int, int], overlap: bool = True
+) -> Mapping[int, np.ndarray]:
+    """The masks of a frame at its own size, bool (height, width) by object id.
+
+    Args:
+        size: (height, width) of the frame.
+        overlap: whether a pixel may belong to several objects.
+    """
+    options = {} if overlap else {"apply_non_overlapping_constraints": True}
+    (masks,) = processor.post_process_masks([output.pred_masks], [size], **options)
+    masks = masks.cpu() if hasattr(masks, "cpu") else masks
+    return dict(zip(output.object_ids, np.asarray(masks)[:, 0], strict=True))
