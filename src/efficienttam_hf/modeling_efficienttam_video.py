@@ -113,7 +113,8 @@ class EfficientTamVideoModel(EfficientTamModel):
         super().__init__(config)
         if remove_vision_encoder:
             self.vision_encoder = None
-            self._keys_to_ignore_on_load_unexpected = [r"^vision_encoder\."]
+            ignored = self._keys_to_ignore_on_load_unexpected  # a list or a set, by the version of Transformers
+            self._keys_to_ignore_on_load_unexpected = type(ignored)([*ignored, r"^vision_encoder\."])
 
     def _build(self, config: EfficientTamConfig) -> None:
         super()._build(config)
