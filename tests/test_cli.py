@@ -6,6 +6,7 @@ mask on every frame the whole way is checked: order of frames, scale, files, col
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ av = pytest.importorskip("av", reason="the command line reads and writes video f
 pytest.importorskip("cv2", reason="the command line draws with OpenCV")
 pytest.importorskip("pycocotools", reason="the command line writes run-length masks with pycocotools")
 
+from efficienttam_hf.app.loading import find_model  # noqa: E402
 from efficienttam_hf.app.plan import plan_tracking  # noqa: E402
 from efficienttam_hf.app.results import TrackFolder  # noqa: E402
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png  # noqa: E402
@@ -391,7 +393,7 @@ def test_stopping_before_the_first_frame_leaves_nothing(model, clip, tmp_path, m
         (["--point", "4,5", "--model", "nowhere"], "no folder 'nowhere'"),
         (["--point", "4,5", "--model", "{empty}"], "convert it first"),
         (["--point", "4,5", "--model", "{folder}"], "no config.json"),
-        (["--point", "4,5", "--model", "{other}"], "is a model of type 'sam2'"),
+        (["--point", "4,5", "--model", "{other}"], "is of a model of type 'sam2'"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(arguments, message, model, clip, tmp_path, capsys):
@@ -426,6 +428,18 @@ def test_incomplete_weights_are_refused(model, clip, tmp_path, capsys):
     weights_only.save_pretrained(tmp_path / "image-only")
     assert main(["track", clip.video, "--model", str(tmp_path / "image-only"), "--point", "4,5"]) == 2
     assert "not complete" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["weights", "config"])
+def test_a_damaged_model_is_one_line(damage, model, clip, tmp_path, capsys):
+    shutil.copytree(model, tmp_path / "model")
+    file = tmp_path / "model" / {"weights": "model.safetensors", "config": "config.json"}[damage]
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    arguments = ["--model", str(tmp_path / "model"), "--point", "4,5", "--output", str(tmp_path / "out")]
+    assert main(["track", clip.video, *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert ("are damaged" if damage == "weights" else "config.json is not JSON") in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_earlier_results_are_kept_unless_they_may_be_replaced(model, clip, tmp_path, capsys):
@@ -634,6 +648,19 @@ def test_commands_are_listed(capsys):
     out = capsys.readouterr().out
     assert all(command in out for command in ("track", "segment", "convert"))
     assert main(["nonsense"]) == 2
+
+
+def test_a_model_is_found_by_name_folder_or_id(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_model(model).location == model
+    assert Path(find_model("efficienttam-nano").location, "config.json").is_file()
+    assert "comes with this package" in find_model("efficienttam-nano").description
+    assert find_model("user/model").description == "user/model from the Hub"
+    shutil.copytree(model, "efficienttam-nano")  # one's own folder comes first
+    assert find_model("efficienttam-nano").description == "the one in the folder 'efficienttam-nano'"
+    for name in ("nowhere", "./no/where", "a/b/c"):
+        with pytest.raises(FileNotFoundError, match="There is no folder"):
+            find_model(name)
 
 
 def test_default_direction_turns_back_only_where_something_is_missing():

@@ -96,8 +96,8 @@ def _find_folder(name: str) -> ModelSource | None:
 def _find_included(name: str) -> ModelSource | None:
     from ..remote_code import included_checkpoint
 
-    folder = Path(included_checkpoint(name))
-    if str(folder) == name:
+    folder = included_checkpoint(name)
+    if folder == name:
         return None
     return ModelSource(name, str(folder), f"{name}, a small one that comes with this package")
 
@@ -123,9 +123,13 @@ def load_config(name: str, **overrides: Any) -> EfficientTamConfig:
     """
     from transformers import PreTrainedConfig
 
+    from ..checkpoints import read_config
     from ..configuration_efficienttam import EfficientTamConfig
 
     source = find_model(name)
+    if Path(source.location).is_dir():
+        read_config(Path(source.location) / "config.json")
+        return EfficientTamConfig.from_pretrained(source.location, **overrides)
     try:
         content, _ = PreTrainedConfig.get_config_dict(source.location)
     except OSError as error:
@@ -135,24 +139,28 @@ def load_config(name: str, **overrides: Any) -> EfficientTamConfig:
     return EfficientTamConfig.from_pretrained(source.location, **overrides)
 
 
-def load_weights(model_class: type, name: str, dtype: str = "float32", **overrides: Any) -> Any:
+def load_weights(model_class: type, name: str, dtype: str = "float32", config: EfficientTamConfig | None = None) -> Any:
     """A named model on the CPU, in evaluation mode.
 
     Args:
         model_class: `EfficientTamModel` or `EfficientTamVideoModel`.
         name: see `find_model`.
         dtype: of weights and activations.
-        overrides: fields of its configuration that are to be otherwise.
+        config: what `load_config` gave for the name, perhaps with overrides; read here by default.
 
     Raises:
-        ValueError, OSError: if there is no EfficientTAM model of that name, or its weights are not complete.
+        ValueError, OSError: if there is no EfficientTAM model of that name, or its weights are damaged or not complete.
     """
     import torch
+    from safetensors import SafetensorError
 
-    config = load_config(name, **overrides)
-    model, loading = model_class.from_pretrained(
-        find_model(name).location, config=config, dtype=getattr(torch, dtype), output_loading_info=True
-    )
+    config = config or load_config(name)
+    try:
+        model, loading = model_class.from_pretrained(
+            find_model(name).location, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise ValueError(f"The weights in '{name}' are damaged: {error}") from error
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise ValueError(

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..app.loading import load_config, load_weights
 from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..image_io import read_image
 from ..modeling_efficienttam_video import EfficientTamVideoModel
-from ..remote_code import included_checkpoint
 from ..video_session import EfficientTamVideoInferenceSession
 from .machine import DTYPES
 from .stages import find_stages
@@ -165,16 +165,13 @@ def our_config(name: str, image_size: int | None = None) -> EfficientTamConfig:
     overrides = {} if image_size is None else {"image_size": image_size}
     if name in PRESETS or name in SMALL_PRESETS:
         return EfficientTamConfig.from_preset(name, **overrides)
-    source = included_checkpoint(name)
-    if not (Path(source) / "config.json").is_file() and (Path(source).exists() or name.count("/") != 1):
+    try:
+        return load_config(name, **overrides)
+    except FileNotFoundError as error:
         raise ValueError(
             f"There is no model {name!r}: it is neither a preset ({', '.join([*PRESETS, *SMALL_PRESETS])}), nor "
-            "efficienttam-nano, nor a folder with a config.json in it."
-        )
-    kind = EfficientTamConfig.get_config_dict(source)[0].get("model_type")
-    if kind != EfficientTamConfig.model_type:
-        raise ValueError(f"{name!r} is a model of type {kind!r}, not EfficientTAM.")
-    return EfficientTamConfig.from_pretrained(source, **overrides)
+            "efficienttam-nano, nor a folder with a config.json in it, nor an id on the Hub."
+        ) from error
 
 
 def load_ours(name: str, image_size: int | None = None) -> EfficientTamVideoModel:
@@ -187,4 +184,4 @@ def load_ours(name: str, image_size: int | None = None) -> EfficientTamVideoMode
     if name in PRESETS or name in SMALL_PRESETS:
         torch.manual_seed(SEED)
         return EfficientTamVideoModel(config)
-    return EfficientTamVideoModel.from_pretrained(name, config=config)
+    return load_weights(EfficientTamVideoModel, name, config=config)

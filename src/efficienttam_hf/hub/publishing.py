@@ -22,6 +22,7 @@ from ..checksums import write_checksums
 from ..configuration_efficienttam import EfficientTamConfig
 from ..modeling_efficienttam import EfficientTamModel
 from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..output_folders import LIST_NAME
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from ..remote_code import REMOTE_CODE_FILES, included_checkpoint
 from ..synthetic_clip import make_clip
@@ -66,6 +67,7 @@ def make_repository(name: str, folder: Path, repo_id: str, checkpoint: Path | No
             _copy_included(name, folder)
         else:
             convert_checkpoint(checkpoint, folder, name)
+            (folder / LIST_NAME).unlink()  # of use on this machine only
         verify(folder, checkpoint)
         card = place_card(model_card(name, repo_id), card_folder(name), folder, copy_pictures=True)
         (folder / "README.md").write_text(card, encoding="utf-8")

@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
+from ..app.loading import load_config, load_weights
 from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..remote_code import included_checkpoint
@@ -37,10 +36,7 @@ def load_model_config(name: str, overrides: dict[str, Any]) -> EfficientTamConfi
             return EfficientTamConfig.from_preset(name, **overrides)
         if overrides:
             raise ConfigError(f"`model_overrides` are for presets; {name} has its own configuration.")
-        config = AutoConfig.from_pretrained(included_checkpoint(name))
-        if not isinstance(config, EfficientTamConfig):
-            raise ValueError(f"it is a model of type {config.model_type!r}, not {EfficientTamConfig.model_type!r}.")
-        return config
+        return load_config(name)
     except ConfigError:
         raise
     except (OSError, ValueError, TypeError) as error:
@@ -60,8 +56,8 @@ def load_model(name: str, config: EfficientTamConfig) -> EfficientTamVideoModel:
     if name in (*PRESETS, *SMALL_PRESETS):
         return EfficientTamVideoModel(config)
     try:
-        return EfficientTamVideoModel.from_pretrained(included_checkpoint(name), config=config, dtype=torch.float32)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        return load_weights(EfficientTamVideoModel, name, config=config)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise _no_model(name, error) from error
 
 

@@ -41,7 +41,7 @@ class TransformersTeacher(Teacher):
         from transformers import AutoModelForMaskGeneration, AutoProcessor
 
         from ... import _public  # noqa: F401 -- registers EfficientTAM
-        from ...configuration_efficienttam import included_checkpoint
+        from ...remote_code import included_checkpoint
 
         self.name = str(source)
         checkpoint = included_checkpoint(source)
