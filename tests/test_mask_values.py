@@ -214,3 +214,85 @@ def test_a_mask_of_another_size_is_not_decoded(tmp_path, monkeypatch):
     Image.new("1", (20000, 20000)).save(tmp_path / "masks" / "one" / "00000.png")
     (problem,) = check_dataset(load_records("folder", tmp_path))
     assert "00000.png" in problem
+
+
+# ------------------------------------------------------------------------------------------- command line
+
+
+def given_masks(*arguments: str):
+    """The masks of one frame that options of `track` amount to, by object id."""
+    import argparse
+
+    from efficienttam_hf.cli.prompts import add_prompt_arguments, check_order, gather
+
+    parser = argparse.ArgumentParser()
+    add_prompt_arguments(parser, video=True)
+    args = parser.parse_args(list(map(str, arguments)))
+    check_order(args)
+    on_frame = gather(args.prompts, (HEIGHT, WIDTH), range(1)).get(0, {})
+    return {object_id: prompts.mask for object_id, prompts in on_frame.items()}
+
+
+def test_track_refuses_masks_that_cannot_be_ids_and_takes_the_word_of_its_user(not_ids):
+    path, message = not_ids
+    with pytest.raises(VideoError, match=message):
+        given_masks("--mask", path)
+    assert set(given_masks("--mask-binary", "--mask", path)) == {1}
+    assert set(given_masks("--object", 7, "--mask", path)) == {7}, "--object says that the file is of one object"
+
+
+def test_track_takes_a_threshold_and_colors_for_the_masks_that_follow(tmp_path):
+    soft().save(tmp_path / "soft.png")
+    Image.fromarray(colored((0, 0, 0), (255, 0, 0), (0, 255, 0))).save(tmp_path / "rgb.png")
+    masks = given_masks("--mask-threshold", 200, "--mask", tmp_path / "soft.png")
+    np.testing.assert_array_equal(masks[1], np.array(soft()) >= 200)
+    masks = given_masks("--mask-colors", "#ff0000=1 0,255,0=2", "--mask", tmp_path / "rgb.png")
+    assert set(masks) == {1, 2} and (masks[2] == (LABELS == 2)).all()
+    with pytest.raises(ValueError, match="No prompt follows --mask-threshold 200"):
+        given_masks("--mask", tmp_path / "rgb.png", "--mask-threshold", 200)
+
+
+def test_void_pixels_of_a_mask_prompt_are_no_object(tmp_path):
+    indexed(np.where(LABELS == 2, 255, LABELS), davis_palette()).save(tmp_path / "void.png")
+    assert set(given_masks("--mask", tmp_path / "void.png")) == {1}
+    indexed(MASK * 255, davis_palette()).save(tmp_path / "white.png")
+    assert set(given_masks("--mask", tmp_path / "white.png")) == {1}
+
+
+def test_datasets_take_the_same_options_on_the_command_line(tmp_path):
+    import argparse
+
+    from efficienttam_hf.app.datasets import load_data
+    from efficienttam_hf.cli.mask_arguments import add_mask_arguments, mask_options
+
+    for kind in ("frames", "masks"):
+        (tmp_path / kind / "one").mkdir(parents=True)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "frames" / "one" / "00000.jpg")
+    Image.fromarray(colored((0, 0, 0), (255, 0, 0), (0, 255, 0))).save(tmp_path / "masks" / "one" / "00000.png")
+    parser = argparse.ArgumentParser()
+    add_mask_arguments(parser)
+    assert mask_options(parser.parse_args([])) == {}
+    for arguments, ids in [(["--mask-colors", "#ff0000=1", "0,255,0=2"], {1, 2}), (["--mask-binary"], {1})]:
+        records, _, _ = load_data(tmp_path, options=mask_options(parser.parse_args(arguments)))
+        assert check_dataset(records) == [] and set(records[0].masks(0)) == ids
+
+
+def test_manifests_name_the_field_and_stay_in_their_folder(tmp_path):
+    import json
+
+    from efficienttam_hf.export.manifest import ExportError, Manifest
+
+    manifest = Manifest("m", "0", "1", "float32", 17, {}, None)  # type: ignore[arg-type]
+    for file in ("/dev/zero", "../decoder.onnx", "a/../../b.onnx", 5, None):
+        manifest.graphs["decoder"] = {"file": file, "sha256": "0"}
+        with pytest.raises(ExportError, match="decoder"):
+            manifest.graph_file(tmp_path, "decoder")
+    for text in (
+        "{",
+        "[" * 100_000,
+        "[]",
+        json.dumps({"format": "efficienttam-onnx", "format_version": 1, "rules": 5}),
+    ):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(ExportError, match=r"manifest\.json"):
+            Manifest.read(tmp_path)

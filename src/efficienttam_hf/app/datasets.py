@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def load_data(
     split: str | None = None,
     sequences: Sequence[str] | None = None,
     limit: int | None = None,
+    options: dict[str, Any] | None = None,
 ) -> tuple[VideoRecords, str, str | None]:
     """The videos of a dataset's folder, and what kind and split of dataset they are of.
 
@@ -26,6 +27,7 @@ def load_data(
         split: by default val of DAVIS, and all elsewhere.
         sequences: only these videos.
         limit: only the first so many.
+        options: of the kind, such as what the values of masks mean; see `data.loading.load_records`.
 
     Raises:
         DatasetError: there are none, or the folder is not laid out like this.
@@ -41,7 +43,7 @@ def load_data(
     if split is None and sequences is None and default is not None:
         listed = root / "ImageSets" / kind.removeprefix("davis") / f"{default}.txt"
         split = default if listed.is_file() else None
-    records = load_records(kind, root, split, videos=sequences)
+    records = load_records(kind, root, split, videos=sequences, **(options or {}))
     if limit is not None:
         if limit < 1:
             raise ValueError(f"--limit must be at least 1, got {limit}.")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..app.stopping import exit_code
 from ..evaluation.prompt_kinds import PROMPTS
 from .common import add_model_arguments, add_output_arguments
+from .mask_arguments import add_mask_arguments, mask_options
 
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _add_images(protocols: Any, options: dict[str, Any]) -> None:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--data`, `--dataset`, `--split`, `--sequences` and `--limit`."""
+    """`--data`, `--dataset`, `--split`, `--sequences`, `--limit` and what the values of masks mean."""
     group = parser.add_argument_group("data")
     group.add_argument("--data", metavar="ROOT", type=Path, required=True, help="the dataset's folder")
     group.add_argument(
@@ -128,13 +129,14 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--split", help="of the dataset; by default val of DAVIS, and all elsewhere")
     group.add_argument("--sequences", metavar="NAME", nargs="+", help="only these videos")
     group.add_argument("--limit", metavar="N", type=int, help="only the first N videos")
+    add_mask_arguments(group)
 
 
 def _load_data(args: argparse.Namespace) -> tuple[VideoRecords, str, str | None]:
     """The videos that `add_data_arguments` names, and what kind and split of dataset they are of."""
     from ..app.datasets import load_data
 
-    return load_data(args.data, args.dataset, args.split, args.sequences, args.limit)
+    return load_data(args.data, args.dataset, args.split, args.sequences, args.limit, mask_options(args))
 
 
 def output_folder(args: argparse.Namespace, kind: str, split: str | None) -> Path:

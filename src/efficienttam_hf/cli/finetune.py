@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..app.defaults import DEFAULT_MODEL
 from ..evaluation.prompt_kinds import PROMPTS
+from .mask_arguments import add_mask_arguments, mask_options
 from .train import report_once
 
 
@@ -31,6 +32,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     )
     parser.add_argument("--kind", help="of dataset, such as davis2017 or sav_train; by default by the folder's layout")
     parser.add_argument("--split", help="of a dataset that has some")
+    add_mask_arguments(parser)
     parser.add_argument(
         "--hold-out", metavar="VIDEO", nargs="+", help="videos to score and not train on; a fifth by default"
     )
@@ -73,6 +75,7 @@ def _finetune(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         prompt=args.prompt,
+        mask_options=mask_options(args),
     )
     config = load_config(config.to_dict(), args.set)
     is_main = is_first_process()

@@ -17,6 +17,7 @@ from ..app.defaults import MAX_OBJECT_ID
 
 
 if TYPE_CHECKING:
+    from ..mask_values import MaskCoding
     from ..prompts import Prompts
 
 
@@ -28,6 +29,7 @@ class GivenPrompt:
     value: Any  # (x, y), (x0, y0, x1, y1) or a path
     object_id: int | None
     frame: int | None
+    coding: MaskCoding | None = None  # what the values of a mask mean
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
@@ -39,6 +41,7 @@ def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
         + " for the prompts that follow. Coordinates are pixels, from the top left corner.",
     )
     parser.set_defaults(prompts=(), current_object=None, current_frame=None, without_prompt=())
+    parser.set_defaults(current_mask_binary=None, current_mask_threshold=None, current_mask_colors=None)
     group.add_argument(
         "--object", metavar="N", action=_SetCurrent, type=_whole(1, MAX_OBJECT_ID), help="1 to 255; 1 if not given"
     )
@@ -53,6 +56,17 @@ def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
             f"--{kind}", metavar=metavar, action=_Append, type=_coordinates(metavar, count), help=texts[kind]
         )
     if video:
+        for option, metavar, kind, text in (
+            ("--mask-threshold", "N", _whole(1), "in the masks that follow, values of at least N are one object"),
+            ("--mask-colors", "COLOR=ID ...", str, "their objects by colour, as in '#ff0000=1 0,255,0=2', one text"),
+        ):
+            group.add_argument(option, metavar=metavar, action=_SetCurrent, type=kind, help=text)
+        group.add_argument(
+            "--mask-binary",
+            action=_SetCurrent,
+            nargs=0,
+            help="in the masks that follow, all but black is one object",
+        )
         group.add_argument(
             "--mask",
             metavar="FILE",
@@ -64,15 +78,28 @@ def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
 
 class _SetCurrent(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, f"current_{self.dest}", values)
-        namespace.without_prompt = (*namespace.without_prompt, f"{option_string} {values}")
+        setattr(namespace, f"current_{self.dest}", True if self.nargs == 0 else values)
+        shown = option_string if self.nargs == 0 else f"{option_string} {values}"
+        namespace.without_prompt = (*namespace.without_prompt, shown)
 
 
 class _Append(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        given = GivenPrompt(self.dest, values, namespace.current_object, namespace.current_frame)
+        coding = _mask_coding(parser, namespace) if self.dest == "mask" else None
+        given = GivenPrompt(self.dest, values, namespace.current_object, namespace.current_frame, coding)
         namespace.prompts = (*namespace.prompts, given)
         namespace.without_prompt = ()
+
+
+def _mask_coding(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> MaskCoding | None:
+    """What the values of the next mask mean, by the options before it."""
+    from ..mask_values import MaskCoding
+
+    given = (namespace.current_mask_binary, namespace.current_mask_threshold, namespace.current_mask_colors)
+    try:
+        return MaskCoding.of(bool(given[0]), given[1], given[2])
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def check_order(args: argparse.Namespace) -> None:
@@ -124,6 +151,7 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
     import numpy as np
 
     from ..mask_io import read_indexed_png
+    from ..mask_values import VOID, MaskCoding
     from ..prompts import Box, ObjectPrompts
 
     prompts: Prompts = {}
@@ -132,9 +160,14 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
         if frame not in frames:
             raise ValueError(f"--frame {frame} is not one of the frames {frames.start} to {frames.stop - 1}.")
         if prompt.kind == "mask":
-            labels = read_indexed_png(prompt.value)
-            ids = [prompt.object_id] if prompt.object_id is not None else [int(i) for i in np.unique(labels) if i]
-            masks = {i: labels != 0 if prompt.object_id is not None else labels == i for i in ids}
+            # With --object the file is of one object, whatever its values; else they are object ids.
+            one = None if prompt.object_id is None else MaskCoding(binary=True)
+            labels = read_indexed_png(prompt.value, prompt.coding or one)
+            if prompt.object_id is not None:
+                masks: dict[int, np.ndarray | None] = {prompt.object_id: labels != 0}
+            else:
+                ids = [int(i) for i in np.unique(labels) if i not in (0, VOID)]
+                masks = {i: labels == i for i in ids} if ids else {1: labels == VOID} if labels.any() else {}
             if not masks:
                 raise ValueError(f"The mask '{prompt.value}' is empty: every pixel is 0, the background.")
         else:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..safe_names import contained_path
+from ..structured_files import build, field, read_json
 from ..tracking_rules import TrackingRules
 
 
@@ -18,6 +20,7 @@ MANIFEST_NAME = "manifest.json"
 FORMAT = "efficienttam-onnx"
 SUFFIXES = {FORMAT: ".onnx", "efficienttam-coreml": ".mlpackage", "efficienttam-executorch": ".pte"}
 FORMAT_VERSION = 1
+MAX_BYTES = 64 * 2**20  # of the file; that of the largest model has some 100 kB
 DTYPES = ("float32", "float16", "int8")
 
 GUIDE = {
@@ -136,7 +139,7 @@ class Manifest:
                 f"There is no {MANIFEST_NAME} in '{folder}': give the folder that `efficienttam export` made."
             )
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path, what="manifest", max_bytes=MAX_BYTES)
         except ValueError as error:
             raise ExportError(f"'{path}' is damaged ({error}): export the model again.") from error
         if not isinstance(content, dict) or content.get("format") != format:
@@ -146,13 +149,14 @@ class Manifest:
                 f"'{path}' is of format version {content.get('format_version')}, this package reads {FORMAT_VERSION}: "
                 "export the model again."
             )
-        rules = content.get("rules", {})
+        rules = field(content, "rules", dict, f"'{path}'", error=ExportError, default={})
         missing = [f.name for f in fields(cls) if f.name not in content]
         missing += [f"rules.{f.name}" for f in fields(Rules) if f.name not in rules and f.name not in LATER_RULES]
         if missing:
             raise ExportError(f"'{path}' is not complete, {', '.join(missing)} missing: export the model again.")
         values = {f.name: content[f.name] for f in fields(cls)}
-        return cls(**{**values, "rules": Rules(**{f.name: rules[f.name] for f in fields(Rules) if f.name in rules})})
+        values["rules"] = {f.name: rules[f.name] for f in fields(Rules) if f.name in rules}
+        return build(cls, values, f"'{path}'", error=ExportError)
 
     def graph_file(self, folder: str | Path, name: str) -> Path:
         """The file of a graph, checked to be the one that was exported.
@@ -163,10 +167,16 @@ class Manifest:
         entry = self.graphs.get(name)
         if entry is None:
             raise ExportError(f"The manifest in '{folder}' names no graph {name!r}: export the model again.")
-        path = Path(folder) / entry["file"]
+        where = f"The graph {name!r} of the manifest in '{folder}'"
+        try:  # of a manifest that somebody else wrote: the file must be one of the folder
+            path = contained_path(folder, field(entry, "file", str, where, error=ExportError))
+        except ValueError as error:
+            raise ExportError(f"{where} cannot be used: {error}") from error
         if not path.exists():
             raise FileNotFoundError(f"The graph '{path}' is missing: export the model again.")
-        if sha256(path) != entry["sha256"]:
+        if not (path.is_file() or path.is_dir()):
+            raise ExportError(f"The graph '{path}' is not a regular file.")
+        if sha256(path) != field(entry, "sha256", str, where, error=ExportError):
             raise ExportError(
                 f"'{path}' is not the graph that was exported with this manifest (its SHA-256 differs): "
                 f"{self._difference(path, name)}. Export the model again."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,9 +60,13 @@ def make_repository(name: str, folder: Path, repo_id: str, checkpoint: Path | No
     """
     if name not in INCLUDED_MODELS and checkpoint is None:
         raise PublishingError(f"{name} is a published variant: give the authors' file, {name}.pt.")
-    folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already; choose another name.")
+    target = Path(folder)
+    if target.exists():
+        raise FileExistsError(f"{target} exists already; choose another name.")
+    # All is made in a folder of its own, the only one that is ever removed.
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    folder = work / target.name
     try:
         if name in INCLUDED_MODELS:
             _copy_included(name, folder)
@@ -72,10 +77,12 @@ def make_repository(name: str, folder: Path, repo_id: str, checkpoint: Path | No
         card = place_card(model_card(name, repo_id), card_folder(name), folder, copy_pictures=True)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_checksums(folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return checksums(folder)
+        if target.exists():
+            raise FileExistsError(f"{target} was made by something else meanwhile; choose another name.")
+        folder.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return checksums(target)
 
 
 def _copy_included(name: str, folder: Path) -> None:

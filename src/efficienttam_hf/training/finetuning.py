@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.loading import kind_of
 from ..evaluation.prompted import Prompt
@@ -79,6 +80,7 @@ def finetuning_config(
     batch_size: int = 4,
     learning_rate: float = 3e-5,
     prompt: Prompt = "mask",
+    mask_options: dict[str, Any] | None = None,
 ) -> TrainingConfig:
     """A run that suits a few videos.
 
@@ -96,16 +98,18 @@ def finetuning_config(
         held_out: see `split_videos`.
         steps, num_frames, batch_size, learning_rate: of the one stage.
         prompt: what held-out videos are tracked from.
+        mask_options: what the values of masks mean, as options of the dataset: `binary`, `threshold` or `colors`.
 
     Raises:
         ConfigError: no such dataset, or nothing to train on.
     """
     kind = kind or kind_of(root)
-    everything = SourceOptions(kind=kind, root=str(root), split=split)
+    reading = dict(mask_options or {})
+    everything = SourceOptions(kind=kind, root=str(root), split=split, options=reading)
     training, held_back = split_videos(dataset_videos(everything).names, held_out)
     evaluation = EvaluationOptions(every=0, prompt=prompt)
     if held_back:
-        evaluation = EvaluationOptions(kind, str(root), split, held_back, every=0, prompt=prompt)
+        evaluation = EvaluationOptions(kind, str(root), split, held_back, reading, every=0, prompt=prompt)
     stage = StageOptions(
         name="finetune",
         steps=steps,
@@ -126,7 +130,7 @@ def finetuning_config(
                 split=split,
                 sequences=training,
                 # Milder than the published ones, which are for far more videos.
-                options={"sampling": {"augmentation": {"rotation": 8.0, "shear": 5.0}}},
+                options={**reading, "sampling": {"augmentation": {"rotation": 8.0, "shear": 5.0}}},
             )
         ],
         stages=[stage],
