@@ -53,7 +53,7 @@ OPTIONS = LabellingOptions(
     fps=5,
     max_frames=8,
     seed_every=0,
-    proposals=ProposalOptions(grid=6, min_iou=0.8),
+    proposals=ProposalOptions(grid=6, min_iou=0.8, min_stability=0.75),
     tracks=TrackOptions(max_objects=3),
 )
 
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("media", type=Path, help="clips/, photos/ and ATTRIBUTION.csv")
     parser.add_argument("output", type=Path, help="the folder to make; what is there already is gone on with")
     parser.add_argument("--teacher", nargs="+", help="another teacher, as `efficienttam pseudo-label` takes it")
+    parser.add_argument("--proposer", help="another saliency network, likewise")
     parser.add_argument("--leave", nargs="+", default=[], help="beginnings of names of files to leave out")
     parser.add_argument("--threads", type=int, help="of the teacher")
     parser.add_argument("--ingredients-only", action="store_true", help="take the labels as they are")
@@ -75,7 +76,7 @@ def main() -> None:
         attributed = {row["file"]: row for row in csv.DictReader(file)}
     used = used_files(args.media, attributed, (*HELD_OUT, *args.leave))
     if not args.ingredients_only:
-        label(args.media, used, args.output, args.teacher, args.threads)
+        label(args.media, used, args)
     make_ingredients(args.media, used, args.output)
     with open(args.output / "SOURCES.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, next(iter(attributed.values())).keys())
@@ -98,16 +99,16 @@ def used_files(media: Path, attributed: dict[str, dict[str, str]], left_out: tup
     return names
 
 
-def label(media: Path, used: list[str], output: Path, teacher: list[str] | None, threads: int | None) -> None:
-    """Pseudo-labels of the files, in `output/labels`."""
+def label(media: Path, used: list[str], args: argparse.Namespace) -> None:
+    """Pseudo-labels of the files, in `labels` of the output."""
     with tempfile.TemporaryDirectory() as work:
         chosen = Path(work) / "media"
         for name in used:  # the command labels folders: one that has what is used and nothing else
             (chosen / name).parent.mkdir(parents=True, exist_ok=True)
             (chosen / name).symlink_to((media / name).resolve())
-        model = load_teacher(teacher or fetch_teacher(Path(work)), threads=threads)
-        proposer = SaliencyProposer(fetch_proposer(Path(work)), threads)
-        for result in label_folder(chosen, output / "labels", model, OPTIONS, proposer):
+        teacher = load_teacher(args.teacher or fetch_teacher(Path(work)), threads=args.threads)
+        proposer = SaliencyProposer(args.proposer or fetch_proposer(Path(work)), args.threads)
+        for result in label_folder(chosen, args.output / "labels", teacher, OPTIONS, proposer):
             print(f"{result.file.name}: {result.problem or f'{result.objects} objects'}", flush=True)
 
 

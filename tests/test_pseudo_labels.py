@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from efficienttam_hf.data.pseudo_labels.teachers import Prompt, Teacher, Teacher
 from efficienttam_hf.data.pseudo_labels.tracks import ClipFrames, Track, TrackOptions, track_clip
 from efficienttam_hf.data.pseudo_labels.writing import remove_objects, split_into_layers, write_labels
 from efficienttam_hf.data.schema import DatasetError
+from efficienttam_hf.mask_io import write_indexed_png
 
 
 HEIGHT, WIDTH = 96, 160
@@ -408,7 +411,8 @@ def test_a_pair_of_onnx_files_is_a_teacher(tmp_path):
     assert answer.iou == pytest.approx(120 / WIDTH, abs=1e-6)
 
 
-def test_a_saliency_network_says_where_whole_objects_are(tmp_path):
+def tiny_saliency_network(folder):
+    """The mean of the three channels as a map, in a file."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper
@@ -419,13 +423,18 @@ def test_a_saliency_network_says_where_whole_objects_are(tmp_path):
         [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 3, 32, 32])],
         [helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, 1, 32, 32])],
     )
-    file = tmp_path / "brightness.onnx"
+    file = folder / "brightness.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file)
+    return str(file)
+
+
+def test_a_saliency_network_says_where_whole_objects_are(tmp_path):
+    propose = SaliencyProposer(tiny_saliency_network(tmp_path))
     bright = box_mask(80, 24, 120, 72)
     image = np.where(bright[..., None], 250, 10).repeat(3, axis=2).astype(np.uint8)
-    (prompt,) = SaliencyProposer(file)(image)
+    (prompt,) = propose(image)
     assert prompt.box == pytest.approx((80, 24, 120, 72), abs=5)
-    assert SaliencyProposer(file)(np.zeros((HEIGHT, WIDTH, 3), np.uint8)) == []
+    assert propose(np.zeros((HEIGHT, WIDTH, 3), np.uint8)) == []
 
 
 def test_the_files_of_a_pair_the_wrong_way_round_are_refused(tmp_path):
@@ -464,3 +473,39 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     Image.fromarray(moving_scene(1)[0][0]).save(tmp_path / "photo.png")
     assert main(["pseudo-label", str(tmp_path), "--teacher", str(tmp_path / "none"), "--device", "cpu"]) == 2
     assert "neither a pair of ONNX files nor a model" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------- training data of the included model
+
+
+def test_training_data_are_made_of_what_has_a_licence_and_is_not_held_out(tmp_path, monkeypatch):
+    path = Path(__file__).resolve().parents[1] / "scripts" / "build_training_data.py"
+    spec = importlib.util.spec_from_file_location("build_training_data", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    media, output = tmp_path / "media", tmp_path / "data"
+    for folder in ("clips", "photos", "photos_masked/images", "photos_masked/masks"):
+        (media / folder).mkdir(parents=True)
+    bright = box_mask(40, 24, 100, 72)
+    image = Image.fromarray(np.where(bright[..., None], 250, 10).repeat(3, axis=2).astype(np.uint8))
+    for name in ("good.png", "etam_dog.png", "unknown.png"):
+        image.save(media / "photos" / name)
+    image.save(media / "photos_masked" / "images" / "tool.png")
+    write_indexed_png(media / "photos_masked" / "masks" / "tool.png", 3 * bright)
+    rows = ["file,licence", "photos/good.png,CC0", "photos/etam_dog.png,Apache-2.0"]
+    (media / "ATTRIBUTION.csv").write_text("\n".join(rows) + "\n")
+
+    teacher, proposer = tiny_onnx_pair(tmp_path), tiny_saliency_network(tmp_path)
+    command = [str(path), str(media), str(output), "--teacher", *teacher, "--proposer", proposer]
+    monkeypatch.setattr("sys.argv", command)
+    monkeypatch.setattr(script, "OPTIONS", LabellingOptions(proposals=ProposalOptions(min_iou=0, grid=4)))
+    script.main()
+
+    assert (output / "SOURCES.csv").read_text().split() == ["file,licence", "photos/good.png,CC0"]
+    (record,) = load_records("folder", output / "labels")
+    assert record.video_id == "good" and mask_iou(record.masks(0)[1], bright) > 0.8
+    assert [p.name for p in (output / "ingredients" / "photos").iterdir()] == ["good.jpg"]
+    assert sorted(p.name for p in (output / "ingredients" / "cutouts").iterdir()) == ["good_1.png", "tool_3.png"]
+    with Image.open(output / "ingredients" / "cutouts" / "tool_3.png") as cutout:
+        assert cutout.mode == "RGBA" and cutout.size == (58, 46)  # a pixel smaller on every side

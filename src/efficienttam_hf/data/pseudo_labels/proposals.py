@@ -67,12 +67,14 @@ class ObjectMask:
         mask: bool (height, width).
         iou, stability: as the teacher judged it.
         part_of: the place of the whole in the list of proposals, or None.
+        is_whole: whether it was asked for by a box around something, not by a click of the grid.
     """
 
     mask: np.ndarray
     iou: float
     stability: float
     part_of: int | None = None
+    is_whole: bool = False
 
     @property
     def score(self) -> float:
@@ -102,7 +104,8 @@ def propose_objects(
             continue  # a click on an object that is known already would draw it once more
         for answer in view.segment(prompt):
             if is_object(answer, options):
-                found.append(ObjectMask(_largest_piece(answer.mask), answer.iou, answer.stability))
+                mask = _largest_piece(answer.mask)
+                found.append(ObjectMask(mask, answer.iou, answer.stability, is_whole=prompt.box is not None))
                 covered |= found[-1].mask if found[-1].score > 0.9 else False
     return mark_parts(without_duplicates(found, options.duplicate_iou)[: options.max_objects], options.part_share)
 

@@ -237,7 +237,7 @@ def _interest(seed: ObjectMask, motion: np.ndarray) -> float:
     small = cv2.resize(seed.mask.astype(np.uint8), motion.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     moved = float(motion[small].mean()) if small.any() else 0.0
     size = min(1.0, float(seed.mask.mean()) / 0.03)
-    return seed.score + min(moved, 8.0) / 4 + 0.5 * size - 4 * border_share(seed.mask)
+    return seed.score + seed.is_whole + min(moved, 8.0) / 4 + 0.5 * size - 4 * border_share(seed.mask)
 
 
 def _dominant(flow: np.ndarray) -> np.ndarray:
