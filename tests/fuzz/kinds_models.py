@@ -1,0 +1,111 @@
+"""Checkpoints, configurations and manifests of exported graphs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from harness import Kind, mutate_bytes, mutate_json
+
+from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
+from efficienttam_hf.checkpoints import from_published, published_layout, read_published
+from efficienttam_hf.export.exporting import manifest_of
+from efficienttam_hf.export.manifest import Manifest, sha256
+from efficienttam_hf.training.config import load_config
+
+
+def tiny_model() -> EfficientTamVideoModel:
+    torch.manual_seed(0)
+    config = EfficientTamConfig(
+        image_size=128,
+        vision_config={
+            "hidden_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "window_size": 3,
+            "global_attention_indexes": [1],
+            "fpn_hidden_size": 64,
+        },
+        prompt_encoder_config={"hidden_size": 64},
+        mask_decoder_config={"hidden_size": 64},
+        memory_attention_config={
+            "hidden_size": 64,
+            "memory_size": 16,
+            "num_hidden_layers": 1,
+            "feed_forward_hidden_size": 64,
+        },
+        memory_encoder_config={"hidden_size": 64, "output_channels": 16, "fuser_intermediate_size": 64},
+    )
+    return EfficientTamVideoModel(config).eval()
+
+
+def folders(folder: Path) -> list[Path]:
+    tiny_model().save_pretrained(folder / "model")
+    return [folder / "model"]
+
+
+def configurations(folder: Path) -> list[Path]:
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(json.dumps(tiny_model().config.to_diff_dict()))
+    return [folder / "model"]
+
+
+def load_folder(path: Path) -> None:
+    EfficientTamVideoModel.from_pretrained(path)
+
+
+def build(path: Path) -> None:
+    EfficientTamVideoModel(EfficientTamConfig.from_pretrained(path))
+
+
+def published(folder: Path) -> list[Path]:
+    """A file as published: `{"model": tensors}`, with and without the checksums of a zip file."""
+    layout = published_layout(tiny_model().config)
+    tensors = {name: torch.zeros(shape) for _, (name, shape) in layout.items()}
+    torch.save({"model": tensors}, folder / "a.pt")
+    torch.save({"model": tensors}, folder / "old.pt", _use_new_zipfile_serialization=False)
+    return sorted(folder.iterdir())
+
+
+def convert(path: Path) -> None:
+    from_published(read_published(path), tiny_model().config)
+
+
+def manifests(folder: Path) -> list[Path]:
+    """An exported folder as its reader sees it: the manifest, and files of which it holds the checksums."""
+    root = folder / "exported"
+    root.mkdir()
+    manifest = manifest_of(tiny_model(), "tiny", "float32")
+    for entry in manifest.graphs.values():
+        path = root / entry["file"]
+        path.write_bytes(b"a graph")
+        entry["sha256"], entry["bytes"] = sha256(path), path.stat().st_size
+    manifest.write(root)
+    return [root]
+
+
+def read_manifest(path: Path) -> None:
+    manifest = Manifest.read(path)
+    for name in list(manifest.graphs):
+        manifest.graph_file(path, name)
+
+
+def trainings(folder: Path) -> list[Path]:
+    content = {
+        "output": "run",
+        "model": "efficienttam-nano",
+        "seed": 3,
+        "optimizer": {"learning_rate": 1e-4},
+    }
+    (folder / "training.json").write_text(json.dumps(content))
+    return [folder / "training.json"]
+
+
+KINDS = [
+    Kind("checkpoint", folders, load_folder, mutate_bytes, suffixes=(".safetensors",)),
+    Kind("configuration", configurations, build, mutate_json, suffixes=(".json",)),
+    Kind("published", published, convert, mutate_bytes),
+    Kind("manifest", manifests, read_manifest, mutate_json, suffixes=(".json",)),
+    Kind("training", trainings, load_config, mutate_json),
+]
