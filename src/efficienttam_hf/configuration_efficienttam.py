@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 
 from .configuration_efficienttam_backbone import EfficientTamBackboneConfig
 from .configuration_sizes import FeatureMapSizes, check_sizes, size_pair
+from .memory_selection import make_strategy
 from .remote_code import RemoteConfig
 
 
@@ -336,6 +337,12 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
             past, and the last `max_object_pointers_in_encoder - 1` frames).
         memory_temporal_stride_for_eval (`int`, defaults to 1): With a stride r above 1, the spatial memories of tracked
             frames are the last frame's and those of the nearest multiples of r before it. Not while training.
+        memory_selection (`str`, defaults to `"recent"`): The rule that chooses the memories a frame looks at:
+        `"recent"`
+            (the published one), `"skip_absent"`, `"quality"`, `"motion"` or `"distractor_aware"`.
+        memory_selection_options (`dict`, *optional*): Numbers of these rules that are not to be their defaults, by
+        name:
+            thresholds that suit this model.
         non_overlap_masks_for_mem_enc (`bool`, defaults to `False`): Whether each pixel is left to the object with the
             highest logit before masks are remembered. Not while training.
         sigmoid_scale_for_mem_enc (`float`, defaults to 20.0): Scale of mask probabilities for the memory encoder.
@@ -388,6 +395,8 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     use_object_pointers: bool = True
     max_object_pointers_in_encoder: int = 16
     memory_temporal_stride_for_eval: int = 1
+    memory_selection: str = "recent"
+    memory_selection_options: dict | None = None
     non_overlap_masks_for_mem_enc: bool = False
     sigmoid_scale_for_mem_enc: float | int = 20.0
     sigmoid_bias_for_mem_enc: float | int = -10.0
@@ -450,6 +459,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         self._check_parts_fit()
 
     def _check_parts_fit(self) -> None:
+        make_strategy(self.memory_selection, self.memory_selection_options)
         vision, prompt = self.vision_config, self.prompt_encoder_config
         if (size_pair(vision.image_size), vision.patch_size) != (size_pair(prompt.image_size), prompt.patch_size):
             raise ValueError(

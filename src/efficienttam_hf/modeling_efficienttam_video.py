@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_efficienttam import EfficientTamConfig, size_pair
 from .memory import FrameMemory, MemoryBank
+from .memory_selection import FrameObservation
 from .modeling_efficienttam import EfficientTamModel
 from .modeling_efficienttam_layers import EfficientTamFeedForward
 from .modeling_efficienttam_memory import (
@@ -53,6 +54,8 @@ class EfficientTamTrackingOutput(ModelOutput):
     multimask_logits (`Tensor` of shape `(B, K, h, w)`): all proposals the mask was chosen from, as they are before an
         object that is judged absent is blanked; what a loss compares.
     multimask_iou_scores (`Tensor` of shape `(B, K)`): their predicted IoU.
+    multimask_tokens (`Tensor` of shape `(B, K, C)`): the decoder's tokens of the proposals, of which object pointers
+        are made; (B, 1, C) where the mask was not chosen among several. See `choose_proposals`.
     memory (`Tensor` of shape `(B, N, c)`, *optional*): the frame's spatial memory, when it was asked for.
     """
 
@@ -63,6 +66,7 @@ class EfficientTamTrackingOutput(ModelOutput):
     object_pointer: Tensor | None = None
     multimask_logits: Tensor | None = None
     multimask_iou_scores: Tensor | None = None
+    multimask_tokens: Tensor | None = None
     memory: Tensor | None = None
 
 
@@ -308,22 +312,38 @@ class EfficientTamVideoModel(EfficientTamModel):
                 features, input_points, input_labels, None, masks, multimask_output, has_mask=has_mask
             )
         )
+        output = EfficientTamTrackingOutput(
+            object_score_logits=object_score_logits,
+            multimask_logits=proposals,
+            multimask_iou_scores=iou_scores,
+            multimask_tokens=tokens,
+        )
+        return self.choose_proposals(output, iou_scores.argmax(dim=-1))
+
+    def choose_proposals(self, output: EfficientTamTrackingOutput, proposals: Tensor) -> EfficientTamTrackingOutput:
+        """The result of a tracking step with these proposals as masks.
+
+        Args:
+            output: of `track_step`, for B objects with K proposals each; a memory it has is left out. proposals: (B,)
+            int64, which of them become the masks; `track_step` takes those of the highest predicted IoU.
+        """
+        rows = torch.arange(proposals.shape[0], device=proposals.device)
         # A hard choice, in the mask and so in its memory: there, or not.
-        appears = object_score_logits > 0
-        best = iou_scores.argmax(dim=-1)
-        rows = torch.arange(best.shape[0], device=best.device)
-        pred_masks = proposals[rows, best].unsqueeze(1)
+        appears = output.object_score_logits > 0
+        pred_masks = output.multimask_logits[rows, proposals].unsqueeze(1)
         pred_masks = torch.where(appears[..., None, None], pred_masks, self.config.no_object_score)
         # A single mask has a single token, whichever proposal stood in for it.
-        token = tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0]
+        tokens = output.multimask_tokens
+        token = tokens[rows, proposals] if tokens.shape[1] > 1 else tokens[:, 0]
         return EfficientTamTrackingOutput(
             pred_masks=pred_masks,
             high_res_masks=self._upsample(pred_masks),
-            iou_scores=iou_scores[rows, best].unsqueeze(1),
-            object_score_logits=object_score_logits,
+            iou_scores=output.multimask_iou_scores[rows, proposals].unsqueeze(1),
+            object_score_logits=output.object_score_logits,
             object_pointer=self._where_present(appears, self.object_pointer_proj(token)),
-            multimask_logits=proposals,
-            multimask_iou_scores=iou_scores,
+            multimask_logits=output.multimask_logits,
+            multimask_iou_scores=output.multimask_iou_scores,
+            multimask_tokens=tokens,
         )
 
     def _where_present(self, appears: Tensor, pointer: Tensor) -> Tensor:
@@ -550,6 +570,22 @@ class TorchBackend:
             encode_memory=False,  # by `remember`, when all objects of the frame are segmented
             conditioned_features=conditioned_features,
         )
+
+    def observe(self, result: EfficientTamTrackingOutput, with_masks: bool) -> list[FrameObservation]:
+        is_choice = result.multimask_iou_scores is not None
+        iou_scores = (result.multimask_iou_scores if is_choice else result.iou_scores).float().cpu().numpy()
+        masks = result.multimask_logits if is_choice else result.pred_masks
+        proposals = (masks > 0).cpu().numpy() if with_masks else [None] * len(iou_scores)
+        scores = result.object_score_logits[:, 0].tolist()
+        areas = (result.pred_masks > 0).flatten(1).sum(dim=1).tolist()
+        return [
+            FrameObservation(scores[row], iou_scores[row], int(iou_scores[row].argmax()), areas[row], proposals[row])
+            for row in range(len(scores))
+        ]
+
+    @torch.no_grad()
+    def choose(self, result: EfficientTamTrackingOutput, proposals: Sequence[int]) -> EfficientTamTrackingOutput:
+        return self.model.choose_proposals(result, torch.tensor(proposals, device=result.pred_masks.device))
 
     @torch.no_grad()
     def remember(

@@ -1,17 +1,18 @@
 """What one object remembers, frame by frame, and which of it a frame looks at.
 
 `ObjectMemory` keeps an entry for each frame: the conditioning frames (those a user prompted) and the tracked ones.
-`select` chooses the entries that a frame looks at, by `TrackingRules`; `forget` is the bound: entries out of reach go.
-All of it is about frame indices. What an entry holds is not looked into, so that sessions, training and the tracker
-that runs on exported graphs without torch (`export/`) share it.
+`select` gives the entries that a frame looks at; which they are, a strategy decides (`memory_selection.py`). `forget`
+is the bound: entries out of reach go, but those that the strategy still uses. All of it is about frame indices. What an
+entry holds is not looked into, so that sessions, training and the tracker that runs on exported graphs without torch
+(`export/`) share it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .memory_selection import FrameChoice, MemoryStrategy, Recent, closest_conditioning_frames, make_strategy
 from .tracking_rules import Direction, TrackingRules
 
 
@@ -41,18 +42,6 @@ class MemorySelection:
         return len(self.spatial), len(self.pointers)
 
 
-def closest_conditioning_frames(frame_idx: int, frames: Iterable[int], limit: int) -> list[int]:
-    """Up to `limit` conditioning frames, closest in time: the nearest before, the nearest after, then any (-1: all)."""
-    frames = list(frames)
-    if limit == -1 or len(frames) <= limit:
-        return frames
-    before = [t for t in frames if t < frame_idx]
-    after = [t for t in frames if t >= frame_idx]
-    chosen = ([max(before)] if before else []) + ([min(after)] if after else [])
-    others = sorted((t for t in frames if t not in chosen), key=lambda t: abs(t - frame_idx))
-    return (chosen + others)[:limit]
-
-
 @dataclass
 class ObjectMemory:
     """The memories of one object, by frame index.
@@ -64,6 +53,7 @@ class ObjectMemory:
             the prompts; `commit` moves them over when tracking goes on.
         passed: the frames that tracking has passed, with the direction in which it did last. A prompt on such a frame
             corrects what was tracked; on any other it says anew what the object is.
+        strategy: what chooses among them, with what it knows of past frames.
     """
 
     conditioning: dict[int, MemoryEntry] = field(default_factory=dict)
@@ -71,6 +61,12 @@ class ObjectMemory:
     pending_conditioning: dict[int, MemoryEntry] = field(default_factory=dict)
     pending_tracked: dict[int, MemoryEntry] = field(default_factory=dict)
     passed: dict[int, Direction] = field(default_factory=dict)
+    strategy: MemoryStrategy = field(default_factory=Recent)
+
+    def follow(self, rules: TrackingRules) -> None:
+        """Take the strategy that the rules ask for; what another one has learned of past frames is dropped."""
+        if self.strategy.name != rules.memory_selection:
+            self.strategy = make_strategy(rules.memory_selection, rules.memory_selection_options)
 
     @property
     def is_defined(self) -> bool:
@@ -121,41 +117,62 @@ class ObjectMemory:
     def select(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> MemorySelection:
         """The memories that `frame_idx` looks at when it is tracked in the given direction.
 
-        Spatial memories: the conditioning frames, and those of `TrackingRules.memory_frames` that there are. Pointers:
-        those of the conditioning frames that are not ahead, and of `TrackingRules.pointer_frames`.
+        Spatial memories and pointers are those of the frames that the strategy chooses, as far as they are remembered;
+        a conditioning frame that is ahead gives no pointer.
+
+        Raises:
+            ValueError: if the object has no conditioning frame.
+        """
+        choice = self.choose(frame_idx, direction, rules)
+
+        def other(t: int) -> MemoryEntry | None:
+            # A conditioning frame that was not chosen as such still counts as one of the other frames, if it is.
+            return self.tracked.get(t) or (self.conditioning.get(t) if t not in choice.conditioning else None)
+
+        chosen = [(t, self.conditioning.get(t) or self.tracked[t]) for t in choice.conditioning]
+        spatial = [(entry, rules.num_maskmem - 1) for _, entry in chosen]
+        spatial += [(entry, index) for t, index in choice.spatial if (entry := other(t)) is not None]
+        pointers = [entry for t, entry in chosen if not direction.is_ahead(t, frame_idx)]
+        pointers += [entry for t in choice.pointers if (entry := other(t)) is not None]
+        return MemorySelection([(entry, index) for entry, index in spatial if entry.spatial is not None], pointers)
+
+    def choose(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> FrameChoice:
+        """The frames that `frame_idx` looks at, remembered or not.
 
         Raises:
             ValueError: if the object has no conditioning frame.
         """
         if not self.conditioning:
             raise ValueError("An object without a prompted frame cannot be tracked.")
-        chosen = closest_conditioning_frames(frame_idx, self.conditioning, rules.max_cond_frame_num)
+        self.follow(rules)
+        return self.strategy.choose(self, frame_idx, direction, rules)
 
-        def behind(t: int) -> MemoryEntry | None:
-            # A conditioning frame that was not chosen still counts as one of the frames behind, if it is.
-            return self.tracked.get(t) or (self.conditioning.get(t) if t not in chosen else None)
+    def forget(self, frame_idx: int, direction: Direction, history: int, rules: TrackingRules) -> None:
+        """Drop tracked entries that are far from `frame_idx` and from every conditioning frame, and not in use.
 
-        spatial = [(self.conditioning[t], rules.num_maskmem - 1) for t in chosen]
-        spatial += [(behind(t), index) for t, index in rules.memory_frames(frame_idx, direction)]
-        pointers = [self.conditioning[t] for t in chosen if not direction.is_ahead(t, frame_idx)]
-        pointers += [behind(t) for t in rules.pointer_frames(frame_idx, direction)]
-        return MemorySelection(
-            [(entry, index) for entry, index in spatial if entry is not None and entry.spatial is not None],
-            [entry for entry in pointers if entry is not None],
-        )
+        Bounds memory by `(conditioning frames + 1) * (2 * history + 1)` entries and those that the next frame looks at,
+        whatever the length of the video. A strategy that goes back past an entry never comes to use it again, so what
+        the next frame does not look at may go.
 
-    def forget(self, frame_idx: int, reach: int) -> None:
-        """Drop tracked entries farther than `reach` frames from `frame_idx` and from every conditioning frame.
-
-        Bounds memory by `(conditioning frames + 1) * (2 * reach + 1)` entries, whatever the length of the video.
+        Args:
+            history: how far counts as far, in frames; at least `rules.reach` is used.
         """
+        reach = max(history, rules.reach)
         anchors = (frame_idx, *self.conditioning, *self.pending_conditioning)
-        for frames in (self.tracked, self.passed):
-            for t in [t for t in frames if all(abs(t - anchor) > reach for anchor in anchors)]:
-                del frames[t]
+        far = [t for t in (*self.tracked, *self.passed) if all(abs(t - anchor) > reach for anchor in anchors)]
+        if far and self.conditioning and rules.memory_selection != Recent.name:
+            in_use = self.choose(frame_idx + direction.step, direction, rules).frames
+            far = [t for t in far if t not in in_use]
+        for t in far:
+            self.tracked.pop(t, None)
+            self.passed.pop(t, None)
+        self.strategy.forget((*self.tracked, *self.conditioning, *self.pending_tracked, *self.pending_conditioning))
 
     def offload(self, frame_idx: int, reach: int) -> None:
         """Move the entries that `frame_idx` has just left more than `reach` behind to the CPU, in compact form."""
         for t in (frame_idx - reach - 1, frame_idx + reach + 1):
             if t in self.tracked:
                 self.tracked[t] = self.tracked[t].offloaded()
+
+
+__all__ = ["MemoryEntry", "MemorySelection", "ObjectMemory", "closest_conditioning_frames"]

@@ -9,7 +9,7 @@ holes filled and specks removed, and inputs need not be square.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -397,7 +397,10 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         video_storage_device: str | torch.device | None = None,
         max_vision_features_cache_size: int = 1,
         dtype: torch.dtype = torch.float32,
-        keep_history: bool | int = 32,
+        keep_history: bool | int | None = 32,
+        memory_selection: str | None = None,
+        memory_options: Mapping[str, Any] | None = None,
+        memory_stride: int | None = None,
     ) -> EfficientTamVideoInferenceSession:
         """Begin tracking in a video or a stream.
 
@@ -415,15 +418,18 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             max_vision_features_cache_size: frames whose image features are kept.
             dtype: of pixels.
             keep_history: how far back a user can return; see `EfficientTamVideoInferenceSession`.
+            memory_selection, memory_options, memory_stride: how memories are chosen in this session, where it is not to
+                be as the model's configuration says; see `TrackingSession.change_rules`.
 
         Raises:
-            ValueError: if the video has no frames or frames of several sizes. FileNotFoundError: no such path.
+            ValueError: if the video has no frames or frames of several sizes, or there is no such memory selection.
+            FileNotFoundError: no such path.
         """
         device = inference_device
         process = partial(self.process_frame, device=processing_device or device)
         frames = None if video is None else _as_frames(video)
         height, width = (None, None) if frames is None else _frame_size(frames)
-        return EfficientTamVideoInferenceSession(
+        session = EfficientTamVideoInferenceSession(
             frames=frames,
             process_frame=process,
             video_height=height,
@@ -436,6 +442,8 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             keep_history=keep_history,
             input_size=self.model_size(),
         )
+        session.change_rules(memory_selection, memory_options, memory_stride)
+        return session
 
     def add_inputs_to_inference_session(
         self,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .memory_selection import FrameObservation
 from .object_memory import MemoryEntry, MemorySelection
 from .prompts import FramePrompts
 from .tracking_rules import Direction, TrackingRules
@@ -60,6 +61,12 @@ class WalkBackend(Protocol):
             multimask_output: whether the mask is chosen among several proposals.
         """
 
+    def observe(self, result: Any, with_masks: bool) -> list[FrameObservation]:
+        """What memory strategies see of a batch's result, for each object; `with_masks`: also the proposals' masks."""
+
+    def choose(self, result: Any, proposals: Sequence[int]) -> Any:
+        """The result of a batch with other proposals as masks, and their object pointers."""
+
     def remember(self, features: Any, result: Any, from_prompts: bool, masks: Any | None = None) -> Any:
         """The spatial memories of a batch's result; `masks` of `without_overlap` in place of the result's own."""
 
@@ -100,6 +107,10 @@ class SessionWalk:
     def __init__(self, backend: WalkBackend):
         self.backend = backend
 
+    def rules(self, session: TrackingSession) -> TrackingRules:
+        """The rules of tracking in a session: the model's, with what the session has of its own."""
+        return session.rules_of(self.backend.rules)
+
     # ------------------------------------------------------------------------------------------------------ verbs
 
     def segment_prompts(self, session: TrackingSession, frame_idx: int) -> Any:
@@ -138,7 +149,7 @@ class SessionWalk:
         frame_idx = session.check_frame_idx(frame_idx)
         prompted = session.waiting_on(frame_idx)
         self._run_prompts(session, prompted, frame_idx)
-        rules = self.backend.rules
+        rules = self.rules(session)
         session.commit(rules)
         prompted_ids = {obj.object_id for obj in prompted}
         others = [obj for obj in session.objects.values() if obj.object_id not in prompted_ids]
@@ -149,7 +160,7 @@ class SessionWalk:
                 memory.clear_around(frame_idx, rules)
             if frame_idx in memory.conditioning or frame_idx in memory.tracked or obj.object_id in prompted_ids:
                 memory.passed[frame_idx] = direction
-        session.let_go(frame_idx, rules.reach)
+        session.let_go(frame_idx, direction, rules)
         return self.output(session, frame_idx)
 
     def propagate(
@@ -177,7 +188,7 @@ class SessionWalk:
         check_has_objects(session)
         for frame_idx in session.waiting_frames():
             self._run_prompts(session, session.waiting_on(frame_idx), frame_idx)
-        session.commit(self.backend.rules)
+        session.commit(self.rules(session))
         if start_frame_idx is None:
             start_frame_idx = min(t for obj in session.objects.values() for t in obj.memory.conditioning)
         start_frame_idx = session.check_frame_idx(start_frame_idx)
@@ -225,7 +236,7 @@ class SessionWalk:
             obj for obj in session.objects.values() if not (frame_idx in obj.prompts and obj.memory.find(frame_idx))
         ]
         for obj in others:
-            obj.memory.commit(self.backend.rules)
+            obj.memory.commit(self.rules(session))
         for obj in self._track(session, others, frame_idx, direction, run_mem_encoder):
             obj.memory.passed[frame_idx] = direction
         return self.output(session, frame_idx)
@@ -245,7 +256,7 @@ class SessionWalk:
 
     def _run_prompts(self, session: TrackingSession, objects: Sequence[TrackedObject], frame_idx: int) -> None:
         """Segment objects from the prompts that wait on a frame."""
-        rules, steps, corrected = self.backend.rules, [], set()
+        rules, steps, corrected = self.rules(session), [], set()
         for obj in objects:
             memory, step = obj.memory, _Step(obj, prompts=obj.prompts[frame_idx])
             # A frame that was not tracked is segmented from its prompts alone; one that was is corrected.
@@ -257,7 +268,7 @@ class SessionWalk:
                 if direction is not None:
                     step.selection = memory.select(frame_idx, direction, rules)
             steps.append(step)
-        for obj, entry in self._segment(session, steps, frame_idx, from_prompts=True, run_mem_encoder=True):
+        for obj, entry in self._segment(session, steps, frame_idx, None, run_mem_encoder=True):
             conditioning = obj.object_id not in corrected or rules.add_all_frames_to_correct_as_cond
             session.store_prompted(obj, frame_idx, entry, conditioning)
 
@@ -270,13 +281,13 @@ class SessionWalk:
         run_mem_encoder: bool,
     ) -> list[TrackedObject]:
         """Track objects to a frame, but those that it defines or that have yet to begin. Returns those tracked."""
-        rules = self.backend.rules
+        rules = self.rules(session)
         steps = [
             _Step(obj, obj.memory.select(frame_idx, direction, rules))
             for obj in objects
             if obj.memory.conditioning and frame_idx not in obj.memory.conditioning
         ]
-        tracked = self._segment(session, steps, frame_idx, from_prompts=False, run_mem_encoder=run_mem_encoder)
+        tracked = self._segment(session, steps, frame_idx, direction, run_mem_encoder)
         for obj, entry in tracked:
             obj.memory.tracked[frame_idx] = entry
         return [obj for obj, _ in tracked]
@@ -286,13 +297,18 @@ class SessionWalk:
         session: TrackingSession,
         steps: Sequence[_Step],
         frame_idx: int,
-        from_prompts: bool,
+        direction: Direction | None,
         run_mem_encoder: bool,
     ) -> list[tuple[TrackedObject, MemoryEntry]]:
-        """One frame's results; objects that agree in shape run as one batch."""
+        """One frame's results; objects that agree in shape run as one batch.
+
+        Args:
+            direction: in which the objects are tracked; `None` where they are segmented from their prompts.
+        """
         if not steps:
             return []
-        backend, rules = self.backend, self.backend.rules
+        from_prompts = direction is None
+        backend, rules = self.backend, self.rules(session)
         features = session.features(frame_idx, backend.encode)
         batches: dict[tuple, list[_Step]] = defaultdict(list)
         for step in steps:
@@ -308,12 +324,39 @@ class SessionWalk:
                 len(batch),
                 rules.use_multimask(first.num_points, first.selection is None),
             )
+            result = self._show_strategies(batch, result, frame_idx, direction, rules)
             remember = run_mem_encoder and not rules.non_overlap_masks_for_mem_enc
             memories = backend.remember(features, result, from_prompts) if remember else None
             results += zip((step.obj for step in batch), backend.entries(session, result, memories), strict=True)
         if run_mem_encoder and rules.non_overlap_masks_for_mem_enc:
             self._remember_without_overlap(session, features, frame_idx, results, from_prompts)
         return results
+
+    def _show_strategies(
+        self, batch: Sequence[_Step], result: Any, frame_idx: int, direction: Direction | None, rules: TrackingRules
+    ) -> Any:
+        """Let the objects' memory strategies choose among proposals and take note of the result.
+
+        Args:
+            direction: `None` where the masks come from prompts; these stand as they are.
+        """
+        strategies = []
+        for step in batch:
+            step.obj.memory.follow(rules)
+            strategies.append(step.obj.memory.strategy)
+        if not any(strategy.observes for strategy in strategies):
+            return result
+        observations = self.backend.observe(result, any(strategy.needs_masks for strategy in strategies))
+        if direction is not None:
+            best = [observation.chosen for observation in observations]
+            chosen = [s.choose_proposal(o, direction) for s, o in zip(strategies, observations, strict=True)]
+            if chosen != best:
+                result = self.backend.choose(result, chosen)
+                for observation, index in zip(observations, chosen, strict=True):
+                    observation.choose(index)
+        for strategy, observation in zip(strategies, observations, strict=True):
+            strategy.observe(frame_idx, observation, direction)
+        return result
 
     def _remember_without_overlap(
         self,

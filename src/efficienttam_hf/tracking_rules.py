@@ -7,6 +7,7 @@ file uses neither torch nor NumPy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any
@@ -74,6 +75,8 @@ class TrackingRules:
             `ObjectMemory.clear_around`.
         non_overlap_masks_for_mem_enc: whether each pixel is left to the object with the highest logit before masks are
             remembered.
+        memory_selection: the rule that chooses the memories a frame looks at; see `memory_selection.py`.
+        memory_selection_options: numbers of that rule that are not to be its defaults, by name.
         previous_mask_clamp: bound on the logits of a mask that is fed back to be corrected.
     """
 
@@ -88,6 +91,8 @@ class TrackingRules:
     add_all_frames_to_correct_as_cond: bool = False
     clear_non_cond_mem_around_input: bool = False
     non_overlap_masks_for_mem_enc: bool = False
+    memory_selection: str = "recent"
+    memory_selection_options: Mapping[str, Any] | None = None
     previous_mask_clamp: float = 32.0
 
     @staticmethod
@@ -96,8 +101,10 @@ class TrackingRules:
         return TrackingRules(**{f.name: getattr(config, f.name) for f in fields(TrackingRules)})
 
     def for_training(self) -> TrackingRules:
-        """The rules of a training step, which looks at consecutive frames, as published."""
-        return replace(self, memory_temporal_stride_for_eval=1)
+        """The rules of a training step, which looks at the last frames, as published."""
+        return replace(
+            self, memory_temporal_stride_for_eval=1, memory_selection="recent", memory_selection_options=None
+        )
 
     @property
     def reach(self) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from .memory_selection import Recent, make_strategy
 from .object_memory import MemoryEntry, ObjectMemory
 from .prompts import FramePrompts
 from .tracking_rules import Direction, TrackingRules, history_of
@@ -108,6 +109,7 @@ class TrackingSession:
     Attributes:
         history: `keep_history` as a number of frames; `None` for all.
         feature_provider: who computes image features; `None`: they are computed when they are needed.
+        rule_changes: fields of `TrackingRules` that are this session's own, by name; see `change_rules`.
         objects: by id, in the order of outputs' rows.
     """
 
@@ -126,6 +128,7 @@ class TrackingSession:
         self.process_frame = process_frame
         self.cache = cache
         self.feature_provider: FeatureProvider | None = None
+        self.rule_changes: dict[str, Any] = {}
         self.objects: OrderedDict[int, TrackedObject] = OrderedDict()
         self._frames = frames
         self._streamed: dict[int, Any] = {}
@@ -396,17 +399,46 @@ class TrackingSession:
         for obj in self.objects.values():
             obj.memory.commit(rules)
 
-    def let_go(self, frame_idx: int, reach: int) -> None:
-        """Let go what is out of reach when tracking has passed a frame.
-
-        Args:
-            reach: how many frames back tracking looks.
-        """
+    def let_go(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> None:
+        """Let go what is out of reach when tracking has passed a frame."""
         for obj in self.objects.values():
             if self.history is None:
-                obj.memory.offload(frame_idx, max(32, reach))
+                obj.memory.offload(frame_idx, max(32, rules.reach))
             else:
-                obj.memory.forget(frame_idx, max(self.history, reach))
+                obj.memory.forget(frame_idx, direction, self.history, rules)
+
+    def change_rules(
+        self,
+        memory_selection: str | None = None,
+        memory_options: Mapping[str, Any] | None = None,
+        memory_stride: int | None = None,
+    ) -> None:
+        """Let this session choose memories by other rules than the model's configuration says.
+
+        Args:
+            memory_selection: a strategy's name; see `memory_selection.py`.
+            memory_options: numbers of the strategy that are not to be its defaults, by name.
+            memory_stride: distance in frames between the memories of tracked frames.
+
+        Raises:
+            ValueError: for a strategy or an option that there is not, or a stride below 1.
+        """
+        if memory_selection is not None or memory_options is not None:
+            make_strategy(memory_selection or Recent.name, memory_options)  # checks them
+        if memory_stride is not None and whole_number(memory_stride, "memory_stride") < 1:
+            raise ValueError(f"memory_stride is a number of frames, at least 1; got {memory_stride}.")
+        changes = {
+            "memory_selection": memory_selection,
+            "memory_selection_options": None if memory_options is None else dict(memory_options),
+            "memory_temporal_stride_for_eval": memory_stride,
+        }
+        self.rule_changes |= {name: value for name, value in changes.items() if value is not None}
+        for obj in self.objects.values():
+            obj.memory.strategy = Recent()
+
+    def rules_of(self, model_rules: TrackingRules) -> TrackingRules:
+        """The model's rules, with what this session has of its own."""
+        return replace(model_rules, **self.rule_changes) if self.rule_changes else model_rules
 
     def reset_tracking_data(self) -> None:
         """Forget all objects; the video and its cached features stay."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..memory_selection import FrameObservation
 from ..object_memory import MemorySelection
 from ..prompts import FramePrompts
 from ..tracking_rules import TrackingRules
@@ -115,6 +116,33 @@ class OnnxBackend:
             previous_masks = np.concatenate([entry.pred_masks for entry in previous]).clip(-clamp, clamp)
         points, labels = batch("points"), batch("labels")
         return self.graphs.segment(conditioned.features, points, labels, previous_masks, multimask_output)
+
+    def observe(self, result: StepOutput, with_masks: bool) -> list[FrameObservation]:
+        is_choice = result.proposals is not None
+        iou_scores = result.proposal_iou_scores if is_choice else result.iou_scores
+        proposals = (result.proposals if is_choice else result.pred_masks) > 0
+        areas = (result.pred_masks > 0).sum(axis=(1, 2, 3))
+        return [
+            FrameObservation(
+                float(result.object_score_logits[row, 0]),
+                iou_scores[row],
+                int(iou_scores[row].argmax()),
+                int(areas[row]),
+                proposals[row] if with_masks else None,
+            )
+            for row in range(len(iou_scores))
+        ]
+
+    def choose(self, result: StepOutput, proposals: Sequence[int]) -> StepOutput:
+        rows, rules = np.arange(len(proposals)), self.graphs.rules
+        appears = result.object_score_logits > 0
+        masks = result.proposals[rows, proposals][:, None]
+        return replace(
+            result,
+            pred_masks=np.where(appears[..., None, None], masks, np.float32(rules.no_object_score)),
+            iou_scores=result.proposal_iou_scores[rows, proposals][:, None],
+            object_pointer=result.proposal_pointers[rows, proposals],
+        )
 
     def remember(
         self,

@@ -12,7 +12,7 @@ computed is in the graphs (`onnx_backend.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,13 @@ class OnnxVideoTracker:
         return video_pixels(image, self.rules.image_size, self.rules.image_mean, self.rules.image_std), image.shape[:2]
 
     def init_video_session(
-        self, video: Any = None, max_vision_features_cache_size: int = 1, keep_history: bool | int | None = 32
+        self,
+        video: Any = None,
+        max_vision_features_cache_size: int = 1,
+        keep_history: bool | int | None = 32,
+        memory_selection: str | None = None,
+        memory_options: Mapping[str, Any] | None = None,
+        memory_stride: int | None = None,
     ) -> OnnxInferenceSession:
         """Begin tracking in a video or a stream, as `EfficientTamVideoProcessor.init_video_session`.
 
@@ -69,9 +75,10 @@ class OnnxVideoTracker:
                 stream, whose frames go to `tracker(session, frame=...)`.
             max_vision_features_cache_size: frames whose image features are kept.
             keep_history: how far back a user can return, in frames; see `EfficientTamVideoInferenceSession`.
+            memory_selection, memory_options, memory_stride: see `TrackingSession.change_rules`.
 
         Raises:
-            ValueError: if the video has no frames, or is none.
+            ValueError: if the video has no frames, or is none, or the graphs do not have what a memory selection needs.
         """
         if isinstance(video, str | Path):
             from ..video_io import open_video
@@ -88,7 +95,9 @@ class OnnxVideoTracker:
                 raise ValueError("The video has no frames.")
             height, width = (video.height, video.width) if hasattr(video, "height") else image_size(video[0])
         cache = FeatureCache(max_vision_features_cache_size)
-        return OnnxInferenceSession(video, self.process_frame, height, width, cache, keep_history)
+        session = OnnxInferenceSession(video, self.process_frame, height, width, cache, keep_history)
+        session.change_rules(memory_selection, memory_options, memory_stride)
+        return session
 
     def add_inputs_to_inference_session(
         self,

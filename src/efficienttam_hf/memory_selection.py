@@ -1,0 +1,275 @@
+"""Which memories a frame looks at: the published rule, and rules that avoid bad memories.
+
+The published rule is "the conditioning frames and the last six". It also remembers frames on which the object was
+hidden, or on which the mask had moved to something else. The strategies here choose better with the same weights. Each
+is one class with its numbers as fields; `TrackingRules.memory_selection` names it. Every object has a strategy of its
+own, which keeps what it needs to know of past frames, so that objects still run as one batch. Nothing here uses a
+tensor library: the torch model and the exported graphs share it.
+
+| name | class | source |
+| --- | --- | --- |
+| `recent` | `Recent` | SAM 2, EfficientTAM |
+| `skip_absent` | `SkipAbsent` | the rule for absent frames of DAM4SAM, arXiv 2411.17576, by itself |
+| `quality` | `Quality` | the tracker of SAM 3 |
+| `motion` | `memory_selection_motion.MotionAware` | SAMURAI, arXiv 2411.11922 |
+| `distractor_aware` | `memory_selection_distractors.DistractorAware` | DAM4SAM, arXiv 2411.17576 |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from .tracking_rules import Direction, TrackingRules
+
+
+if TYPE_CHECKING:
+    from .object_memory import ObjectMemory
+
+
+@dataclass
+class FrameObservation:
+    """What a strategy sees of one object on one frame, when the mask decoder has run.
+
+    Attributes:
+        score: object score logit; above 0 the object is judged present.
+        iou_scores: (K,) float predicted IoU of the proposals.
+        chosen: the proposal that becomes the mask; by default the one with the highest predicted IoU.
+        area: pixels of the chosen mask at the decoder's resolution; 0 where the object is judged absent.
+        proposals: (K, h, w) bool, the proposals' masks; `None` unless the strategy has `needs_masks`.
+    """
+
+    score: float
+    iou_scores: np.ndarray
+    chosen: int
+    area: int
+    proposals: np.ndarray | None = None
+
+    @property
+    def iou(self) -> float:
+        """Predicted IoU of the chosen mask."""
+        return float(self.iou_scores[self.chosen])
+
+    def choose(self, proposal: int) -> None:
+        """Take another proposal as the mask; the proposals' masks must be known."""
+        self.chosen = proposal
+        self.area = int(self.proposals[proposal].sum()) if self.score > 0 else 0
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """What a strategy remembers of a frame.
+
+    Attributes:
+        score, iou, area: as in `FrameObservation`, of the chosen mask.
+        motion: IoU of the mask's box with the box that was expected from its motion; `None` where none was expected.
+    """
+
+    score: float
+    iou: float
+    area: int
+    motion: float | None = None
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the object is judged present and its mask is not empty."""
+        return self.score > 0 and self.area > 0
+
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """The frames that one frame looks at.
+
+    Attributes:
+        conditioning: frames whose spatial memory and object pointer are used without an order in time.
+        spatial: other frames whose spatial memory is used, as (frame, temporal index), the farthest first.
+        pointers: other frames whose object pointer is used, the nearest first.
+    """
+
+    conditioning: list[int]
+    spatial: list[tuple[int, int]]
+    pointers: list[int]
+
+    @property
+    def frames(self) -> set[int]:
+        """All of them."""
+        return {*self.conditioning, *(t for t, _ in self.spatial), *self.pointers}
+
+
+def closest_conditioning_frames(frame_idx: int, frames: Iterable[int], limit: int) -> list[int]:
+    """Up to `limit` conditioning frames, closest in time: the nearest before, the nearest after, then any (-1: all)."""
+    frames = list(frames)
+    if limit == -1 or len(frames) <= limit:
+        return frames
+    before = [t for t in frames if t < frame_idx]
+    after = [t for t in frames if t >= frame_idx]
+    chosen = ([max(before)] if before else []) + ([min(after)] if after else [])
+    others = sorted((t for t in frames if t not in chosen), key=lambda t: abs(t - frame_idx))
+    return (chosen + others)[:limit]
+
+
+def by_rank(frames: list[int], count: int) -> list[tuple[int, int]]:
+    """The first `count` of frames (the nearest first) with their rank as temporal index, the farthest first."""
+    return [(t, rank) for rank, t in enumerate(frames[:count])][::-1]
+
+
+@dataclass
+class Recent:
+    """The published rule: the conditioning frames and the last `num_maskmem - 1` others, whatever they show."""
+
+    name: ClassVar[str] = "recent"
+    observes: ClassVar[bool] = False  # whether results are shown to it
+    needs_masks: ClassVar[bool] = False  # whether with the masks of all proposals
+    facts: dict[int, FrameFacts] = field(default_factory=dict, init=False, repr=False)
+
+    def choose(self, memory: ObjectMemory, frame_idx: int, direction: Direction, rules: TrackingRules) -> FrameChoice:
+        """The frames that `frame_idx` looks at when it is tracked in a direction."""
+        return FrameChoice(
+            closest_conditioning_frames(frame_idx, memory.conditioning, rules.max_cond_frame_num),
+            rules.memory_frames(frame_idx, direction),
+            rules.pointer_frames(frame_idx, direction),
+        )
+
+    def choose_proposal(self, observation: FrameObservation, direction: Direction) -> int:
+        """Which proposal becomes the mask of a tracked frame."""
+        return observation.chosen
+
+    def observe(self, frame_idx: int, observation: FrameObservation, direction: Direction | None) -> None:
+        """Take note of a frame's result.
+
+        Args:
+            direction: in which the frame was tracked; `None` where its mask comes from prompts.
+        """
+        self.facts[frame_idx] = FrameFacts(observation.score, observation.iou, observation.area)
+
+    def forget(self, kept: Iterable[int]) -> None:
+        """Drop what is known of frames that are no longer remembered."""
+        kept = set(kept)
+        for frame_idx in [t for t in self.facts if t not in kept]:
+            del self.facts[frame_idx]
+
+    def _behind(
+        self, memory: ObjectMemory, frame_idx: int, direction: Direction, excluded: Iterable[int], stride: int = 1
+    ) -> list[int]:
+        """Frames that `frame_idx` has behind it and that are remembered, the nearest first.
+
+        Args:
+            excluded: frames to leave out (conditioning frames that are chosen as such).
+            stride: only the frame just behind, and every `stride`-th from there.
+        """
+        nearest = frame_idx - direction.step
+        frames = {*memory.tracked, *memory.conditioning}.difference(excluded)
+        behind = [t for t in frames if direction.is_ahead(frame_idx, t) and (nearest - t) % stride == 0]
+        return sorted(behind, key=lambda t: abs(frame_idx - t))
+
+
+@dataclass
+class SkipAbsent(Recent):
+    """The published rule over the frames on which the object is visible; absent and empty ones are passed over.
+
+    While the object is visible this is the published rule. When it is hidden, the last frames that showed it stay.
+    """
+
+    name: ClassVar[str] = "skip_absent"
+    observes: ClassVar[bool] = True
+
+    def choose(self, memory: ObjectMemory, frame_idx: int, direction: Direction, rules: TrackingRules) -> FrameChoice:
+        conditioning = closest_conditioning_frames(frame_idx, memory.conditioning, rules.max_cond_frame_num)
+        behind = self._behind(memory, frame_idx, direction, conditioning)
+        visible = [t for t in behind if self._is_visible(t)]
+        stride = rules.memory_temporal_stride_for_eval
+        strided = [t for t in visible if (frame_idx - direction.step - t) % stride == 0]
+        return FrameChoice(
+            conditioning,
+            by_rank(strided, rules.num_maskmem - 1),
+            visible[: rules.max_object_pointers_in_encoder - 1],
+        )
+
+    def _is_visible(self, frame_idx: int) -> bool:
+        facts = self.facts.get(frame_idx)
+        return facts is None or facts.is_visible
+
+
+@dataclass
+class Quality(Recent):
+    """SAM 3's rule: frames whose presence and predicted IoU together are good enough.
+
+    The quality of a frame is (2 sigmoid(s) - 1) * IoU where the object score logit s is above 0, else 0. Going back
+    from the frame just behind, which is always used, the nearest `max_object_pointers_in_encoder - 1` frames above the
+    threshold are kept; the nearest `num_maskmem - 1` of them give spatial memories, and all give object pointers. Of
+    the conditioning frames, the nearest four are used.
+
+    Source: `frame_filter` and `cal_mem_score` in SAM 3's `sam3_tracker_base.py`. There the oldest of the kept frames
+    gives no pointer; here it does.
+
+    Args:
+        quality_threshold: a frame must be above it. SAM 3 has 0.01, which only leaves out frames without the object; a
+            model whose score stays high while its mask is wrong needs more.
+        max_conditioning_frames: conditioning frames that are used, where the model itself does not limit them.
+    """
+
+    name: ClassVar[str] = "quality"
+    observes: ClassVar[bool] = True
+    quality_threshold: float = 0.01
+    max_conditioning_frames: int = 4
+
+    def quality(self, facts: FrameFacts) -> float:
+        """The quality of a frame, 0 to 1."""
+        presence = 2 / (1 + math.exp(-facts.score)) - 1 if facts.score > 0 else 0.0
+        return presence * facts.iou
+
+    def choose(self, memory: ObjectMemory, frame_idx: int, direction: Direction, rules: TrackingRules) -> FrameChoice:
+        limit = rules.max_cond_frame_num if rules.max_cond_frame_num > 0 else self.max_conditioning_frames
+        conditioning = closest_conditioning_frames(frame_idx, memory.conditioning, limit)
+        stride, count = rules.memory_temporal_stride_for_eval, rules.max_object_pointers_in_encoder - 1
+        good = [
+            t
+            for t in self._behind(memory, frame_idx, direction, memory.conditioning, stride)
+            if t in self.facts and self.quality(self.facts[t]) > self.quality_threshold
+        ][:count]
+        frames = with_nearest(good, frame_idx - direction.step)
+        return FrameChoice(conditioning, by_rank(frames, rules.num_maskmem - 1), frames[:count])
+
+
+def with_nearest(frames: list[int], nearest: int) -> list[int]:
+    """Frames, the nearest first, with the frame just behind in any case."""
+    return frames if nearest in frames else [nearest, *frames]
+
+
+MemoryStrategy = Recent  # every strategy is one
+
+
+def strategies() -> dict[str, type[MemoryStrategy]]:
+    """The strategies by name."""
+    from .memory_selection_distractors import DistractorAware
+    from .memory_selection_motion import MotionAware
+
+    return {cls.name: cls for cls in (Recent, SkipAbsent, Quality, MotionAware, DistractorAware)}
+
+
+def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> MemoryStrategy:
+    """A strategy for one object.
+
+    Args:
+        name: one of `strategies()`.
+        options: numbers of the strategy that are not to be its defaults; those of other strategies are left aside, so
+            that a configuration can hold the thresholds of each.
+
+    Raises:
+        ValueError: for an unknown name, or an option that no strategy has.
+    """
+    known = strategies()
+    if name not in known:
+        raise ValueError(f"There is no memory selection {name!r}; choose one of {', '.join(known)}.")
+    numbers = {f.name for cls in known.values() for f in fields(cls) if f.init}
+    unknown = sorted(set(options or {}) - numbers)
+    if unknown:
+        raise ValueError(
+            f"No memory selection has an option {', '.join(unknown)}; the options are {', '.join(sorted(numbers))}."
+        )
+    own = {f.name for f in fields(known[name]) if f.init}
+    return known[name](**{key: value for key, value in (options or {}).items() if key in own})
