@@ -1,0 +1,449 @@
+"""Memory strategies: each rule against a slow, obvious re-computation of its source, and all of them in sessions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from efficienttam_hf.memory_selection import FrameFacts, FrameObservation, make_strategy, strategies
+from efficienttam_hf.memory_selection_distractors import DistractorAware, largest_component
+from efficienttam_hf.memory_selection_motion import BoxFilter, MotionAware, box_iou, mask_box
+from efficienttam_hf.object_memory import ObjectMemory
+from efficienttam_hf.tracking_rules import Direction, TrackingRules
+
+
+RULES = TrackingRules()
+NAMES = ("recent", "skip_absent", "quality", "motion", "distractor_aware")
+FORWARD, BACKWARD = Direction.FORWARD, Direction.BACKWARD
+
+
+@dataclass
+class Entry:
+    """A memory whose content is its frame's number."""
+
+    spatial: int
+    object_pointer: int
+
+
+def remembered(
+    name: str, facts: dict[int, FrameFacts], conditioning=(0,), **options
+) -> tuple[ObjectMemory, TrackingRules]:
+    """An object that was prompted on some frames and tracked on those that there are facts of."""
+    rules = replace(RULES, memory_selection=name, memory_selection_options=options or None)
+    memory = ObjectMemory(strategy=make_strategy(name, options))
+    memory.conditioning = {t: Entry(t, t) for t in conditioning}
+    memory.tracked = {t: Entry(t, t) for t in facts if t not in conditioning}
+    memory.strategy.facts = dict(facts)
+    return memory, rules
+
+
+def selected(memory: ObjectMemory, frame_idx: int, rules: TrackingRules, direction=FORWARD):
+    """Spatial memories as (frame, temporal index), and pointers' frames."""
+    selection = memory.select(frame_idx, direction, rules)
+    return [(e.spatial, index) for e, index in selection.spatial], [e.object_pointer for e in selection.pointers]
+
+
+def random_facts(seed: int, count: int) -> dict[int, FrameFacts]:
+    """Frames 1 to count - 1, some of them without the object, some with a bad mask."""
+    rng = np.random.default_rng(seed)
+    facts = {}
+    for t in range(1, count):
+        score = float(rng.normal(1, 2))
+        area = 0 if score <= 0 or rng.random() < 0.1 else int(rng.integers(50, 100))
+        motion = None if rng.random() < 0.3 else float(max(0, rng.normal(0.3, 0.4)))
+        facts[t] = FrameFacts(score, float(rng.random()), area, motion)
+    return facts
+
+
+# -------------------------------------------------------------------------------------------------------- the rules
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_skip_absent_uses_the_last_frames_that_show_the_object(seed):
+    facts = random_facts(seed, 60)
+    memory, rules = remembered("skip_absent", facts)
+    for t in (3, 12, 40, 60):
+        visible = [i for i in range(t - 1, 0, -1) if facts[i].score > 0 and facts[i].area > 0]
+        spatial = [(0, 6)] + [(i, rank) for rank, i in enumerate(visible[:6])][::-1]
+        assert selected(memory, t, rules) == (spatial, [0, *visible[:15]])
+
+
+def test_skip_absent_is_the_published_rule_while_the_object_is_seen():
+    facts = {t: FrameFacts(3.0, 0.9, 50) for t in range(1, 30)}
+    for t in (1, 5, 20, 30):
+        assert selected(*remembered_at("skip_absent", facts, t)) == selected(*remembered_at("recent", facts, t))
+
+
+def remembered_at(name, facts, t):
+    memory, rules = remembered(name, facts)
+    return memory, t, rules
+
+
+def quality_frames(facts: dict[int, FrameFacts], t: int, threshold: float) -> list[int]:
+    """SAM 3's `frame_filter`, forward, with a stride of 1: oldest first."""
+    valid: list[int] = []
+    for i in range(t - 1, 0, -1):
+        if i not in facts:
+            continue
+        presence = 1 / (1 + math.exp(-facts[i].score)) * 2 - 1 if facts[i].score > 0 else 0.0
+        if presence * facts[i].iou > threshold:
+            valid.insert(0, i)
+        if len(valid) >= 16 - 1:
+            break
+    if t - 1 not in valid:
+        valid.append(t - 1)
+    return valid
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_quality_keeps_the_last_frames_above_the_threshold(seed, threshold):
+    facts = random_facts(seed, 80)
+    memory, rules = remembered("quality", facts, quality_threshold=threshold)
+    for t in (2, 9, 30, 80):
+        valid = quality_frames(facts, t, threshold)
+        spatial = [(0, 6)] + [(valid[-k], k - 1) for k in range(min(6, len(valid)), 0, -1)]
+        assert selected(memory, t, rules) == (spatial, [0, *valid[::-1][:15]])
+
+
+def test_quality_uses_the_nearest_four_conditioning_frames():
+    memory, rules = remembered("quality", {t: FrameFacts(3.0, 0.9, 50) for t in range(50)}, (0, 5, 10, 20, 30))
+    spatial, _ = selected(memory, 32, rules)
+    assert sorted(t for t, index in spatial if index == 6) == [5, 10, 20, 30]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_motion_keeps_the_last_frames_that_were_good_and_moved_as_expected(seed):
+    facts = random_facts(seed, 80)
+    memory, rules = remembered("motion", facts)
+    for t in (3, 20, 50, 80):
+        valid: list[int] = []
+        for i in range(t - 1, 0, -1):
+            f = facts[i]
+            if f.iou > 0.5 and f.score > 0 and (f.motion is None or f.motion > 0):
+                valid.insert(0, i)
+            if len(valid) >= 15:
+                break
+        if t - 1 not in valid:
+            valid.append(t - 1)
+        spatial = [(0, 6)] + [(valid[-k], k - 1) for k in range(min(6, len(valid)), 0, -1)]
+        assert selected(memory, t, rules) == (spatial, [0, *(i for i in range(t - 1, max(t - 16, 0), -1))])
+
+
+def dam4sam_frames(facts, promoted, t, r=5):
+    """DAM4SAM's `_prepare_memory_conditioned_features`, forward, prompted on frame 0: (DRM, RAM the newest first)."""
+    cond = {0, *promoted}
+    non_cond = {i for i in facts if i not in cond}
+    before = max((i for i in cond if i < t - 1), default=None)
+    drm = [] if before is None else [before]
+    if 0 not in drm:
+        drm.append(0)
+    rest = sorted((i for i in cond if i not in drm and i != t - 1), key=lambda i: abs(i - t))
+    drm += rest[: 4 - len(drm)]
+    ram, prev = [], None
+    for i in range(7 - len(drm)):
+        if i == 0:
+            prev, step = t - 1, 1
+            out = prev if prev in cond or prev in non_cond else None
+        elif prev >= 0:
+            prev, step = ((prev - 1) // r) * r, r
+            out = prev if prev in non_cond else None
+        else:
+            break
+        empty = out is None or (out in facts and facts[out].area < 1) or prev in drm
+        while empty:
+            prev -= step
+            if prev <= 0:
+                out = None
+                break
+            if prev in non_cond and facts[prev].area >= 1 and prev not in drm:
+                out = prev
+                break
+        if out is not None:
+            ram.append(out)
+    return drm, ram
+
+
+@pytest.mark.parametrize("promoted", [(), (4,), (4, 11), (4, 11, 20, 29, 41), (39, 45, 59)])
+@pytest.mark.parametrize("seed", range(3))
+def test_distractor_aware_memory_has_two_parts(seed, promoted):
+    facts = random_facts(seed, 80)
+    memory, rules = remembered("distractor_aware", facts)
+    for t in (1, 2, 6, 13, 30, 46, 60, 80):
+        memory.tracked = {i: Entry(i, i) for i in facts if i < t}
+        memory.strategy.promoted = {i for i in promoted if i < t}
+        known = {i: f for i, f in facts.items() if i < t}
+        drm, ram = dam4sam_frames(known, memory.strategy.promoted, t)
+        spatial, pointers = selected(memory, t, rules)
+        assert spatial == [(i, 6) for i in drm] + [(i, rank) for rank, i in enumerate(ram)][::-1]
+        visible = [i for i in range(t - 1, max(t - 16, 0), -1) if known[i].area >= 1 and i not in drm]
+        assert pointers == [*drm, *visible]
+
+
+# ------------------------------------------------------------------------------------------ what strategies learn
+
+
+def observation(proposals, iou_scores, score=3.0, chosen=None) -> FrameObservation:
+    proposals, iou_scores = np.stack(proposals), np.array(iou_scores)
+    chosen = int(iou_scores.argmax()) if chosen is None else chosen
+    area = int(proposals[chosen].sum()) if score > 0 else 0
+    return FrameObservation(score, iou_scores, chosen, area, proposals)
+
+
+def rectangle(x0, y0, x1, y1, size=64) -> np.ndarray:
+    mask = np.zeros((size, size), bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_a_frame_with_a_distractor_is_promoted_under_all_conditions():
+    mask, far = rectangle(10, 10, 20, 20), rectangle(40, 40, 50, 50)
+
+    def promoted(t=20, iou=0.9, second=far | mask, areas=(100,) * 5, last=None, score=3.0):
+        strategy = DistractorAware()
+        strategy._direction, strategy._areas, strategy._last_promotion = FORWARD, list(areas), last
+        strategy.observe(t, observation([mask, second, mask], [iou, 0.3, 0.2], score), FORWARD)
+        return strategy.promoted == {t}
+
+    assert promoted()
+    assert not promoted(iou=0.8)  # not sure enough
+    assert not promoted(second=mask)  # nothing else is reached for
+    assert not promoted(second=rectangle(10, 10, 20, 21))  # only a little more: the boxes' IoU is 0.9
+    assert not promoted(areas=(84,) * 11 + (100,) * 0 + (60,) * 10)  # larger than usual
+    assert not promoted(areas=(130,) * 11)  # smaller than usual
+    assert not promoted(areas=())  # nothing to compare with
+    assert promoted(areas=(0,) * 30 + (100,) * 3)  # empty masks do not count
+    assert not promoted(last=15) and promoted(last=14)  # five frames apart at least
+    assert not promoted(score=-1.0)
+
+
+def test_a_prompt_takes_a_promotion_back_and_a_turn_forgets_areas():
+    strategy = DistractorAware()
+    strategy.promoted, strategy._areas, strategy._direction = {5}, [100, 100], FORWARD
+    strategy.observe(5, observation([rectangle(1, 1, 9, 9)] * 3, [0.9, 0.1, 0.1]), None)
+    assert strategy.promoted == set()
+    strategy.observe(4, observation([rectangle(1, 1, 9, 9)] * 3, [0.9, 0.1, 0.1]), BACKWARD)
+    assert strategy._areas == [64]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_largest_component_is_that_of_opencv(seed):
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(seed)
+    mask = rng.random((40, 50)) < (0.2, 0.35, 0.45, 0.6, 0.02)[seed]
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    ours = largest_component(mask)
+    assert ours.sum() == areas.max()
+    assert len(np.unique(labels[ours])) == 1
+    assert not largest_component(np.zeros((4, 4), bool)).any()
+
+
+def test_box_filter_is_the_textbook_kalman_filter():
+    rng = np.random.default_rng(0)
+    box = np.array([10.0, 20.0, 30.0, 60.0])
+    ours = BoxFilter(box)
+    measure = lambda b: np.array([(b[0] + b[2]) / 2, (b[1] + b[3]) / 2, (b[2] - b[0]) / (b[3] - b[1]), b[3] - b[1]])  # noqa: E731
+    mean = np.r_[measure(box), np.zeros(4)]
+    h = mean[3]
+    P = np.diag(np.array([h / 10, h / 10, 1e-2, h / 10, h / 16, h / 16, 1e-5, h / 16]) ** 2)
+    F, H = np.eye(8), np.eye(4, 8)
+    F[:4, 4:] = np.eye(4)
+    for _ in range(6):
+        h = mean[3]
+        Q = np.diag(np.array([h / 20, h / 20, 1e-2, h / 20, h / 160, h / 160, 1e-5, h / 160]) ** 2)
+        mean, P = F @ mean, F @ P @ F.T + Q
+        ours.predict()
+        np.testing.assert_allclose(ours.mean, mean)
+        box = box + rng.normal(0, 2, 4)
+        h = mean[3]
+        S = H @ P @ H.T + np.diag(np.array([h / 20, h / 20, 1e-1, h / 20]) ** 2)
+        K = P @ H.T @ np.linalg.inv(S)
+        mean, P = mean + K @ (measure(box) - H @ mean), P - K @ S @ K.T
+        ours.update(box)
+        np.testing.assert_allclose(ours.mean, mean)
+        np.testing.assert_allclose(ours.covariance, P, atol=1e-9)
+
+
+def test_boxes_of_masks():
+    assert mask_box(rectangle(3, 4, 10, 20)).tolist() == [3, 4, 9, 19]
+    assert mask_box(np.zeros((4, 4), bool)) is None
+    assert box_iou(np.array([0.0, 0, 10, 10]), np.array([5.0, 0, 15, 10])) == pytest.approx(1 / 3)
+    assert box_iou(np.array([0.0, 0, 10, 10]), None) == 0
+
+
+def test_motion_chooses_the_proposal_where_the_object_should_be():
+    strategy = MotionAware()
+    for t in range(1, 17):  # moves two pixels a frame
+        seen = observation([rectangle(2 * t, 10, 2 * t + 10, 20)] * 3, [0.9, 0.2, 0.1])
+        assert strategy.choose_proposal(seen, FORWARD) == 0
+        strategy.observe(t, seen, FORWARD)
+    # A look-alike where the object was long ago has the better predicted IoU.
+    there, wrong = rectangle(34, 10, 44, 20), rectangle(2, 40, 12, 50)
+    seen = observation([wrong, there, wrong], [0.8, 0.7, 0.1])
+    assert strategy.choose_proposal(seen, FORWARD) == 1
+    seen.choose(1)
+    strategy.observe(17, seen, FORWARD)
+    assert strategy.facts[17].motion > 0.5 and strategy.facts[16].motion is not None
+    # A user's prompt starts it anew: motion no longer counts.
+    strategy.observe(18, observation([wrong], [1.0]), None)
+    assert strategy.choose_proposal(observation([wrong, there, wrong], [0.8, 0.7, 0.1]), FORWARD) == 0
+
+
+def test_names_and_options_are_checked():
+    assert set(strategies()) == set(NAMES)
+    with pytest.raises(ValueError, match="no memory selection 'best'; choose one of recent, "):
+        make_strategy("best")
+    with pytest.raises(ValueError, match="option qualty_threshold"):
+        make_strategy("quality", {"qualty_threshold": 1})
+    # A configuration may hold the thresholds of several strategies.
+    assert make_strategy("quality", {"quality_threshold": 0.5, "ram_stride": 3}).quality_threshold == 0.5
+
+
+# ------------------------------------------------------------------------------------------------------ in sessions
+
+BOXES = {1: [20, 20, 60, 60], 2: [70, 30, 110, 90], 3: [10, 70, 50, 110]}
+
+
+def moving_frames(count: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    frame = rng.integers(0, 255, (128, 128, 3), np.uint8)
+    return [np.roll(frame, 3 * t, axis=1) for t in range(count)]
+
+
+def begin(processor, frames, boxes, **options):
+    session = processor.init_video_session(frames, **options)
+    for obj_id, box in boxes.items():
+        processor.add_inputs_to_inference_session(session, 0, obj_id, input_boxes=[[box]])
+    return session
+
+
+@pytest.fixture(scope="module")
+def lively(model):
+    """The tiny model with object scores about zero, so that objects come and go."""
+    import copy
+
+    lively = copy.deepcopy(model)
+    torch.manual_seed(1)
+    for head in (lively.mask_decoder.pred_obj_score_head, lively.mask_decoder.iou_prediction_head):
+        torch.nn.init.normal_(head.layers[-1].weight, std=0.5)
+    return lively
+
+
+def track(model, session) -> list:
+    return list(model.propagate_in_video_iterator(session))
+
+
+def test_recent_is_the_default_bit_for_bit(lively, processor):
+    frames = moving_frames(10)
+    default = track(lively, begin(processor, frames, BOXES))
+    named = track(lively, begin(processor, frames, BOXES, memory_selection="recent"))
+    for a, b in zip(default, named, strict=True):
+        assert torch.equal(a.pred_masks, b.pred_masks) and torch.equal(a.object_pointer, b.object_pointer)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_objects_together_are_what_each_is_alone(lively, processor, name):
+    frames = moving_frames(24)
+    together = track(lively, begin(processor, frames, BOXES, memory_selection=name))
+    for row, (obj_id, box) in enumerate(BOXES.items()):
+        alone = track(lively, begin(processor, frames, {obj_id: box}, memory_selection=name))
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a.pred_masks[row], b.pred_masks[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_strategy_changes_what_is_remembered(lively, processor, name):
+    frames = moving_frames(30)
+    options = {"quality_threshold": 0.5} if name == "quality" else None
+    session = begin(processor, frames, BOXES, memory_selection=name, memory_options=options)
+    track(lively, session)
+    strategy = session.objects[1].memory.strategy
+    assert strategy.name == name
+    assert 0 < len(strategy.facts) <= 30
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_is_bounded_and_an_unbounded_session_selects_the_same(lively, processor, name):
+    frames = moving_frames(70)
+    bounded = begin(processor, frames, BOXES, memory_selection=name, keep_history=False)
+    everything = begin(processor, frames, BOXES, memory_selection=name, keep_history=True)
+    pairs = zip(
+        lively.propagate_in_video_iterator(bounded), lively.propagate_in_video_iterator(everything), strict=True
+    )
+    for a, b in pairs:
+        torch.testing.assert_close(a.pred_masks, b.pred_masks, rtol=1e-3, atol=1e-3)
+        for obj in bounded.objects.values():
+            reach = RULES.reach
+            assert len(obj.memory.tracked) <= 2 * reach + RULES.num_maskmem + RULES.max_object_pointers_in_encoder
+            assert set(obj.memory.strategy.facts) <= {*obj.memory.tracked, *obj.memory.conditioning}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_backward_corrections_late_objects_and_removal(lively, processor, name):
+    frames = moving_frames(16)
+    session = processor.init_video_session(frames, memory_selection=name)
+    processor.add_inputs_to_inference_session(session, 10, 1, input_boxes=[[BOXES[1]]])
+    for output in lively.propagate_in_video_iterator(session, start_frame_idx=10):
+        assert output.object_ids == [1]
+    for output in lively.propagate_in_video_iterator(session, start_frame_idx=10, reverse=True):
+        assert torch.isfinite(output.pred_masks).all()
+    processor.add_inputs_to_inference_session(
+        session, 5, 1, input_points=[[[[40, 40]]]], input_labels=[[[1]]]
+    )  # a correction
+    processor.add_inputs_to_inference_session(session, 7, 2, input_boxes=[[BOXES[2]]])  # a late object
+    rows = {o.frame_idx: o for o in lively.propagate_in_video_iterator(session, start_frame_idx=5)}
+    assert sorted(rows) == list(range(5, 16)) and rows[9].object_ids == [1, 2]
+    session.remove_object(1)
+    assert [o.object_ids for o in lively.propagate_in_video_iterator(session, start_frame_idx=7)] == [[2]] * 9
+
+
+def test_a_stream_takes_a_strategy_and_a_stride(lively, processor):
+    session = processor.init_video_session(memory_selection="skip_absent", memory_stride=3)
+    for t, frame in enumerate(moving_frames(12)):
+        if t == 0:
+            processor.add_inputs_to_inference_session(
+                session, 0, 1, input_boxes=[[BOXES[1]]], original_size=frame.shape[:2]
+            )
+        lively(session, frame=frame)
+    rules = session.rules_of(TrackingRules.from_config(lively.config))
+    assert (rules.memory_selection, rules.memory_temporal_stride_for_eval) == ("skip_absent", 3)
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        processor.init_video_session(memory_stride=0)
+    with pytest.raises(ValueError, match="no memory selection"):
+        processor.init_video_session(memory_selection="newest")
+
+
+def test_a_configuration_can_say_the_strategy(model, processor, tmp_path):
+    config = type(model.config).from_dict(
+        {
+            **model.config.to_dict(),
+            "memory_selection": "quality",
+            "memory_selection_options": {"quality_threshold": 0.4},
+        }
+    )
+    config.save_pretrained(tmp_path)
+    rules = TrackingRules.from_config(type(config).from_pretrained(tmp_path))
+    assert rules.memory_selection == "quality" and rules.memory_selection_options == {"quality_threshold": 0.4}
+    with pytest.raises(ValueError, match="no memory selection"):
+        type(config)(memory_selection="best")
+
+
+def test_proposals_of_a_step_can_be_chosen(model):
+    features = torch.randn(1, 64, 8, 8)
+    with torch.no_grad():
+        output = model.track_step(
+            features, input_points=torch.tensor([[[40.0, 40.0]]]), input_labels=torch.tensor([[1]])
+        )
+        for k in range(3):
+            other = model.choose_proposals(output, torch.tensor([k]))
+            present = bool(output.object_score_logits > 0)
+            if present:
+                assert torch.equal(other.pred_masks[0, 0], output.multimask_logits[0, k])
+            assert other.iou_scores.item() == output.multimask_iou_scores[0, k].item()
+        best = model.choose_proposals(output, output.multimask_iou_scores.argmax(dim=1))
+    assert torch.equal(best.object_pointer, output.object_pointer)
