@@ -257,7 +257,7 @@ def _memories_example(choice: str, dtype: torch.dtype) -> Callable[[], Any]:
     query, key, value = (torch.randn(1, 1, *shape).to(dtype) for shape in ((512, 256), (2048, 256), (2048, width)))
     bias = torch.zeros(2048).to(dtype)
     if choice == PLAIN:
-        return lambda: F.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2).contiguous()
+        return lambda: F.scaled_dot_product_attention(query, key, value, bias[None]).transpose(1, 2).contiguous()
     return lambda: attend_by_rows(query, key, value, 0.0625, bias, ROWS[choice])
 
 

@@ -25,6 +25,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import statistics
 import tempfile
 import threading
 import time
@@ -39,8 +40,11 @@ import torch
 VARIABLE = "EFFICIENTTAM_KERNELS"
 PLAIN = "plain"  # every operation's first candidate: PyTorch's own way
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-GAIN = 0.95  # of the time of the candidate that is preferred; less gain than this may be noise
-SECONDS_EACH = 0.12  # of measuring an operation, after each candidate ran once
+# Of the time of the preferred candidate, what another must take less than; less gain may be noise. PyTorch's own way is
+# preferred for its simplicity, and so has to be beaten clearly.
+GAIN, SMALL_GAIN = 0.9, 0.98
+ROUNDS = (5, 25)  # at least and at most, of measuring an operation
+SECONDS_EACH = 0.12  # after which there are no more than the least rounds
 HOPELESS = 4.0  # times the fastest, after which a candidate is not run again
 
 
@@ -64,7 +68,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a dtype's operations: the choice by operation, and the milliseconds of each candidate."""
+    """What is known of a dtype's operations: the choice of each, and the milliseconds of each candidate that ran."""
 
     choices: dict[str, str]
     milliseconds: dict[str, dict[str, float]]
@@ -95,6 +99,7 @@ class KernelChoices:
         self._lock = threading.Lock()
         self._setting: str | None = None
         self._chosen: dict[tuple[str, torch.dtype, bool], str] = {}
+        self._measured: dict[str, Measured | None] = {}
 
     def of(self, operation: str, dtype: torch.dtype, measure: bool) -> str:
         """The candidate to take. `measure`: whether to go by what is measured, measuring where that is yet to be done.
@@ -140,7 +145,15 @@ class KernelChoices:
         return by_capability(self.operations[operation], name)
 
     def measured(self, dtype: str) -> Measured | None:
-        """What was measured for a dtype, measuring now where nothing is kept; None where nothing can be kept."""
+        """What was measured for a dtype, measuring now where nothing is kept; None where nothing can be kept.
+
+        Once a process: it does not change with the number of threads later.
+        """
+        if dtype not in self._measured:
+            self._measured[dtype] = self._read_or_measure(dtype)
+        return self._measured[dtype]
+
+    def _read_or_measure(self, dtype: str) -> Measured | None:
         path = cache_file(dtype)
         kept = self._read(path, dtype)
         if kept is not None:
@@ -227,27 +240,40 @@ def by_capability(operation: Operation, dtype: str) -> str:
 
 
 def measure(operations: dict[str, Operation], dtype: str) -> Measured:
-    """Time the candidates of each operation, in turns, and choose."""
+    """Time the candidates of each operation, in turns, and choose.
+
+    What decides is the median, over rounds, of a candidate's time beside that of the preferred one in the same round:
+    another program that takes the processor for a while slows neighbours alike.
+    """
     choices, milliseconds = {}, {}
     for name, operation in operations.items():
         if dtype not in operation.candidates:
             continue
-        calls = {choice: operation.example(choice, DTYPES[dtype]) for choice in operation.candidates[dtype]}
-        for call in calls.values():
-            call()  # the first call makes what later ones find there
-        best = {choice: _seconds(call) for choice, call in calls.items()}
-        fastest = min(best.values())
-        calls = {choice: call for choice, call in calls.items() if best[choice] <= HOPELESS * fastest}
+        calls = _that_run({choice: operation.example(choice, DTYPES[dtype]) for choice in operation.candidates[dtype]})
+        rounds: list[dict[str, float]] = []
         end = time.perf_counter() + SECONDS_EACH
-        while len(calls) > 1 and time.perf_counter() < end:
-            for choice, call in calls.items():
-                best[choice] = min(best[choice], _seconds(call))
-        others = [choice for choice in best if choice != operation.preferred]
-        winner = min(others, key=best.__getitem__, default=operation.preferred)
-        beats = best[winner] < GAIN * best[operation.preferred]
-        choices[name] = winner if beats else operation.preferred
-        milliseconds[name] = {choice: round(1e3 * seconds, 3) for choice, seconds in best.items()}
+        while len(calls) > 1 and (len(rounds) < ROUNDS[0] or time.perf_counter() < end) and len(rounds) < ROUNDS[1]:
+            rounds.append({choice: _seconds(call) for choice, call in calls.items()})
+        preferred = operation.preferred if operation.preferred in calls else PLAIN
+        ratios = {c: statistics.median(times[c] / times[preferred] for times in rounds) for c in calls if rounds}
+        winner = min(ratios, key=ratios.__getitem__, default=preferred)
+        choices[name] = winner if ratios.get(winner, 1.0) < (GAIN if preferred == PLAIN else SMALL_GAIN) else preferred
+        milliseconds[name] = {c: round(1e3 * statistics.median(times[c] for times in rounds), 3) for c in ratios}
     return Measured(choices, milliseconds)
+
+
+def _that_run(calls: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
+    """The candidates that this build of torch has and that are not hopelessly slow, each called twice."""
+    first: dict[str, float] = {}
+    for choice, call in calls.items():
+        try:
+            first[choice] = _seconds(call)
+        except RuntimeError:
+            if choice == PLAIN:
+                raise
+    # A first call also makes what later ones find there; only what is far behind is not given a second.
+    second = {c: _seconds(calls[c]) for c in first if c == PLAIN or first[c] <= 5 * HOPELESS * min(first.values())}
+    return {c: calls[c] for c in second if c == PLAIN or second[c] <= HOPELESS * min(second.values())}
 
 
 def _seconds(call: Callable[[], Any]) -> float:

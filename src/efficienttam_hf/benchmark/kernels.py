@@ -6,8 +6,8 @@ import os
 
 import torch
 
-from ..cpu_kernels import CHOICES
-from ..kernel_choice import DTYPES, PLAIN, VARIABLE, cache_file, machine
+from ..cpu_kernels import OPERATIONS
+from ..kernel_choice import DTYPES, PLAIN, VARIABLE, KernelChoices, cache_file, machine
 
 
 __all__ = ["describe_kernels"]
@@ -33,15 +33,16 @@ def describe_kernels(threads: int | None = None) -> str:
 
 
 def _table(dtype: str) -> str:
-    found, about = CHOICES.measured(dtype), machine(dtype)
+    choices = KernelChoices(OPERATIONS)  # this process may know those of another number of threads
+    found, about = choices.measured(dtype), machine(dtype)
     lines = [
         f"{dtype}, {about['processor']} ({about['capability']}), threads: {about['threads']}, torch {about['torch']}",
         "",
         "| operation | candidates, milliseconds |",
         "| --- | --- |",
     ]
-    for name, operation in CHOICES.operations.items():
-        chosen = CHOICES.of(name, DTYPES[dtype], measure=True)
+    for name, operation in choices.operations.items():
+        chosen = choices.of(name, DTYPES[dtype], measure=True)
         times = {} if found is None else found.milliseconds[name]
         cells = []
         for choice in operation.candidates[dtype]:
