@@ -225,6 +225,21 @@ def test_tracking_runs_where_only_onnxruntime_numpy_and_pillow_are_installed(exp
 VIDEO_SUITES = [suite for suite in load_suites("tiny.json") if suite["kind"] == "video"]
 
 
+@pytest.mark.parametrize("name", ["skip_absent", "quality", "motion", "distractor_aware"])
+def test_memories_are_selected_as_with_torch(exported, tracker, name):
+    model, processor, _ = exported
+    options = {"stable_frames": 2, "motion_weight": 0.9, "quality_threshold": 0.5}
+    outputs = []
+    for tracks, sessions in ((model, processor), (tracker, tracker)):
+        session = sessions.init_video_session(
+            list(CLIP.frames) * 3, memory_selection=name, memory_options=options, keep_history=False
+        )
+        sessions.add_inputs_to_inference_session(session, 0, [1, 5], **CLICKS)
+        outputs.append(list(tracks.propagate_in_video_iterator(session)))
+    for torchs, ours in zip(*outputs, strict=True):
+        np.testing.assert_allclose(ours.pred_masks, torchs.pred_masks.numpy(), rtol=1e-2, atol=1e-2)
+
+
 @pytest.fixture(scope="module")
 def suite_models(tmp_path_factory):
     """For each kind of attention of the reference suites: the model, its processor and the tracker on its graphs."""

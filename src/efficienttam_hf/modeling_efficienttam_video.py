@@ -346,6 +346,13 @@ class EfficientTamVideoModel(EfficientTamModel):
             multimask_tokens=tokens,
         )
 
+    def proposal_pointers(self, output: EfficientTamTrackingOutput) -> Tensor:
+        """(B, K, C) object pointers of all proposals of a tracking step; `object_pointer` is that of the chosen one."""
+        pointers = self._where_present(
+            output.object_score_logits[..., None] > 0, self.object_pointer_proj(output.multimask_tokens)
+        )
+        return pointers.expand(-1, output.multimask_iou_scores.shape[1], -1)
+
     def _where_present(self, appears: Tensor, pointer: Tensor) -> Tensor:
         """The pointer of objects that appear, (B, 1) bool, and the learned stand-in for those that do not."""
         return torch.where(appears, pointer, self.no_object_pointer.to(pointer.dtype))

@@ -146,6 +146,7 @@ class MaskDecoder(ExportedGraph):
             "object_pointer": ("objects", features[0]),
             "proposals": ("objects", proposals, *mask_size),
             "proposal_iou_scores": ("objects", proposals),
+            "proposal_pointers": ("objects", proposals, features[0]),
         }
 
     def example(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -184,6 +185,7 @@ class MaskDecoder(ExportedGraph):
                 (several.object_pointer, single.object_pointer),
                 (several.multimask_logits, single.multimask_logits),
                 (several.multimask_iou_scores, single.multimask_iou_scores),
+                (self.model.proposal_pointers(several), self.model.proposal_pointers(single)),
             )
         )
 

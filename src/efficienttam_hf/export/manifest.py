@@ -90,6 +90,8 @@ class Rules(TrackingRules):
 LATER_RULES = (
     "memory_temporal_stride_for_eval",
     "clear_non_cond_mem_around_input",
+    "memory_selection",
+    "memory_selection_options",
     "non_overlap_masks_for_mem_enc",
 )
 

@@ -26,7 +26,8 @@ class StepOutput:
         pred_masks: (B, 1, h, w) logits at a quarter of the input size.
         iou_scores, object_score_logits: (B, 1).
         object_pointer: (B, C).
-        proposals, proposal_iou_scores: (B, K, h, w) and (B, K), what the mask was chosen from, by the mask decoder.
+        proposals, proposal_iou_scores, proposal_pointers: (B, K, h, w), (B, K) and (B, K, C), what the mask was chosen
+            from, by the mask decoder; older exported folders have no pointers.
     """
 
     pred_masks: np.ndarray
@@ -35,6 +36,7 @@ class StepOutput:
     object_pointer: np.ndarray
     proposals: np.ndarray | None = None
     proposal_iou_scores: np.ndarray | None = None
+    proposal_pointers: np.ndarray | None = None
 
 
 @dataclass
