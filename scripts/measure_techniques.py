@@ -20,13 +20,13 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
 from efficienttam_hf.benchmark.timing import interleave
-from efficienttam_hf.cpu_kernels import attend_by_rows, linear
+from efficienttam_hf.cpu_kernels import EfficientTamLinear, attend_before_projecting, linear, sdpa_attention
 from efficienttam_hf.memory import MemoryBank
-from efficienttam_hf.modeling_efficienttam_layers import sine_position_encoding
+from efficienttam_hf.modeling_efficienttam_layers import Constants, sine_position_encoding
 from efficienttam_hf.modeling_efficienttam_memory import rotary_table, rotate
 from efficienttam_hf.modeling_efficienttam_vision import partition_windows
 
@@ -79,14 +79,14 @@ def techniques(dtype: torch.dtype) -> dict[str, Pair]:
         "linear layer of the ViT": (lambda: F.linear(tokens, weight, bias), lambda: linear(tokens, weight, bias)),
         "global attention of the ViT": attention_pair(*(draw(1, TOKENS, HEADS, 64).transpose(1, 2) for _ in range(3))),
     }
-    query, projection = draw(1, 1, TOKENS, ATTENTION_WIDTH), draw(ATTENTION_WIDTH, MEMORY_WIDTH)
+    query, projection = draw(1, 1, TOKENS, ATTENTION_WIDTH), EfficientTamLinear(MEMORY_WIDTH, ATTENTION_WIDTH).to(dtype)
     found["self-attention of memory attention"] = attention_pair(query, query, query)
     for name, tokens_of_memory in (("all", TOKENS), ("pooled", TOKENS // 4)):
         keys = draw(1, 1, MEMORIES * tokens_of_memory + POINTER_TOKENS, ATTENTION_WIDTH)
-        values = draw(1, 1, keys.shape[2], MEMORY_WIDTH)
+        memory = draw(1, keys.shape[2], MEMORY_WIDTH)
         found[f"attention to memories, {name}"] = (
-            lambda k=keys, v=values: F.scaled_dot_product_attention(query, k, F.linear(v, projection)),
-            lambda k=keys, v=values: linear(attend_by_rows(query, k, v, ATTENTION_WIDTH**-0.5), projection),
+            lambda k=keys, m=memory: project_before_attending(query, k, m, projection),
+            lambda k=keys, m=memory: attend_to_memories(query, k, m, projection),
         )
     projected, padding = draw(1, SIDE, SIDE, 3 * WIDTH), draw(3 * WIDTH)
     found["cutting windows"] = (
@@ -95,15 +95,10 @@ def techniques(dtype: torch.dtype) -> dict[str, Pair]:
     )
     keys, table = draw(1, 1, MEMORIES, TOKENS, ATTENTION_WIDTH), rotary_table((SIDE, SIDE), ATTENTION_WIDTH, 1e4, CPU)
     found["rotating keys"] = (lambda: rotate(keys, torch.view_as_real(table)), lambda: rotate(keys, table))
+    resolution, constants = ((SIDE, SIDE), ATTENTION_WIDTH, 1e4, CPU), Constants()
     found["tables of a resolution"] = (
-        lambda: (
-            rotary_table.__wrapped__((SIDE, SIDE), ATTENTION_WIDTH, 1e4, CPU),
-            sine_position_encoding.__wrapped__((SIDE, SIDE), ATTENTION_WIDTH, 1e4, CPU),
-        ),
-        lambda: (
-            rotary_table((SIDE, SIDE), ATTENTION_WIDTH, 1e4, CPU),
-            sine_position_encoding((SIDE, SIDE), ATTENTION_WIDTH, 1e4, CPU),
-        ),
+        lambda: (rotary_table(*resolution), sine_position_encoding(*resolution)),
+        lambda: (constants.of(rotary_table, *resolution), constants.of(sine_position_encoding, *resolution)),
     )
     model = EfficientTamVideoModel(EfficientTamConfig.from_preset("efficienttam_ti_512x512")).eval().to(dtype)
     features = draw(1, 256, 32, 32)
@@ -120,11 +115,23 @@ def techniques(dtype: torch.dtype) -> dict[str, Pair]:
 
 
 def attention_pair(query: Tensor, key: Tensor, value: Tensor) -> Pair:
-    """Fused attention, and ours."""
+    """Fused attention, and what this machine takes."""
     return (
         lambda: F.scaled_dot_product_attention(query, key, value),
-        lambda: attend_by_rows(query, key, value, query.shape[-1] ** -0.5),
+        lambda: sdpa_attention(nn.Identity(), query, key, value, None, query.shape[-1] ** -0.5),
     )
+
+
+def project_before_attending(query: Tensor, key: Tensor, memory: Tensor, projection: nn.Linear) -> Tensor:
+    """Fused attention to projected memories."""
+    value = F.linear(memory, projection.weight, projection.bias).unsqueeze(1)
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def attend_to_memories(query: Tensor, key: Tensor, memory: Tensor, projection: nn.Linear) -> Tensor:
+    """What this machine takes of that and of averaging memories before they are projected."""
+    output = attend_before_projecting(query, key, memory, projection, None)
+    return project_before_attending(query, key, memory, projection) if output is None else output
 
 
 def windows_by_padding(features: Tensor, padding: Tensor) -> Tensor:
