@@ -85,6 +85,17 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert "no-such-model" in capsys.readouterr().err
 
 
+def test_the_command_ends_when_it_has_said_that_it_is_done(model, tmp_path, monkeypatch, capsys):
+    """Python does not walk through what exporters leave behind, which took seconds, and minutes on a busy machine."""
+    frozen = []
+    entry = {"file": "image_encoder.onnx", "sha256": "a" * 64, "bytes": 7, "inputs": {}, "outputs": {}}
+    manifest = Manifest("tiny", "a" * 64, "0", "float32", 18, {"image_encoder": entry}, rules_of(model))
+    monkeypatch.setattr("efficienttam_hf.export.exporting.export_onnx", lambda *args, **options: manifest)
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(capsys.readouterr().out))
+    assert main(["export", "efficienttam-nano", str(tmp_path / "out")]) == 0
+    assert len(frozen) == 1 and "Exported 'efficienttam-nano'" in frozen[0]
+
+
 def test_a_manifest_is_read_as_it_was_written(folder, model):
     manifest = Manifest.read(folder)
     assert manifest.rules == rules_of(model)

@@ -136,8 +136,8 @@ class OnnxBackend:
     def choose(self, result: StepOutput, proposals: Sequence[int]) -> StepOutput:
         if result.proposal_pointers is None:
             raise ValueError(
-                "This memory selection takes other proposals than the decoder's best, and the exported mask decoder has "
-                "no object pointers for them: export the model again, or choose another memory selection."
+                "This memory selection takes other proposals than the decoder's best, and the exported mask decoder "
+                "has no object pointers for them: export the model again, or choose another memory selection."
             )
         rows, rules = np.arange(len(proposals)), self.graphs.rules
         appears = result.object_score_logits > 0
