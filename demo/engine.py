@@ -20,6 +20,7 @@ from efficienttam_hf.app import plan as planning
 from efficienttam_hf.app import segmenting
 from efficienttam_hf.app.loading import choose_device, load_model
 from efficienttam_hf.app.plan import TrackedFrame, TrackingPlan
+from efficienttam_hf.memory_selection import make_strategy
 from efficienttam_hf.prompts import ObjectPrompts, Prompts
 
 
@@ -54,13 +55,16 @@ def load(settings: Settings) -> Models:
     """Load the model of the settings, for all functions here.
 
     Raises:
-        ValueError, OSError: if there is none, or no such device.
+        ValueError, OSError: if there is none, or no such device or choice of memories.
     """
     global models
     device = choose_device(settings.device)
     dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
     video, processor = load_model(EfficientTamVideoModel, settings.model, device, dtype)
     image, _ = load_model(EfficientTamModel, settings.model, device, dtype)
+    if settings.memory != "auto":
+        make_strategy(settings.memory)  # says which there are, if it is none
+        video.config.memory_selection = settings.memory
     models = Models(video, image, processor)
     return models
 

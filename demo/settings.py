@@ -18,6 +18,7 @@ class Settings:
         model: a folder, an id on the Hub, or the name of the model that comes with the package.
         device: `cpu`, `cuda`, `mps`; `auto` is the best there is.
         dtype: `float32`, `bfloat16`, `float16`; `auto` is bfloat16 on a GPU and float32 elsewhere.
+        memory: how memories are chosen, a name of docs/memory.md; `auto` is as the model's configuration says.
         result_sides: choices for the longer side of frames and masks in pixels; the first is the default.
         strides: choices for "every n-th frame"; the first is the default.
         max_frames: frames of a video that are used; what follows is left out, and the visitor is told.
@@ -36,6 +37,7 @@ class Settings:
     model: str = "efficienttam-nano"
     device: str = "auto"
     dtype: str = "auto"
+    memory: str = "auto"
     result_sides: tuple[int, ...] = (640, 480, 960)
     strides: tuple[int, ...] = (1, 2, 4)
     max_frames: int = 300

@@ -20,6 +20,7 @@ from efficienttam_hf.cli import main
 from efficienttam_hf.evaluation import runner
 from efficienttam_hf.evaluation.results import EvaluationResult
 from efficienttam_hf.mask_io import write_indexed_png
+from efficienttam_hf.memory_selection import strategies
 from efficienttam_hf.synthetic_clip import make_clip
 
 
@@ -122,6 +123,26 @@ def test_prompts_are_compared(command, tmp_path, capsys):
     overview = (tmp_path / "out" / "report.md").read_text()
     assert "| 1-click |" in overview
     assert "| box |" in overview
+
+
+def test_memory_strategies_are_compared(model, tmp_path, capsys):
+    out = ["--model", str(model), "--device", "cpu", "--output", str(tmp_path / "out"), "--max-frames", "4"]
+    stress = ["evaluate", "vos", "--dataset", "stress", "--limit", "2", *out]
+    assert main([*stress, "--memory", "all", "--memory-stride", "2", "--memory-option", "quality_threshold=0.5"]) == 0
+    table = (tmp_path / "out" / "report.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "| memory | J&F | change | J | F | occlusion | reentry | s/frame |" in table
+    for name in strategies():
+        assert f"| `{name}` | " in table
+        memory = EvaluationResult.read(tmp_path / "out" / name / "results.json").settings["memory"]
+        options = {"quality_threshold": 0.5}
+        assert memory == {"memory_selection": name, "memory_options": options, "memory_stride": 2}
+    assert main([*stress, "--memory", "recent", "quality", "--memory-option", "quality_threshold=high"]) == 2
+    assert "quality_threshold is a number, such as 0.01; got 'high'" in capsys.readouterr().err
+    assert main(["evaluate", "prompted-video", "--dataset", "stress", *out, "--memory", "all"]) == 2
+    assert "give one --prompt" in capsys.readouterr().err
+    assert main(["evaluate", "vos", *out]) == 2
+    assert "Where is the dataset? Give --data ROOT" in capsys.readouterr().err
 
 
 def test_images_and_ablations(command, tmp_path, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from efficienttam_hf.memory_selection import FrameFacts, FrameObservation, make_strategy, strategies
+from efficienttam_hf.memory_selection import FrameFacts, FrameObservation, make_strategy, option_value, strategies
 from efficienttam_hf.memory_selection_distractors import DistractorAware, largest_component
 from efficienttam_hf.memory_selection_motion import BoxFilter, MotionAware, box_iou, mask_box
 from efficienttam_hf.object_memory import ObjectMemory
@@ -302,6 +302,21 @@ def test_names_and_options_are_checked():
         make_strategy("quality", {"qualty_threshold": 1})
     # A configuration may hold the thresholds of several strategies.
     assert make_strategy("quality", {"quality_threshold": 0.5, "ram_stride": 3}).quality_threshold == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("quality_threshold", "0.5", 0.5), ("ram_stride", "3", 3), ("promotion_area", "0.5,2", (0.5, 2.0))],
+)
+def test_options_come_from_text(name, text, value):
+    assert option_value(name, text) == value
+    with pytest.raises(ValueError, match=f"The option {name} is .*; got 'x'"):
+        option_value(name, "x")
+
+
+def test_unknown_options_in_text_are_refused():
+    with pytest.raises(ValueError, match="No memory selection has an option speed"):
+        option_value("speed", "1")
 
 
 # ------------------------------------------------------------------------------------------------------ in sessions

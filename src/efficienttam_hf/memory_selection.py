@@ -251,6 +251,33 @@ def strategies() -> dict[str, type[MemoryStrategy]]:
     return {cls.name: cls for cls in (Recent, SkipAbsent, Quality, MotionAware, DistractorAware)}
 
 
+def strategy_numbers() -> dict[str, Any]:
+    """The numbers of all strategies by name, with their defaults."""
+    return {f.name: f.default for cls in strategies().values() for f in fields(cls) if f.init}
+
+
+def option_value(name: str, text: str) -> Any:
+    """A number of a strategy from text, of the type of its default; a pair is two numbers with a comma.
+
+    Raises:
+        ValueError: if no strategy has the number, or the text is none.
+    """
+    numbers = strategy_numbers()
+    if name not in numbers:
+        raise ValueError(f"No memory selection has an option {name}; the options are {', '.join(sorted(numbers))}.")
+    default = numbers[name]
+    try:
+        if isinstance(default, tuple):
+            values = tuple(float(part) for part in text.split(","))
+            if len(values) != len(default):
+                raise ValueError
+            return values
+        return type(default)(text)
+    except ValueError:
+        kinds = {int: "a whole number", float: "a number", tuple: "two numbers with a comma"}
+        raise ValueError(f"The option {name} is {kinds[type(default)]}, such as {default}; got {text!r}.") from None
+
+
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> MemoryStrategy:
     """A strategy for one object.
 
@@ -265,8 +292,8 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Memory
     known = strategies()
     if name not in known:
         raise ValueError(f"There is no memory selection {name!r}; choose one of {', '.join(known)}.")
-    numbers = {f.name for cls in known.values() for f in fields(cls) if f.init}
-    unknown = sorted(set(options or {}) - numbers)
+    numbers = strategy_numbers()
+    unknown = sorted(set(options or {}) - numbers.keys())
     if unknown:
         raise ValueError(
             f"No memory selection has an option {', '.join(unknown)}; the options are {', '.join(sorted(numbers))}."

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load_data(
-    root: Path,
+    root: Path | None,
     kind: str | None = None,
     split: str | None = None,
     sequences: Sequence[str] | None = None,
@@ -22,7 +22,7 @@ def load_data(
     """The videos of a dataset's folder, and what kind and split of dataset they are of.
 
     Args:
-        root: the dataset's folder.
+        root: the dataset's folder; `None` for a kind that is drawn and has none.
         kind: of dataset; by default what the layout says.
         split: by default val of DAVIS, and all elsewhere.
         sequences: only these videos.
@@ -31,12 +31,17 @@ def load_data(
 
     Raises:
         DatasetError: there are none, or the folder is not laid out like this.
-        ValueError: if the limit is below 1.
+        ValueError: if the limit is below 1, or a folder is needed and not given.
     """
-    from ..data.layouts import rules_of
+    from ..data.layouts import RULES, rules_of
     from ..data.loading import kind_of, load_records
     from ..data.schema import DatasetError
 
+    if root is None:
+        if kind is None or not rules_of(kind).is_drawn:
+            drawn = ", ".join(name for name, rules in RULES.items() if rules.is_drawn)
+            raise ValueError(f"Where is the dataset? Give --data ROOT; only --dataset {drawn} needs no folder.")
+        root = Path()
     kind = kind or kind_of(root)
     # Explicitly listed videos are never skipped, wherever they are listed.
     default = rules_of(kind).default_split

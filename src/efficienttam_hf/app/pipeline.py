@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..prompts import Prompts, prompts_as_json, scaled_prompts
@@ -27,7 +28,8 @@ class Job:
     """One run of the command. Frame numbers are the whole video's; the session's begin with 0 at `first`.
 
     While the model tracks a frame, the next one is decoded and, where that pays, encoded too; the one before is
-    written and, where tracking goes in the order of the video, drawn and put into the overlay.
+    written and, where tracking goes in the order of the video, drawn and put into the overlay. `memory` has the
+    session's options that say how memories are chosen.
     """
 
     source: FrameSource
@@ -37,6 +39,7 @@ class Job:
     model: EfficientTamVideoModel
     processor: EfficientTamVideoProcessor
     folder: TrackFolder
+    memory: Mapping[str, Any] = field(default_factory=dict)
     last_kept: int | None = None
 
     def run(self, direction: str | None, model_name: str) -> int:
@@ -58,7 +61,7 @@ class Job:
                         self.size, self.source.fps, self._scaled_prompts(), self.source.sound
                     )
                 ahead = encoding_ahead_pays(self.model, len(plan.first))
-                tracked = track_objects(self.model, self.processor, frames_in, prompts, plan, ahead)
+                tracked = track_objects(self.model, self.processor, frames_in, prompts, plan, ahead, self.memory)
                 with closing(tracked), Background() as writing:  # while the model computes the next frame
                     for done in tracked:
                         if done.object_ids:

@@ -8,7 +8,7 @@ beginning, with the memory of what followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ def track_objects(
     prompts: Prompts,
     plan: TrackingPlan,
     encode_ahead: bool = False,
+    memory: Mapping[str, Any] | None = None,
 ) -> Iterator[TrackedFrame]:
     """Track by a plan, yielding each frame as it is done; memory stays bounded.
 
@@ -56,8 +57,12 @@ def track_objects(
         prompts: by frame index, in pixels of these frames.
         encode_ahead: whether the next frame is encoded meanwhile (`encoding_ahead.py`): until the iterator is closed,
             this thread then has half of torch's threads.
+        memory: how memories are chosen, as options of `init_video_session`; by default as the model's configuration
+            says.
     """
-    session = processor.init_video_session(frames, inference_device=model.device, dtype=model.dtype, keep_history=False)
+    session = processor.init_video_session(
+        frames, inference_device=model.device, dtype=model.dtype, keep_history=False, **(memory or {})
+    )
 
     def add_all(object_id: int) -> None:
         for index, on_frame in prompts.items():

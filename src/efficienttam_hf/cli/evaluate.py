@@ -16,6 +16,7 @@ from ..app.stopping import exit_code
 from ..evaluation.prompt_kinds import PROMPTS
 from .common import add_model_arguments, add_output_arguments
 from .mask_arguments import add_mask_arguments, mask_options
+from .memory_arguments import add_memory_arguments, memory_names, memory_options
 
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def _add_video_protocol(protocols: Any, name: str, what: str, prompt: str | list
         **options,
     )
     output = _add_video_arguments(parser, prompt)
+    add_memory_arguments(parser, several=True)
     output.add_argument("--save-masks", action="store_true", help="write predictions in the dataset's own layout")
     output.add_argument("--zip", action="store_true", help="also pack them for the dataset's server")
     parser.set_defaults(run=run_videos, protocol=name)
@@ -119,12 +121,12 @@ def _add_images(protocols: Any, options: dict[str, Any]) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """`--data`, `--dataset`, `--split`, `--sequences`, `--limit` and what the values of masks mean."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", metavar="ROOT", type=Path, required=True, help="the dataset's folder")
+    group.add_argument("--data", metavar="ROOT", type=Path, help="the dataset's folder; none for stress")
     group.add_argument(
         "--dataset",
         metavar="KIND",
-        help="davis2016, davis2017, mose, lvos, sav_val, sav_test, youtube_vos2019, folder, ... (see docs/data.md); by "
-        "default DAVIS or folder, as the layout says",
+        help="davis2016, davis2017, mose, lvos, sav_val, sav_test, youtube_vos2019, folder, stress (drawn, see "
+        "docs/memory.md), ... (see docs/data.md); by default DAVIS or folder, as the layout says",
     )
     group.add_argument("--split", help="of the dataset; by default val of DAVIS, and all elsewhere")
     group.add_argument("--sequences", metavar="NAME", nargs="+", help="only these videos")
@@ -152,15 +154,21 @@ def output_folder(args: argparse.Namespace, kind: str, split: str | None) -> Pat
 
 def run_videos(args: argparse.Namespace) -> int:
     """Evaluate videos, write reports, and say what came out. Returns 1 if some could not be evaluated."""
+    from ..evaluation.memory_comparison import write_comparison
     from ..evaluation.report import write_overview
     from ..evaluation.runner import evaluate_videos
 
-    job = _prepare(args)
     prompts = [args.prompt] if isinstance(args.prompt, str) else args.prompt
+    runs = [(prompt, name, memory_options(args, name)) for prompt in prompts for name in memory_names(args)]
+    names = [name for _, name, _ in runs]
+    if len(prompts) > 1 and len(names) > len(prompts):
+        raise ValueError("Several --memory are compared with one prompt: give one --prompt, such as --prompt box.")
+    job = _prepare(args)
     results = []
-    for prompt in prompts:
-        output = job.options.output if len(prompts) == 1 else job.options.output / prompt
-        options = replace(job.options, prompt=prompt, output=output)
+    for prompt, name, memory in runs:
+        folder = prompt if len(prompts) > 1 else name
+        output = job.options.output / folder if len(runs) > 1 and folder else job.options.output
+        options = replace(job.options, prompt=prompt, memory=memory, output=output)
         try:
             results.append(evaluate_videos(job.model, job.processor, job.records, options, job.processes))
         except KeyboardInterrupt as stop:
@@ -169,7 +177,11 @@ def run_videos(args: argparse.Namespace) -> int:
             _report(results[-1], output, args)
             if args.zip:
                 _pack(results[-1], output)
-    if job.processes.is_main and len(results) > 1:
+    if job.processes.is_main and len(results) > len(prompts):
+        table = write_comparison(dict(zip(names, results, strict=True)), job.options.output, command=args.command)
+        print(table.read_text(encoding="utf-8"))
+        print(f"Comparison: {table}")
+    elif job.processes.is_main and len(results) > 1:
         print(f"Overview: {write_overview(results, job.options.output, command=args.command, date=_today())}")
     return 1 if any(result.failures for result in results) else 0
 

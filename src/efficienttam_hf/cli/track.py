@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..app.defaults import DEFAULT_OUTPUT
 from .common import add_model_arguments, add_output_arguments, add_size_argument
+from .memory_arguments import add_memory_arguments, memory_options
 from .prompts import GivenPrompt, add_prompt_arguments, check_order, gather
 
 
@@ -37,6 +38,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         help="from the prompts on; forward by default, both if an object is first prompted on a later frame",
     )
     add_size_argument(group)
+    add_memory_arguments(parser)
     group = parser.add_argument_group("output")
     add_output_arguments(group, f"{DEFAULT_OUTPUT}/<name of the video>")
     parser.set_defaults(run=run)
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         video, given = _example_clip(out, given)
     if not given:
         raise ValueError("What is to be tracked? Give a prompt, such as --point X,Y or --box X0,Y0,X1,Y1.")
+    memory = memory_options(args, args.memory)
 
     with open_video(video, start=args.start, end=args.end) as source:
         first = args.start or 0
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         model, processor = load_model(EfficientTamVideoModel, args.model, device, args.dtype)
         print(f"Model: {find_model(args.model).description}; {device}, {args.dtype}.")
         folder.prepare(overwrite)
-        job = Job(source, first, size, prompts, model, processor, folder)
+        job = Job(source, first, size, prompts, model, processor, folder, memory)
         return job.run(args.direction, args.model)
 
 

@@ -15,6 +15,7 @@ class BenchmarkRules:
 
     Attributes:
         scoring: the convention by which it is scored, a name of `evaluation.conventions`.
+        is_drawn: whether its videos are drawn rather than read, so that it needs no folder.
         images: whether its records are single images rather than videos.
         default_split: what is evaluated where no split is given and this one is listed; `None` for everything.
         annotates_every_frame: whether a frame without a mask is a missing file.
@@ -27,6 +28,7 @@ class BenchmarkRules:
     """
 
     scoring: str = "semi_supervised"
+    is_drawn: bool = False
     images: bool = False
     default_split: str | None = None
     annotates_every_frame: bool = False

@@ -12,9 +12,9 @@ import json
 import logging
 import platform
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ class RunOptions:
         prompt: what an object is shown with, one of `prompted.PROMPTS`.
         convention: by which scores are taken, one of `conventions.CONVENTIONS`.
         groups: of objects, for a convention that takes means over them.
+        memory: how memories are chosen, as options of `init_video_session`; by default as the model's configuration
+            says.
         max_frames: only so many of each video's frames, from the first on; `None` for all.
         output: folder of results; `None` to keep nothing on disk.
         save_masks: whether predictions are written, to `output`/predictions.
@@ -97,6 +99,7 @@ class RunOptions:
     prompt: str = "mask"
     convention: str = "semi_supervised"
     groups: Groups | None = None
+    memory: Mapping[str, Any] = field(default_factory=dict)
     max_frames: int | None = None
     output: Path | None = None
     save_masks: bool = False
@@ -194,8 +197,9 @@ def evaluate_video(
     picture = VideoPicture([t for t in shown if hidden or t in record.annotated_frames]) if options.pictures else None
 
     frames = frames_of(record, options.max_frames)
+    overlap = rules_of(record.source).masks_overlap
     with closing(frames):  # its thread ends with it, also when tracking does not come to the end
-        for tracked in track(model, processor, frames, options.prompt, rules_of(record.source).masks_overlap):
+        for tracked in track(model, processor, frames, options.prompt, overlap, options.memory):
             result.tracked_frames += bool(tracked.predicted)
             result.seconds += tracked.seconds
             if tracked.truth is not None and not hidden:
@@ -329,6 +333,8 @@ def _deciding_settings(model: EfficientTamVideoModel, options: RunOptions) -> di
         "max_frames": options.max_frames,
         **model_settings(model),
     }
+    if options.memory:
+        settings["memory"] = json.loads(json.dumps(options.memory))  # as it comes back from a file
     if options.groups is not None:
         settings["groups"] = hashlib.sha256(json.dumps(options.groups, sort_keys=True).encode()).hexdigest()[:16]
     return settings

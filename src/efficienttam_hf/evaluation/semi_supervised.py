@@ -110,6 +110,7 @@ def track(
     video: Iterable[AnnotatedFrame | tuple[Any, ...]],
     prompt: Prompt = "mask",
     overlap: bool = False,
+    memory: Mapping[str, Any] | None = None,
 ) -> Iterator[TrackedFrame]:
     """Track each object of a video from the first frame in which it is annotated.
 
@@ -120,6 +121,8 @@ def track(
         video: its frames in order, all of one size: :class:`AnnotatedFrame` or tuples of its fields.
         prompt: what is shown of an object; see `prompted`.
         overlap: whether a pixel may belong to several objects, as in SA-V; otherwise it goes to the most certain.
+        memory: how memories are chosen, as options of `init_video_session`; by default as the model's configuration
+            says.
 
     Yields:
         Every frame, as it is done. Before the first object appears nothing is predicted.
@@ -129,7 +132,7 @@ def track(
         ImportError: OpenCV is not installed.
     """
     check_prompt(prompt)
-    session = start_session(model, processor)
+    session = start_session(model, processor, memory)
     with evaluating(model):
         for index, entry in enumerate(video):
             frame, truth, void = AnnotatedFrame(*entry)

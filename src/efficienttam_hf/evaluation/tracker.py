@@ -75,10 +75,14 @@ def evaluating(model: TrackingModel) -> Iterator[None]:
             model.train()
 
 
-def start_session(model: TrackingModel, processor: TrackingProcessor) -> Any:
-    """A session for a stream of frames that keeps no history; where the model has a device and a dtype, on these."""
+def start_session(model: TrackingModel, processor: TrackingProcessor, options: Mapping[str, Any] | None = None) -> Any:
+    """A session for a stream of frames that keeps no history; where the model has a device and a dtype, on these.
+
+    Args:
+        options: more of `init_video_session`.
+    """
     placed = {"inference_device": model.device, "dtype": model.dtype} if hasattr(model, "device") else {}
-    return processor.init_video_session(keep_history=False, **placed)
+    return processor.init_video_session(keep_history=False, **placed, **(options or {}))
 
 
 def masks_of(

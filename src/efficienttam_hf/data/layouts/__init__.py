@@ -10,12 +10,13 @@ from collections.abc import Callable
 from functools import partial
 
 from ..benchmark_rules import BenchmarkRules
-from . import davis, instances, sav, youtube_vos
+from . import davis, instances, sav, stress, youtube_vos
 from .common import Layout
 from .davis import Davis
 from .folder import Folder
 from .instances import Coco, Sa1b
 from .sav import SavImages, SavTrain
+from .stress import Stress
 from .youtube_vos import ABOUT, YouTubeVos
 
 
@@ -29,10 +30,11 @@ LAYOUTS: dict[str, Callable[..., Layout]] = {
     "sa1b": Sa1b,
     "coco": Coco,
     "folder": Folder,
+    "stress": Stress,
 }
 
 # How the benchmark of each is evaluated, as its module states it; a kind that is not here has no rules of its own.
-RULES: dict[str, BenchmarkRules] = {**davis.RULES, **youtube_vos.RULES, **sav.RULES, **instances.RULES}
+RULES: dict[str, BenchmarkRules] = {**davis.RULES, **youtube_vos.RULES, **sav.RULES, **instances.RULES, **stress.RULES}
 
 
 def rules_of(kind: str) -> BenchmarkRules:
