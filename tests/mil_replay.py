@@ -134,6 +134,7 @@ OPERATORS = {
     "greater": lambda o: o.x > o.y,
     "greater_equal": lambda o: o.x >= o.y,
     "layer_norm": lambda o: F.layer_norm(o.x, o.gamma.shape, o.gamma, o.beta, float(o.epsilon)),
+    "less": lambda o: o.x < o.y,
     "linear": lambda o: F.linear(o.x, o.weight, getattr(o, "bias", None)),
     "matmul": _product,
     "minimum": lambda o: torch.minimum(o.x, o.y),
