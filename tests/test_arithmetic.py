@@ -264,7 +264,8 @@ def test_an_object_without_a_prompted_frame_cannot_be_tracked():
 
 def test_forgetting_keeps_what_is_near_the_frame_or_a_prompt():
     memory = ObjectMemory(conditioning={10: entry(10)}, tracked={t: entry(t) for t in range(100) if t != 10})
-    memory.forget(90, reach=4)
+    rules = TrackingRules(num_maskmem=5, max_object_pointers_in_encoder=5)
+    memory.forget(90, Direction.FORWARD, rules.reach, rules)
     assert sorted(memory.tracked) == [*range(6, 10), *range(11, 15), *range(86, 95)]
 
 
