@@ -14,6 +14,7 @@ from pathlib import Path
 REMOTE_CODE_FILES = (
     "remote_code.py",
     "configuration_sizes.py",
+    "presets.py",
     "configuration_efficienttam_backbone.py",
     "configuration_efficienttam.py",
     "kernel_choice.py",
