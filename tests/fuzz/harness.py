@@ -4,7 +4,8 @@ A :class:`Kind` says which good files there are and what reads them. Each case i
 follow from the seed, the kind and the number of the case, so that a failure can be repeated. Cases run in a process of
 their own with a limit on its memory. A file must be read, or refused with one of the expected exceptions and a message
 of one line that names the file. Anything else is a failure: another exception, the end of the process, a case that
-takes too long. A kind is added by putting it into the list ``KINDS`` of a module ``kinds_*.py`` beside this file.
+takes too long. A kind is added by putting it into the list ``KINDS`` of a module ``kinds_*.py`` beside this file;
+such a module imports PyTorch in its functions only, as every process loads all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SECONDS_PER_CASE = 30
-SECONDS_TO_START = 120  # importing PyTorch and writing the good files, on a busy machine
+SECONDS_TO_START = 300  # importing PyTorch and writing the good files, on a busy machine
 
 
 @dataclass

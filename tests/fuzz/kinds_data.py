@@ -9,7 +9,6 @@ import numpy as np
 from harness import Kind, mutate_bytes, mutate_json
 from PIL import Image
 
-from efficienttam_hf.data.loading import load_records
 from efficienttam_hf.mask_io import decode_rle, encode_rle, read_indexed_png, write_indexed_png
 
 
@@ -109,6 +108,8 @@ def read_all(kind: str, split: str | None):
     """A reader of all frames and masks of a data set."""
 
     def read(root: Path) -> None:
+        from efficienttam_hf.data.loading import load_records
+
         records = load_records(kind, root, split)
         for record in records:
             for number in record.annotated_frames:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from harness import Kind, mutate_bytes, mutate_json
 
-from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
-from efficienttam_hf.checkpoints import from_published, published_layout, read_published
-from efficienttam_hf.export.exporting import manifest_of
-from efficienttam_hf.export.manifest import Manifest, sha256
-from efficienttam_hf.training.config import load_config
 
+def tiny_model():
+    import torch
 
-def tiny_model() -> EfficientTamVideoModel:
+    from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
+
     torch.manual_seed(0)
     config = EfficientTamConfig(
         image_size=128,
@@ -52,28 +49,41 @@ def configurations(folder: Path) -> list[Path]:
 
 
 def load_folder(path: Path) -> None:
+    from efficienttam_hf import EfficientTamVideoModel
+
     EfficientTamVideoModel.from_pretrained(path)
 
 
 def build(path: Path) -> None:
+    from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
+
     EfficientTamVideoModel(EfficientTamConfig.from_pretrained(path))
 
 
 def published(folder: Path) -> list[Path]:
     """A file as published: `{"model": tensors}`, with and without the checksums of a zip file."""
+    import torch
+
+    from efficienttam_hf.checkpoints import published_layout
+
     layout = published_layout(tiny_model().config)
-    tensors = {name: torch.zeros(shape) for _, (name, shape) in layout.items()}
+    tensors = {name: torch.zeros(shape) for name, (_, shape) in layout.items()}
     torch.save({"model": tensors}, folder / "a.pt")
     torch.save({"model": tensors}, folder / "old.pt", _use_new_zipfile_serialization=False)
     return sorted(folder.iterdir())
 
 
 def convert(path: Path) -> None:
+    from efficienttam_hf.checkpoints import from_published, read_published
+
     from_published(read_published(path), tiny_model().config)
 
 
 def manifests(folder: Path) -> list[Path]:
     """An exported folder as its reader sees it: the manifest, and files of which it holds the checksums."""
+    from efficienttam_hf.export.exporting import manifest_of
+    from efficienttam_hf.export.manifest import sha256
+
     root = folder / "exported"
     root.mkdir()
     manifest = manifest_of(tiny_model(), "tiny", "float32")
@@ -86,6 +96,8 @@ def manifests(folder: Path) -> list[Path]:
 
 
 def read_manifest(path: Path) -> None:
+    from efficienttam_hf.export.manifest import Manifest
+
     manifest = Manifest.read(path)
     for name in list(manifest.graphs):
         manifest.graph_file(path, name)
@@ -96,10 +108,16 @@ def trainings(folder: Path) -> list[Path]:
         "output": "run",
         "model": "efficienttam-nano",
         "seed": 3,
-        "optimizer": {"learning_rate": 1e-4},
+        "optimizer": {"weight_decay": 0.1, "betas": [0.9, 0.95]},
     }
     (folder / "training.json").write_text(json.dumps(content))
     return [folder / "training.json"]
+
+
+def read_training(path: Path) -> None:
+    from efficienttam_hf.training.config import load_config
+
+    load_config(path)
 
 
 KINDS = [
@@ -107,5 +125,5 @@ KINDS = [
     Kind("configuration", configurations, build, mutate_json, suffixes=(".json",)),
     Kind("published", published, convert, mutate_bytes),
     Kind("manifest", manifests, read_manifest, mutate_json, suffixes=(".json",)),
-    Kind("training", trainings, load_config, mutate_json),
+    Kind("training", trainings, read_training, mutate_json),
 ]
