@@ -364,6 +364,17 @@ def test_without_a_cache_that_can_be_written_nothing_is_measured(cache, monkeypa
     assert not calls
 
 
+def test_a_way_that_cannot_be_measured_stops_nobodys_work(cache):
+    def broken(choice, dtype):
+        raise RuntimeError("no such instruction")
+
+    candidates = {"float32": ("plain", "other")}
+    choices = KernelChoices({"first": Operation(candidates, broken, {"float32": {capability(): "other"}})})
+    with pytest.warns(UserWarning, match="could not be measured .RuntimeError: no such instruction.; the default"):
+        assert choices.of("first", torch.float32, measure=True) == "other"
+    assert not cache_file("float32").exists()
+
+
 def test_what_is_measured_depends_on_threads_and_versions(cache, monkeypatch):
     before = torch.get_num_threads()
     files = {cache_file("float32"), cache_file("bfloat16")}

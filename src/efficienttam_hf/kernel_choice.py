@@ -28,6 +28,7 @@ import platform
 import statistics
 import tempfile
 import threading
+import warnings
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -162,6 +163,8 @@ class KernelChoices:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".kernels-", suffix=".json") as file:
                 found = self._measure_apart(dtype)
+                if found is None:
+                    return None
                 content = {"machine": machine(dtype), "choices": found.choices, "milliseconds": found.milliseconds}
                 file.write(json.dumps(content, indent=2) + "\n")
                 file.flush()
@@ -194,21 +197,33 @@ class KernelChoices:
                 return None
         return found if set(found.choices) == {n for n, o in self.operations.items() if dtype in o.candidates} else None
 
-    def _measure_apart(self, dtype: str) -> Measured:
-        """`measure` on a thread: there no mode of torch is on that would count, record or fake what is computed."""
-        threads, found = torch.get_num_threads(), []
+    def _measure_apart(self, dtype: str) -> Measured | None:
+        """`measure` on a thread: there no mode of torch is on that would count, record or fake what is computed.
+
+        Where measuring fails, a warning says so, and the default of this kind of processor is taken.
+        """
+        threads = torch.get_num_threads()
+        found: list[Measured] = []
+        errors: list[Exception] = []
 
         def work() -> None:
-            torch.set_num_threads(threads)
-            with torch.no_grad():
-                found.append(measure(self.operations, dtype))
+            try:
+                torch.set_num_threads(threads)
+                with torch.no_grad():
+                    found.append(measure(self.operations, dtype))
+            except Exception as error:  # a choice among equal ways is no reason to stop anybody's work
+                errors.append(error)
 
         thread = threading.Thread(target=work, name="efficienttam-kernels")
         thread.start()
         thread.join()
-        if not found:
-            raise RuntimeError(f"Measuring kernels failed; set {VARIABLE}=capability to do without.")
-        return found[0]
+        if errors:
+            warnings.warn(
+                f"The ways of computing in {dtype} could not be measured ({type(errors[0]).__name__}: {errors[0]}); the "
+                f"default of this kind of processor is taken. {VARIABLE}=capability does without measuring.",
+                stacklevel=2,
+            )
+        return found[0] if found else None
 
 
 def parse(value: str, operations: dict[str, Operation]) -> tuple[str, dict[str, str]]:
