@@ -28,8 +28,8 @@ import platform
 import statistics
 import tempfile
 import threading
-import warnings
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,8 +219,8 @@ class KernelChoices:
         thread.join()
         if errors:
             warnings.warn(
-                f"The ways of computing in {dtype} could not be measured ({type(errors[0]).__name__}: {errors[0]}); the "
-                f"default of this kind of processor is taken. {VARIABLE}=capability does without measuring.",
+                f"The ways of computing in {dtype} could not be measured ({type(errors[0]).__name__}: {errors[0]}); "
+                f"the default of this kind of processor is taken. {VARIABLE}=capability does without measuring.",
                 stacklevel=2,
             )
         return found[0] if found else None
