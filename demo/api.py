@@ -11,7 +11,6 @@ from settings import Settings
 from uploads import UserError
 from video_clip import Clip
 from video_tab import DIRECTIONS
-from video_work import VideoWork
 from visitors import Visitors
 
 from efficienttam_hf.prompts import ObjectPrompts, Prompts, prompts_from_json
@@ -52,22 +51,27 @@ class TrackEndpoint:
             direction: "forward", "backward" or "both", from each object's first prompted frame.
 
         Returns:
-            masks.json (COCO run lengths), masks.zip (indexed PNGs) and overlay.mp4.
+            `NAME_masks.json` (COCO run lengths), `NAME_masks.zip` (indexed PNGs) and `NAME_overlay.mp4`, where NAME is
+            that of the video.
         """
-        visitor = self.visitors.of(request.session_hash)
-        work = VideoWork(visitor.new_folder(), self.settings)
+        with friendly():
+            visitor = self.visitors.of(request.session_hash)
         with friendly():
             if video is None:
                 raise UserError("Give a video.")
-            clip = work.load(Path(video), self.settings.result_sides[0], 1)
+            work = visitor.new_call()
             try:
+                clip = work.load(Path(video), self.settings.result_sides[0], 1)
                 work.add_prompts(parse_prompts(prompts, clip, self.settings))
                 for _ in work.track(direction):
                     visitor.seen()
                 results = work.write_results()
-            except UserError:
+                if results is None:
+                    raise UserError("Tracking was stopped before the first frame was done.")
+            except BaseException:
                 work.close()
                 raise
+            work.release()
         return str(results.masks_json), str(results.masks_zip), str(results.overlay)
 
 
@@ -75,8 +79,9 @@ def parse_prompts(given: Any, clip: Clip, settings: Settings) -> Prompts:
     """Prompts of a call, in the form of `EXPECTED`, by frame and object and in pixels of the video.
 
     Raises:
-        UserError: if they have another form, or do not fit the video.
+        UserError: if they have another form, do not fit the video, or are more than allowed.
     """
+    _check_amount(given, settings)
     try:
         prompts = prompts_from_json(given)
     except ValueError as error:
@@ -84,9 +89,21 @@ def parse_prompts(given: Any, clip: Clip, settings: Settings) -> Prompts:
     for frame, on_frame in prompts.items():
         for object_id, one in on_frame.items():
             _check(object_id, frame, one, clip)
-    if len({i for on_frame in prompts.values() for i in on_frame}) > settings.max_objects:
-        raise UserError(f"Up to {settings.max_objects} objects at once.")
     return prompts
+
+
+def _check_amount(given: Any, settings: Settings) -> None:
+    """Count before anything is read: each point is more work for the model."""
+    objects = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    lists = [one["prompts"] for one in objects if isinstance(one.get("prompts"), list)]
+    if len(objects) > settings.max_objects:
+        raise UserError(f"Up to {settings.max_objects} objects at once, got {len(objects)}.")
+    if sum(map(len, lists)) > settings.max_prompts:
+        raise UserError(f"Up to {settings.max_prompts} prompts in all, got {sum(map(len, lists))}.")
+    for prompt in (prompt for prompts in lists for prompt in prompts if isinstance(prompt, dict)):
+        points = prompt.get("points")
+        if isinstance(points, list) and len(points) > settings.max_points:
+            raise UserError(f"Up to {settings.max_points} points for an object on a frame, got {len(points)}.")
 
 
 def _check(object_id: int, frame: int, given: ObjectPrompts, clip: Clip) -> None:

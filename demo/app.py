@@ -9,6 +9,7 @@
     engine.py                                    running the model; ZeroGPU
     api.py                                       the endpoint for programs
     common_ui.py, click_image.py                 what the tabs share
+    fair_queue.py, temporary.py                  a share of the queue for everyone; what is removed at the end
     style.css, page.html                         looks; keyboard and mouse
 """
 
@@ -23,7 +24,6 @@ import atexit
 import os
 import shutil
 import signal
-import tempfile
 from pathlib import Path
 
 import engine  # first: on a ZeroGPU Space, `spaces` must come before anything that touches CUDA
@@ -31,20 +31,24 @@ import gradio as gr
 from api import TrackEndpoint
 from common_ui import object_colours
 from examples import draw_examples
+from fair_queue import share_queue
 from image_tab import ImageTab
 from live_tab import LiveTab
 from settings import Settings
+from temporary import make_folder
+from uploads import keep_for_all
 from video_tab import VideoTab
 from visitors import Visitors
 
 
 HERE = Path(__file__).resolve().parent
+MAX_COLOURS = 255  # *Everything* finds up to so many objects
 TITLE = "EfficientTAM: track anything in a video"
 
 
 def build(settings: Settings) -> gr.Blocks:
     """The app, with its model loaded and its own temporary folder, which goes when the process ends."""
-    root = Path(tempfile.mkdtemp(prefix="efficienttam-demo-"))
+    root = make_folder()
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = str(root)  # uploads; the only folder files are served from
     engine.load(settings)
@@ -70,8 +74,36 @@ def build(settings: Settings) -> gr.Blocks:
 
         demo.unload(leave)
     demo.folder = root
-    demo.queue(default_concurrency_limit=8, max_size=64)
+    keep_for_all(path for path in root.rglob("*") if path.is_file())  # the examples, and Gradio's copies of them
+    share_queue(demo, settings)
     return demo
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's soft theme with colours that can be read: a contrast of at least 4.5 in light and in dark."""
+    return gr.themes.Soft().set(
+        color_accent="*primary_600",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*primary_700",
+        block_title_text_color="*primary_700",
+        block_label_background_fill_dark="*primary_700",
+        block_title_background_fill_dark="*primary_700",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_700",
+        button_secondary_background_fill_hover_dark="*primary_700",
+        checkbox_label_background_fill_selected="*primary_600",
+        link_text_color="*primary_700",
+        link_text_color_dark="*primary_300",
+        link_text_color_hover="*primary_800",
+        link_text_color_visited="*primary_700",
+        link_text_color_visited_dark="*primary_300",
+    )
 
 
 def launch(settings: Settings, **options) -> gr.Blocks:
@@ -86,9 +118,9 @@ def launch(settings: Settings, **options) -> gr.Blocks:
     signal.signal(signal.SIGTERM, end)
     demo.launch(
         css_paths=HERE / "style.css",
-        css=object_colours(settings.max_objects),
+        css=object_colours(MAX_COLOURS),
         head_paths=HERE / "page.html",
-        theme=gr.themes.Soft(),
+        theme=theme(),
         max_file_size=f"{settings.max_upload_mb}mb",
         footer_links=["api", "gradio", "settings"],
         **options,

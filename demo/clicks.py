@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 
 def with_click(
-    prompts: ObjectPrompts, kind: str, point: Point, corner: Point | None
+    prompts: ObjectPrompts, kind: str, point: Point, corner: Point | None, most: int
 ) -> tuple[ObjectPrompts, Point | None]:
     """What is said of an object after one more click.
 
@@ -25,6 +25,7 @@ def with_click(
         kind: one of `KINDS`.
         point: (x, y) in pixels.
         corner: where a box was begun, if the click before this one did that.
+        most: how many points are accepted.
 
     Returns:
         The prompts, and where a box now begins, or `None`.
@@ -41,7 +42,14 @@ def with_click(
         return replace(prompts, box=(x0, y0, x1, y1)), None
     if kind == NEGATIVE and not (prompts.box or prompts.mask is not None or 1 in prompts.labels):
         raise UserError("Click on the object first; then say what does not belong to it.")
+    if len(prompts.points) >= most:
+        raise UserError(f"Up to {most} clicks on one object. Undo some to set others.")
     return replace(prompts, points=[*prompts.points, point], labels=[*prompts.labels, int(kind == POSITIVE)]), None
+
+
+def inside(point: Point, size: tuple[int, int]) -> Point:
+    """The point of an image of (height, width) `size` that is closest: where a drag ended beyond the edge."""
+    return min(max(float(point[0]), 0.0), float(size[1])), min(max(float(point[1]), 0.0), float(size[0]))
 
 
 def next_object_id(used: list[int], most: int) -> int:

@@ -1,8 +1,12 @@
-"""What the tabs share: examples, what clicks are and for which object, messages instead of failures."""
+"""What the tabs share: examples, what clicks are and for which object, what is said of failures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import html
+import inspect
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 from clicks import KINDS, POSITIVE
+from settings import Settings
 from uploads import UserError
 from video_clip import readable
 
@@ -17,6 +22,8 @@ from efficienttam_hf.tracking_session import EndOfVideoError
 from efficienttam_hf.video_io import VideoError
 from efficienttam_hf.visualization import object_color
 
+
+logger = logging.getLogger(__name__)
 
 # What every event of the pages has in common: callable from the page only. `/track` is for programs.
 PAGE_EVENT = {"api_visibility": "private"}
@@ -41,6 +48,11 @@ def camera(side: int) -> gr.WebcamOptions:
     """What is asked of a visitor's camera: pictures about so wide, the phone's rear camera, no sound."""
     video = {"width": {"ideal": side}, "facingMode": {"ideal": "environment"}}
     return gr.WebcamOptions(mirror=False, constraints={"video": video, "audio": False})
+
+
+def as_source(what: str, settings: Settings) -> tuple[str, int]:
+    """The choice of results as large as the video or image: its label and its value, 0."""
+    return f"as the {what}, up to {settings.max_result_side}", 0
 
 
 @dataclass(frozen=True)
@@ -80,15 +92,95 @@ def object_colours(most: int) -> str:
     return "\n".join(rules)
 
 
-def refuse(error: UserError) -> None:
-    """Say why an upload is not taken, where the event goes on to make room for another."""
-    gr.Warning(str(error), duration=10, title="That did not work")
+def status_line(elem_id: str) -> gr.HTML:
+    """Where a visitor is told what happened: a live region, which screen readers read (page.html)."""
+    return gr.HTML(said(""), elem_id=elem_id, elem_classes="status-line")
+
+
+def said(text: str, progress: float | None = None) -> str:
+    """A status line's content: plain text and, where something is under way, how much of it is done, 0 to 1."""
+    bar = ""
+    if progress is not None:
+        bar = f'<progress max="1" value="{progress:.3f}" aria-label="Tracked so far"></progress>'
+    return f'<div class="status">{bar}<span>{html.escape(text)}</span></div>'
+
+
+def refused(error: Exception) -> str:
+    """A status line's content: why something was not done."""
+    return f'<div class="status refused"><span>{html.escape(readable(error))}</span></div>'
+
+
+# What the visitor can put right, or that a video turned out to be damaged.
+REFUSALS = (UserError, VideoError, EndOfVideoError)
+
+
+def answered(callback: Callable) -> Callable:
+    """Decorator for a tab's callbacks: what goes wrong is said in the tab's `status`, which is among the outputs."""
+
+    def explain(tab: Any, error: Exception) -> dict[Any, str]:
+        if not isinstance(error, REFUSALS):
+            logger.exception("%s failed", callback.__name__)
+            error = UserError("Something went wrong on the server. Try again, or load the page again.")
+        return {tab.status: refused(error)}
+
+    if inspect.isgeneratorfunction(callback):
+
+        @functools.wraps(callback)
+        def steps(self: Any, *args: Any) -> Iterator[Any]:
+            try:
+                yield from callback(self, *args)
+            except Exception as error:
+                yield explain(self, error)
+
+        return steps
+
+    @functools.wraps(callback)
+    def answer(self: Any, *args: Any) -> Any:
+        try:
+            return callback(self, *args)
+        except Exception as error:
+            return explain(self, error)
+
+    return answer
 
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Show the visitor what they can put right, or that the video turned out to be damaged."""
+    """For programs: what they can put right as an error of Gradio's, whose message reaches them."""
     try:
         yield
-    except (UserError, VideoError, EndOfVideoError) as error:
+    except REFUSALS as error:
         raise gr.Error(readable(error), duration=8, print_exception=False, title="That did not work") from error
+
+
+# ------------------------------------------------------------------------------------------------------------- clicks
+
+# page.html turns a click, however it was made, into a place in the picture and, for a right click, what it says.
+Place = list[float] | None
+
+
+def click_place() -> gr.JSON:
+    """The input through which a click's place comes: [x, y] as parts of the picture's width and height."""
+    return gr.JSON(visible=False)
+
+
+def with_place(*names: str) -> str:
+    """JavaScript of an event whose last input is a `click_place`; `names` are those of the other inputs."""
+    values = ", ".join("click.kind ?? kind" if name == "kind" else name for name in names)
+    taken = "const click = window.efficienttam?.takeClick() ?? {};"
+    return f"({', '.join(names)}) => {{ {taken} return [{values + ', ' if values else ''}click.place ?? null]; }}"
+
+
+def place_in(size: tuple[int, int], place: Place, event: gr.SelectData) -> tuple[float, float]:
+    """(x, y) of a click in pixels of an image of (height, width) `size`, which may be shown in another size."""
+    if isinstance(place, list) and len(place) == 2 and all(isinstance(part, int | float) for part in place):
+        return float(place[0]) * size[1], float(place[1]) * size[0]
+    return float(event.index[0]), float(event.index[1])
+
+
+def canvas_classes(size: tuple[int, int] | None, busy: bool = False) -> list[str]:
+    """Classes of a picture to click on: narrow ones are shown larger and scrolled (style.css)."""
+    classes = ["canvas"]
+    if size is not None and max(size) > 2.5 * min(size):
+        classes.append("tall" if size[0] > size[1] else "wide")
+    return [*classes, "busy"] if busy else classes

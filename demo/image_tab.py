@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from click_image import click_image
-from common_ui import PAGE_EVENT, example_gallery, friendly, object_choice, object_controls, refuse
+from common_ui import (
+    PAGE_EVENT,
+    REFUSALS,
+    Place,
+    answered,
+    as_source,
+    canvas_classes,
+    click_place,
+    example_gallery,
+    object_choice,
+    object_controls,
+    place_in,
+    refused,
+    said,
+    status_line,
+    with_place,
+)
 from image_work import ImageWork
 from settings import Settings
 from uploads import UserError
 from visitors import Visitors
 
 
-SHOWN = 11  # components that show an image's state
+SHOWN = 12  # components that show an image's state
+TAKEN_BACK = {
+    "corner": "The corner is taken back.",
+    "click": "A click is taken back.",
+    "removal": "The object is there again.",
+    "everything": "What Everything found is taken back.",
+}
 
 
 class ImageTab:
@@ -34,18 +55,32 @@ class ImageTab:
         self._wire()
 
     def _layout(self) -> None:
+        settings = self.settings
         gr.Markdown("**1** choose an image · **2** click on an object, or find *everything* · **3** choose a mask.")
         with gr.Accordion("Choose an image", open=True, elem_id="image-source") as self.source, gr.Row():
-            self.upload = gr.File(
-                label=f"Upload · up to {self.settings.max_upload_mb} MB",
-                file_types=["image"],
-                height=160,
-                elem_id="image-upload",
-            )
-            self.gallery = example_gallery(self.examples, elem_id="image-examples")
+            with gr.Column():
+                self.upload = gr.File(
+                    label=f"Upload · up to {settings.max_upload_mb} MB",
+                    file_types=["image"],
+                    height=160,
+                    elem_id="image-upload",
+                )
+            with gr.Column():
+                self.gallery = example_gallery(self.examples, elem_id="image-examples")
+                with gr.Accordion("Settings", open=False, elem_id="image-settings"):
+                    self.side = gr.Dropdown(
+                        [(str(settings.image_side), settings.image_side), as_source("image", settings)],
+                        value=settings.image_side,
+                        label="Size of the results",
+                        info="Longer side in pixels",
+                        elem_id="image-side",
+                    )
+        self.status = status_line("image-status")
         with gr.Row(visible=False) as self.workspace:
             with gr.Column(scale=3, min_width=320):
                 self.canvas = click_image(label="Click to mark objects", elem_id="image-canvas", elem_classes="canvas")
+                self.place = click_place()
+                self.everything = gr.Button("Everything", variant="primary", elem_id="image-everything")
             with gr.Column(scale=2, min_width=300):
                 self.controls = object_controls("image")
                 with gr.Column(visible=False, elem_id="image-proposals") as self.proposals:
@@ -55,120 +90,168 @@ class ImageTab:
                             click_image(height=110, min_width=90, elem_id=f"image-proposal-{number}")
                             for number in range(3)
                         ]
-                with gr.Row(elem_classes="buttons", visible=False) as self.results:
-                    self.files = [
-                        gr.DownloadButton(label, elem_id=f"image-download-{label.split()[0].lower()}")
-                        for label in ("Overlay (PNG)", "Masks (PNG)", "JSON (COCO)")
-                    ]
-                self.everything = gr.Button("Everything", variant="primary", elem_id="image-everything")
+                with gr.Column(visible=False) as self.results:
+                    with gr.Row(elem_classes="buttons"):
+                        self.files = [
+                            gr.DownloadButton(label, elem_id=f"image-download-{label.split()[0].lower()}")
+                            for label in ("Overlay (PNG)", "Masks (PNG)", "JSON (COCO)")
+                        ]
+                    self.markers = gr.Checkbox(
+                        False, label="Draw clicks and boxes in the overlay, too", elem_id="image-markers"
+                    )
                 self.least_iou = gr.Slider(
                     0, 1, 0.3, step=0.05, label="Everything: least predicted IoU", buttons=[], elem_id="image-least-iou"
                 )
 
     def _wire(self) -> None:
         controls = self.controls
-        shown = [self.canvas, controls.objects, self.proposals, self.scores, *self.choices, self.results, *self.files]
+        shown = [
+            *(self.status, self.canvas, controls.objects, self.proposals, self.scores),
+            *(*self.choices, self.results, *self.files),
+        ]
         loaded = [self.source, self.upload, self.workspace, *shown]
         quiet = {**PAGE_EVENT, "show_progress": "hidden"}
         model = {**PAGE_EVENT, "concurrency_id": "click", "concurrency_limit": self.settings.clicks_at_once}
         tracking = {**PAGE_EVENT, "concurrency_id": "track", "concurrency_limit": self.settings.tracking_at_once}
-        self.upload.upload(self.on_upload, self.upload, loaded, **quiet)
-        self.gallery.select(self.on_example, None, loaded, **quiet)
-        inputs = [controls.kind, controls.objects]
-        self.canvas.select(self.on_click, inputs, shown, show_progress="hidden", trigger_mode="multiple", **model)
-        controls.objects.input(self.on_object, controls.objects, shown, **quiet)
-        controls.next_object.click(self.on_next, None, shown, **quiet)
-        controls.undo.click(self.on_undo, None, shown, show_progress="hidden", **model)
-        controls.remove.click(self.on_remove, None, shown, **quiet)
+        self.upload.upload(self.on_upload, [self.upload, self.side, self.markers], loaded, **quiet)
+        self.gallery.select(self.on_example, [self.side, self.markers], loaded, **quiet)
+        self.canvas.select(
+            self.on_click,
+            [controls.kind, controls.objects, self.markers, self.place],
+            shown,
+            show_progress="hidden",
+            trigger_mode="multiple",
+            js=with_place("kind", "objects", "markers"),
+            **model,
+        )
+        controls.kind.input(self.on_kind, self.markers, shown, **quiet)
+        controls.objects.input(self.on_object, [controls.objects, self.markers], shown, **quiet)
+        controls.next_object.click(self.on_next, self.markers, shown, **quiet)
+        controls.undo.click(self.on_undo, self.markers, shown, **quiet)
+        controls.remove.click(self.on_remove, self.markers, shown, **quiet)
+        self.markers.input(self.on_markers, self.markers, shown, **quiet)
         for number, choice in enumerate(self.choices):
-            choice.select(self._chooser(number), None, shown, **quiet)
-        self.everything.click(self.on_everything, self.least_iou, shown, show_progress_on=self.canvas, **tracking)
+            choice.select(self._chooser(number), self.markers, shown, **quiet)
+        inputs = [self.least_iou, self.markers]
+        self.everything.click(self.on_everything, inputs, shown, show_progress_on=self.canvas, **tracking)
 
     # ------------------------------------------------------------------------------------------------------- callbacks
+    # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
 
     def _work(self, request: gr.Request) -> ImageWork:
         return self.visitors.of(request.session_hash).image
 
-    def on_upload(self, path: str | None, request: gr.Request):
+    @answered
+    def on_upload(self, path: str | None, side: int, markers: bool, request: gr.Request):
         """An image was uploaded."""
-        return self._load(Path(path), request) if path else [gr.skip()] * (3 + SHOWN)
+        return self._load(Path(path), side, markers, request) if path else [gr.skip()] * (3 + SHOWN)
 
-    def on_example(self, event: gr.SelectData, request: gr.Request):
+    @answered
+    def on_example(self, event: gr.SelectData, side: int, markers: bool, request: gr.Request):
         """A picture of the examples was clicked."""
-        example = self.examples[event.index]
-        copy = self.visitors.of(request.session_hash).folder / example.name
-        shutil.copyfile(example, copy)
-        return self._load(copy, request)
+        return self._load(self.examples[event.index], side, markers, request)
 
-    def _load(self, path: Path, request: gr.Request) -> list[Any]:
+    def _load(self, path: Path, side: int, markers: bool, request: gr.Request) -> list[Any] | dict[Any, Any]:
         work = self._work(request)
         try:
-            work.load(path)
-        except UserError as error:
-            refuse(error)
-            return [gr.skip(), None, gr.skip(), *[gr.skip()] * SHOWN]  # ready for another file
-        return [gr.update(open=False, label="Choose another image"), None, gr.update(visible=True), *self._shown(work)]
+            work.load(path, int(side))
+        except REFUSALS as error:  # and make room for another file
+            return {self.status: refused(error), self.upload: None}
+        text = f"{work.original[1]}×{work.original[0]} pixels. Now click on an object, or press Everything."
+        status, canvas, *others = self._shown(work, text, markers)
+        canvas = gr.update(value=canvas, elem_classes=canvas_classes(work.image.shape[:2]))
+        opened = gr.update(open=False, label="Choose another image")
+        return [opened, None, gr.update(visible=True), status, canvas, *others]
 
-    def on_click(self, event: gr.SelectData, kind: str, object_id: str, request: gr.Request):
+    @answered
+    def on_click(
+        self, event: gr.SelectData, kind: str, object_id: str, markers: bool, place: Place, request: gr.Request
+    ):
         """The picture was clicked."""
         work = self._work(request)
-        with friendly():
-            work.current = int(object_id)
-            work.click(kind, (float(event.index[0]), float(event.index[1])))
-        return self._shown(work)
+        size = work.image.shape[:2] if work.image is not None else (1, 1)
+        if work.current != int(object_id):
+            work.choose_object(int(object_id))
+        work.click(kind, place_in(size, place, event))
+        if work.corner:
+            return self._shown(work, "Now click the opposite corner of the box.", markers)
+        return self._shown(work, f"Object {work.current} is marked. Click again to improve it.", markers)
 
-    def on_object(self, object_id: str, request: gr.Request):
+    @answered
+    def on_kind(self, markers: bool, request: gr.Request):
+        """Another tool was chosen: a box that was begun is none any more."""
+        work = self._work(request)
+        if work.corner is None:
+            return {self.status: gr.skip()}
+        work.corner = None
+        return self._shown(work, "Click on an object, or press Everything.", markers)
+
+    @answered
+    def on_object(self, object_id: str, markers: bool, request: gr.Request):
         """Another object was chosen."""
         work = self._work(request)
-        work.current, work.corner = int(object_id), None
-        return self._shown(work)
+        work.choose_object(int(object_id))
+        return self._shown(work, f"Clicks are for object {work.current}.", markers)
 
-    def on_next(self, request: gr.Request):
+    @answered
+    def on_next(self, markers: bool, request: gr.Request):
         """Next object."""
         work = self._work(request)
-        with friendly():
-            work.next_object()
-        return self._shown(work)
+        work.next_object()
+        return self._shown(work, f"Clicks are for object {work.current}.", markers)
 
-    def on_undo(self, request: gr.Request):
+    @answered
+    def on_undo(self, markers: bool, request: gr.Request):
         """Undo."""
         work = self._work(request)
-        work.undo()
-        return self._shown(work)
+        return self._shown(work, TAKEN_BACK[work.undo()], markers)
 
-    def on_remove(self, request: gr.Request):
+    @answered
+    def on_remove(self, markers: bool, request: gr.Request):
         """Remove object."""
         work = self._work(request)
-        work.remove_object()
-        return self._shown(work)
+        return self._shown(work, f"Object {work.remove_object()} is removed.", markers)
+
+    @answered
+    def on_markers(self, markers: bool, request: gr.Request):
+        """The overlay is wanted with clicks, or without."""
+        text = f"The overlay {'shows' if markers else 'does not show'} clicks and boxes."
+        return self._shown(self._work(request), text, markers)
 
     def _chooser(self, number: int) -> Callable:
-        def on_choose(request: gr.Request):
+        def on_choose(markers: bool, request: gr.Request):
             """A proposal was clicked."""
-            work = self._work(request)
-            work.choose(number)
-            return self._shown(work)
+            return self.on_choose(number, markers, request)
 
         return on_choose
 
-    def on_everything(self, least_iou: float, request: gr.Request):
+    @answered
+    def on_choose(self, number: int, markers: bool, request: gr.Request):
+        """A proposal was clicked."""
+        work = self._work(request)
+        work.choose(number)
+        return self._shown(work, f"Proposal {number + 1} is taken for object {work.current}.", markers)
+
+    @answered
+    def on_everything(self, least_iou: float, markers: bool, request: gr.Request):
         """Everything."""
         work = self._work(request)
-        with friendly():
-            count = work.everything(least_iou)
-        if count:
-            gr.Info(f"{count} object{'' if count == 1 else 's'} found.", duration=4)
-        else:
-            gr.Warning(f"Nothing has a predicted IoU of at least {least_iou}: set it lower.", duration=6)
-        return self._shown(work)
+        count = work.everything(least_iou)
+        if not count:
+            raise UserError(f"Nothing has a predicted IoU of at least {least_iou}: set it lower.")
+        text = (
+            f"{count} object{'' if count == 1 else 's'} found. Choose one to remove it, or undo to have none of them."
+        )
+        return self._shown(work, text, markers)
 
-    def _shown(self, work: ImageWork) -> list[Any]:
+    def _shown(self, work: ImageWork, text: str, markers: bool) -> list[Any]:
         if work.image is None:
-            return [gr.skip()] * SHOWN
-        files = [str(path) for path in work.write_results()]
+            raise UserError("Choose an image first.")
+        files = [str(path) for path in work.write_results(markers)]
         proposals = work.proposal_pictures()
         scores = " · ".join(f"{proposal['score']:.2f}" for proposal in work.proposals)
         return [
+            said(text),
             work.picture(),
             object_choice(work.objects, work.current),
             gr.update(visible=bool(proposals)),

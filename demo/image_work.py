@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import engine
 import numpy as np
-from clicks import Point, next_object_id, with_click
+from clicks import Point, inside, next_object_id, with_click
 from settings import Settings
 from uploads import Upload, UserError
-from video_clip import check_pixels, readable
+from video_clip import check_pixels, file_name, readable
 
 from efficienttam_hf.app.frames import limited_size, resize_image
 from efficienttam_hf.app.segmenting import write_image_results
@@ -22,13 +23,48 @@ from efficienttam_hf.prompts import ObjectPrompts
 from efficienttam_hf.visualization import overlay_masks
 
 
-@dataclass
-class _ImageObject:
-    """Prompts as they grew, the proposals for the last of them, and which proposal is taken."""
+MAX_STEPS = 100  # that can be taken back
 
-    prompts: list[ObjectPrompts] = field(default_factory=list)
-    proposals: list[dict[str, Any]] = field(default_factory=list)
+
+class _Mask:
+    """A mask, eight pixels a byte: taking back needs many of them."""
+
+    def __init__(self, mask: np.ndarray):
+        self._shape = mask.shape
+        self._bits = np.packbits(mask)
+
+    def unpacked(self) -> np.ndarray:
+        """bool (height, width)."""
+        height, width = self._shape
+        return np.unpackbits(self._bits, count=height * width).reshape(self._shape).astype(bool)
+
+
+@dataclass(frozen=True)
+class _ImageObject:
+    """What was said of an object, the proposals for that with their predicted IoU, and which of them is taken.
+
+    Objects of *Everything* have no prompts and one proposal.
+    """
+
+    prompts: ObjectPrompts
+    proposals: tuple[tuple[float, _Mask], ...]
     chosen: int = 0
+
+    @property
+    def score(self) -> float:
+        return self.proposals[self.chosen][0]
+
+    def mask(self) -> np.ndarray:
+        return self.proposals[self.chosen][1].unpacked()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Something that can be taken back: what it was, and all objects before."""
+
+    what: str
+    objects: dict[int, _ImageObject]
+    current: int
 
 
 class ImageWork:
@@ -39,30 +75,38 @@ class ImageWork:
 
     Attributes:
         image: uint8 (height, width, 3) RGB; `None` before `load`.
+        original: (height, width) of the file.
         current: the object that clicks are for.
+        corner: where a box was begun.
     """
 
     def __init__(self, folder: Path, settings: Settings):
         self.folder = folder
         self.settings = settings
         self.image: np.ndarray | None = None
-        self._name = ""
-        self._lock = threading.Lock()  # of clicks, which may be as fast as the two that draw a box
+        self.original = (0, 0)
+        self._name = self._file_name = ""
+        self._closed = False
+        self._lock = threading.RLock()  # of clicks, which may be as fast as the two that draw a box
         self._reset()
 
     def _reset(self) -> None:
-        self._objects: dict[int, _ImageObject] = {}
-        self._all: list[dict[str, Any]] = []
+        self._objects: dict[int, _ImageObject] = {}  # replaced, never changed: steps hold earlier ones
+        self._steps: list[_Step] = []
         self.current = 1
         self.corner: Point | None = None
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path, max_side: int | None = None) -> None:
         """Begin anew with an uploaded file. It is decoded here and then deleted.
+
+        Args:
+            max_side: longer side of the results in pixels, by default that of the settings; 0 for that of the image,
+                within the settings' limit.
 
         Raises:
             UserError: if it is no image, or larger than allowed; what was there before stays.
         """
-        upload = Upload(path, self.folder, self.settings)
+        upload = Upload(path, self.folder / f"upload-{secrets.token_hex(4)}", self.settings)
         try:
             with open_image(upload.path) as header:
                 check_pixels(header.height, header.width, self.settings)
@@ -71,15 +115,23 @@ class ImageWork:
             raise UserError(f"This file cannot be read as an image. {readable(error)}") from error
         finally:
             upload.delete()
-        self.image = resize_image(image, limited_size(image.shape[:2], self.settings.image_side))
-        self._name = path.name
-        self._reset()
+        side = self.settings.image_side if max_side is None else max_side or self.settings.max_result_side
+        with self._lock:
+            if self._closed:  # the visitor left meanwhile
+                raise UserError("This page was closed. Load it again.")
+            self.original = image.shape[:2]
+            self.image = resize_image(image, limited_size(image.shape[:2], side))
+            self._name, self._file_name = path.name, file_name(path)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._reset()
 
     def close(self) -> None:
         """Forget and delete everything."""
-        self.image = None
-        self._reset()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with self._lock:
+            self._closed = True
+            self.image = None
+            self._reset()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _check_loaded(self) -> np.ndarray:
         if self.image is None:
@@ -88,13 +140,24 @@ class ImageWork:
 
     @property
     def objects(self) -> list[int]:
-        """Ids of the objects prompted, and of the one that is to be."""
+        """Ids of the objects there are, and of the one that is to be."""
         return sorted({*self._objects, self.current})
 
     @property
     def proposals(self) -> list[dict[str, Any]]:
         """For the current object: masks with `score`, the predicted IoU, the best first."""
-        return self._objects[self.current].proposals if self.current in self._objects else []
+        one = self._objects.get(self.current)
+        return [{"score": score, "mask": mask.unpacked()} for score, mask in one.proposals] if one else []
+
+    @property
+    def chosen(self) -> int:
+        """Which of the current object's proposals is taken."""
+        one = self._objects.get(self.current)
+        return one.chosen if one else 0
+
+    def _change(self, what: str, objects: dict[int, _ImageObject]) -> None:
+        self._steps = [*self._steps, _Step(what, self._objects, self.current)][-MAX_STEPS:]
+        self._objects = objects
 
     def click(self, kind: str, point: Point) -> None:
         """One click of a kind of `clicks.KINDS` for the current object.
@@ -102,33 +165,45 @@ class ImageWork:
         Raises:
             UserError: if the click says nothing.
         """
-        image = self._check_loaded()
         with self._lock:
-            self._all = []
-            known = self._objects.get(self.current)
-            before = known.prompts if known else []
-            prompts, self.corner = with_click(before[-1] if before else ObjectPrompts(), kind, point, self.corner)
-            if self.corner is None:
-                self._propose(image, [*before, prompts])
-
-    def _propose(self, image: np.ndarray, prompts: list[ObjectPrompts]) -> None:
-        self._objects[self.current] = _ImageObject(prompts, engine.propose_masks(image, self.current, prompts[-1]))
+            image = self._check_loaded()
+            object_id = self.current
+            before = self._objects[object_id].prompts if object_id in self._objects else ObjectPrompts()
+            point = inside(point, image.shape[:2])
+            prompts, self.corner = with_click(before, kind, point, self.corner, self.settings.max_points)
+            if self.corner is not None:
+                return
+            found = engine.propose_masks(image, object_id, prompts)
+            proposals = tuple((one["score"], _Mask(one["mask"])) for one in found)
+            self._change("click", {**self._objects, object_id: _ImageObject(prompts, proposals)})
 
     def choose(self, number: int) -> None:
         """Take another of the current object's proposals."""
-        if number < len(self.proposals):
-            self._objects[self.current].chosen = number
+        with self._lock:
+            one = self._objects.get(self.current)
+            if one is not None and number < len(one.proposals):
+                self._objects = {**self._objects, self.current: replace(one, chosen=number)}
 
-    def undo(self) -> None:
-        """Take back the current object's last click."""
-        if self.corner is not None:
-            self.corner = None
-        elif self.current in self._objects:
-            prompts = self._objects[self.current].prompts[:-1]
-            if prompts:
-                self._propose(self.image, prompts)
-            else:
-                del self._objects[self.current]
+    def choose_object(self, object_id: int) -> None:
+        """Clicks are for this object from now on."""
+        self.current, self.corner = object_id, None
+
+    def undo(self) -> str:
+        """Take back what was done last: a click, *Everything* or a removal; which of them it was.
+
+        Raises:
+            UserError: if there is nothing to take back.
+        """
+        with self._lock:
+            self._check_loaded()
+            if self.corner is not None:
+                self.corner = None
+                return "corner"
+            if not self._steps:
+                raise UserError("There is nothing to take back.")
+            step = self._steps.pop()
+            self._objects, self.current = step.objects, step.current
+            return step.what
 
     def next_object(self) -> None:
         """Clicks are for a new object from now on.
@@ -136,51 +211,88 @@ class ImageWork:
         Raises:
             UserError: if there are as many as allowed.
         """
+        self._check_loaded()
         self.corner = None
         self.current = next_object_id(list(self._objects), self.settings.max_objects)
 
-    def remove_object(self) -> None:
-        """Forget the current object."""
-        self.corner = None
-        self._objects.pop(self.current, None)
-        self.current = min(self._objects, default=1)
+    def remove_object(self) -> int:
+        """Forget the current object, whether clicked or found by *Everything*; its id.
+
+        Raises:
+            UserError: if there is nothing of it.
+        """
+        with self._lock:
+            self._check_loaded()
+            self.corner = None
+            removed = self.current
+            if removed not in self._objects:
+                raise UserError(f"There is nothing of object {removed} yet. Choose the object that is to be removed.")
+            self._change("removal", {i: one for i, one in self._objects.items() if i != removed})
+            self.current = min(self._objects, default=1)
+            return removed
 
     def everything(self, least_iou: float) -> int:
-        """Find all objects with a predicted IoU of at least that, in place of those prompted; how many."""
-        image = self._check_loaded()
-        self._reset()
-        self._all = engine.segment_everything(image, self.settings.grid, least_iou)
-        return len(self._all)
+        """Find all objects with a predicted IoU of at least that, in place of those there are; how many.
 
-    def _found(self) -> tuple[list[dict[str, Any]], dict[int, ObjectPrompts]]:
-        if self._all:
-            return self._all, {}
-        found = [
-            {"id": i, **one.proposals[one.chosen], "prompts": one.prompts[-1].as_json()}
-            for i, one in sorted(self._objects.items())
-        ]
-        return found, {i: one.prompts[-1] for i, one in self._objects.items()}
+        Where there is none, all stays as it is.
+        """
+        image = self._check_loaded()
+        found = engine.segment_everything(image, self.settings.grid, least_iou)
+        with self._lock:
+            if self.image is image and found:
+                self.corner = None
+                self._change(
+                    "everything",
+                    {o["id"]: _ImageObject(ObjectPrompts(), ((o["score"], _Mask(o["mask"])),)) for o in found},
+                )
+                self.current = min(self._objects)
+        return len(found)
+
+    def _masks(self) -> dict[int, np.ndarray]:
+        return {i: one.mask() for i, one in sorted(self._objects.items())}
+
+    @property
+    def _numbered(self) -> bool:
+        """Whether ids are written on objects: not on the many of *Everything*."""
+        return len(self._objects) > 1 and not any(one.prompts.is_empty for one in self._objects.values())
 
     def picture(self) -> np.ndarray:
         """The image with masks and prompts drawn: uint8 (height, width, 3) RGB."""
-        found, prompts = self._found()
-        corner = [ObjectPrompts([self.corner], [1])] if self.corner else []
-        return overlay_masks(
-            self._check_loaded(),
-            {one["id"]: one["mask"] for one in found},
-            labels=len(found) > 1 and not self._all,
-            prompts=[*prompts.values(), *corner],
-        )
+        with self._lock:
+            image = self._check_loaded()
+            corner = [ObjectPrompts([self.corner], [1])] if self.corner else []
+            prompts = [one.prompts for one in self._objects.values()]
+            return overlay_masks(image, self._masks(), labels=self._numbered, prompts=[*prompts, *corner])
 
     def proposal_pictures(self) -> list[np.ndarray]:
-        """The current object's proposals, each drawn alone."""
-        return [overlay_masks(self.image, {self.current: proposal["mask"]}) for proposal in self.proposals]
+        """The current object's proposals, each drawn alone; of an object of *Everything* there are none to choose."""
+        with self._lock:
+            one = self._objects.get(self.current)
+            if one is None or one.prompts.is_empty:
+                return []
+            return [overlay_masks(self.image, {self.current: mask.unpacked()}) for _, mask in one.proposals]
 
-    def write_results(self) -> list[Path]:
-        """Overlay, indexed PNG and JSON, as of `efficienttam segment`; nothing where nothing was found."""
-        found, prompts = self._found()
-        if not found:
-            return []
-        files = {name: self.folder / name for name in ("overlay.png", "masks.png", "masks.json")}
-        write_image_results(files, self.image, self._name, self.settings.model, found, prompts, not self._all)
-        return list(files.values())
+    def write_results(self, markers: bool = False) -> list[Path]:
+        """Overlay, indexed PNG and JSON, as of `efficienttam segment`; nothing where nothing was found.
+
+        Args:
+            markers: whether clicks and boxes are drawn in the overlay, too.
+        """
+        with self._lock:
+            if self.image is None or not self._objects:
+                return []
+            size = self.image.shape[:2]
+            found = []
+            for i, one in sorted(self._objects.items()):
+                entry: dict[str, Any] = {"id": i, "score": one.score, "mask": one.mask()}
+                if not one.prompts.is_empty:
+                    entry["prompts"] = one.prompts.scaled(size, self.original).as_json()
+                found.append(entry)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            names = ("overlay.png", "masks.png", "masks.json")
+            files = {name: self.folder / f"{self._file_name}_{name}" for name in names}
+            drawn = {i: one.prompts for i, one in self._objects.items()} if markers else {}
+            write_image_results(
+                files, self.image, self._name, self.settings.model, found, drawn, self._numbered, self.original
+            )
+            return list(files.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 import numpy as np
 from click_image import click_image
-from common_ui import PAGE_EVENT, camera, friendly
+from common_ui import PAGE_EVENT, Place, answered, camera, click_place, place_in, said, status_line, with_place
 from settings import Settings
 from visitors import Visitors
 
@@ -22,6 +22,7 @@ class LiveTab:
             "**1** start the camera · **2** click on an object in the picture *with masks*; it is tracked from there. "
             "Another click adds another object. Nothing is recorded."
         )
+        self.status = status_line("live-status")
         with gr.Row():
             self.camera = gr.Image(
                 sources=["webcam"],
@@ -34,32 +35,40 @@ class LiveTab:
             )
             with gr.Column(min_width=320):
                 self.canvas = click_image(label="With masks: click here", elem_id="live-canvas", elem_classes="canvas")
+                self.place = click_place()
                 self.restart = gr.Button("Start anew (u)", elem_classes="key-u", elem_id="live-restart")
         quiet = {**PAGE_EVENT, "show_progress": "hidden"}
         self.camera.stream(
             self.on_frame,
             self.camera,
-            self.canvas,
+            [self.canvas, self.status],
             stream_every=SECONDS_BETWEEN_FRAMES,
             time_limit=settings.live_seconds,
             concurrency_id="live",
             concurrency_limit=settings.tracking_at_once,
             **quiet,
         )
-        self.canvas.select(self.on_click, None, None, **quiet)
-        self.restart.click(self.on_restart, None, None, **quiet)
+        self.canvas.select(self.on_click, self.place, self.status, trigger_mode="multiple", js=with_place(), **quiet)
+        self.restart.click(self.on_restart, None, self.status, **quiet)
 
+    # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
+
+    @answered
     def on_frame(self, frame: np.ndarray | None, request: gr.Request):
         """A frame arrived."""
         if frame is None:
-            return gr.skip()
-        return self.visitors.of(request.session_hash).live.frame(frame)
+            return {self.canvas: gr.skip()}
+        return {self.canvas: self.visitors.of(request.session_hash).live.frame(frame)}
 
-    def on_click(self, event: gr.SelectData, request: gr.Request) -> None:
+    @answered
+    def on_click(self, event: gr.SelectData, place: Place, request: gr.Request) -> dict:
         """The picture was clicked."""
-        with friendly():
-            self.visitors.of(request.session_hash).live.click((float(event.index[0]), float(event.index[1])))
+        live = self.visitors.of(request.session_hash).live
+        object_id = live.click(place_in(live.size, place, event))
+        return {self.status: said(f"Object {object_id} is tracked from here on.")}
 
-    def on_restart(self, request: gr.Request) -> None:
+    @answered
+    def on_restart(self, request: gr.Request) -> dict:
         """Forget all objects."""
         self.visitors.of(request.session_hash).live.reset()
+        return {self.status: said("Nothing is tracked any more.")}

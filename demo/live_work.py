@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import engine
 import numpy as np
-from clicks import Point
+from clicks import Point, inside
 from settings import Settings
 from uploads import UserError
 
@@ -22,6 +22,7 @@ class LiveWork:
 
     def __init__(self, settings: Settings):
         self.settings = settings
+        self._size: tuple[int, int] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -29,10 +30,20 @@ class LiveWork:
         self.objects: list[int] = []
         self._session: engine.LiveSession | None = None
         self._waiting: list[Point] = []
-        self._size: tuple[int, int] | None = None
 
-    def click(self, point: Point) -> None:
-        """A click on a new object.
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames.
+
+        Raises:
+            UserError: if there was none yet.
+        """
+        if self._size is None:
+            raise UserError("Start the camera first.")
+        return self._size
+
+    def click(self, point: Point) -> int:
+        """A click on a new object; its id.
 
         Raises:
             UserError: if there are as many objects as allowed.
@@ -40,7 +51,8 @@ class LiveWork:
         most = self.settings.max_objects
         if len(self.objects) + len(self._waiting) >= most:
             raise UserError(f"Up to {most} objects at once. Start anew to choose others.")
-        self._waiting.append(point)
+        self._waiting.append(inside(point, self.size))
+        return len(self.objects) + len(self._waiting)
 
     def frame(self, image: np.ndarray) -> np.ndarray:
         """The next frame, uint8 (height, width, 3) RGB, with the objects' masks drawn."""

@@ -24,13 +24,21 @@ class Settings:
         max_frames: frames of a video that are used; what follows is left out, and the visitor is told.
         max_upload_mb: of an uploaded file.
         max_pixels: of a frame or an image before it is scaled down.
+        max_result_side: longer side of results in pixels where they are to be as large as the video.
         max_objects: per visitor.
+        max_points: per object and frame.
+        max_prompts: per visitor; one is what is said of an object on a frame.
         image_side: longer side of an image in pixels; larger ones are scaled down.
         live_side: longer side of camera frames in pixels.
         live_seconds: of camera in one go; then whoever waits has a turn.
         grid: clicks along each side for "everything" in an image.
         tracking_at_once: visitors whose videos are tracked at the same time; others wait in the queue.
         clicks_at_once: clicks answered at the same time. They do not wait for tracking.
+        max_visitors: at the same time. Those who have loaded nothing make room for others.
+        requests_per_visitor: that wait or run at the same time.
+        requests_per_address: likewise, of all visitors from one network address.
+        queue_size: requests that wait, of all visitors.
+        results_per_visitor: calls of `/track` whose files are kept; the oldest make room for new ones.
         idle_minutes: after this long without a sign of life, a visitor's files are deleted.
     """
 
@@ -43,13 +51,21 @@ class Settings:
     max_frames: int = 300
     max_upload_mb: int = 100
     max_pixels: int = 4096 * 2304
+    max_result_side: int = 1920
     max_objects: int = 12
+    max_points: int = 50
+    max_prompts: int = 200
     image_side: int = 1024
     live_side: int = 480
     live_seconds: int = 120
     grid: int = 16
     tracking_at_once: int = 1
     clicks_at_once: int = 2
+    max_visitors: int = 100
+    requests_per_visitor: int = 16
+    requests_per_address: int = 48
+    queue_size: int = 256
+    results_per_visitor: int = 4
     idle_minutes: int = 30
 
     @classmethod

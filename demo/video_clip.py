@@ -17,6 +17,7 @@ from settings import Settings
 from uploads import UserError
 
 from efficienttam_hf.app.frames import limited_size, resize_image
+from efficienttam_hf.safe_names import safe_name
 from efficienttam_hf.video_io import FrameSource, open_video
 
 
@@ -26,13 +27,14 @@ class Clip:
 
     Attributes:
         path: the file.
-        name: for names of files; letters, digits, dots, hyphens and underscores.
+        name: for names of files, see `file_name`.
         original: (height, width) of the video.
         size: (height, width) of the frames as given here.
         fps: frames per second as given here.
         stride: frame `i` here is frame `i * stride` of the video.
         count: how many frames.
         in_video: how many frames the video has.
+        shortfall: why these are fewer than the file states, in a sentence; '' if they are not.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Clip:
     stride: int
     count: int
     in_video: int
+    shortfall: str = ""
 
     @contextmanager
     def open(self, read_ahead: int = 4) -> Iterator[ClipFrames]:
@@ -54,6 +57,10 @@ class Clip:
         """The number in the video of a frame here."""
         return index * self.stride
 
+    def index(self, number: int) -> int:
+        """The frame here with that number in the video."""
+        return number // self.stride
+
 
 class ClipFrames:
     """Frames of an open clip."""
@@ -61,10 +68,17 @@ class ClipFrames:
     def __init__(self, clip: Clip, source: FrameSource):
         self._clip, self._source = clip, source
         self.height, self.width = clip.size
+        self.sound = source.sound
 
     def __len__(self) -> int:
         # A damaged file turns out shorter than it says.
         return min(self._clip.count, -(-len(self._source) // self._clip.stride))
+
+    def times(self, index: int) -> tuple[float, float]:
+        """When a frame begins and ends, in seconds on the video's clock."""
+        begin = self._clip.number(index)
+        end = min(begin + self._clip.stride, len(self._source))
+        return self._source.frame_time(begin), self._source.frame_time(max(end, begin + 1))
 
     def __getitem__(self, index: int) -> np.ndarray:
         if index >= len(self):
@@ -75,6 +89,9 @@ class ClipFrames:
 def clip_of_file(path: Path, settings: Settings, max_side: int, stride: int) -> Clip:
     """Look at an uploaded file and say which part of it is used.
 
+    Args:
+        max_side: longer side of the results in pixels; 0 for that of the video, within the settings' limit.
+
     Raises:
         UserError: if it is not a video that can be decoded, or its frames are larger than allowed.
     """
@@ -83,12 +100,18 @@ def clip_of_file(path: Path, settings: Settings, max_side: int, stride: int) -> 
             check_pixels(source.height, source.width, settings)
             source[0]
             size = (source.height, source.width)
-            in_video, fps = len(source), source.fps
+            in_video, fps, shortfall = len(source), source.fps, source.shortfall
     except (ValueError, OSError, IndexError) as error:
         raise UserError(f"This file cannot be read as a video. {readable(error)}") from error
-    name = re.sub(r"[^\w.-]+", "_", path.stem, flags=re.ASCII).strip("._")[:40] or "video"
+    name = file_name(path)
+    max_side = max_side or settings.max_result_side
     count = min(-(-in_video // stride), settings.max_frames)
-    return Clip(path, name, size, limited_size(size, max_side), fps / stride, stride, count, in_video)
+    return Clip(path, name, size, limited_size(size, max_side), fps / stride, stride, count, in_video, shortfall)
+
+
+def file_name(path: Path) -> str:
+    """What files made from this one begin with: its name without suffix; no spaces, nothing that a shell minds."""
+    return safe_name(re.sub(r"[^\w.-]+", "_", path.stem).strip("._")[:40] or "video")
 
 
 def check_pixels(height: int, width: int, settings: Settings) -> None:

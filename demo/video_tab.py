@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from click_image import click_image
-from common_ui import PAGE_EVENT, camera, example_gallery, friendly, object_choice, object_controls, refuse
+from common_ui import (
+    PAGE_EVENT,
+    REFUSALS,
+    Place,
+    answered,
+    as_source,
+    camera,
+    canvas_classes,
+    click_place,
+    example_gallery,
+    object_choice,
+    object_controls,
+    place_in,
+    refused,
+    said,
+    status_line,
+    with_place,
+)
 from settings import Settings
-from uploads import UserError
 from video_work import VideoWork
 from visitors import Visitors
 
+from efficienttam_hf.app.frames import limited_size, resize_image
 from efficienttam_hf.visualization import object_color
 
 
@@ -24,6 +41,8 @@ DIRECTIONS = ("forward", "backward", "both")
 FILE_TYPES = ["video", ".gif", ".mkv", ".3gp", ".ts", ".mts", ".m2ts"]
 LOADED = 9  # components that a new video changes
 SECONDS_BETWEEN_PICTURES = 0.2
+SHOWN_SIDE = 1280  # pixels of the longer side of pictures on the page
+TO_DO = "Click on an object, or press Track."
 
 HOW_TO = (
     "**1** choose a video · **2** click on what you want to track · **3** press *Track*. "
@@ -77,7 +96,7 @@ class VideoTab:
                     gr.Row(),
                 ):
                     self.side = gr.Dropdown(
-                        list(settings.result_sides),
+                        [*((str(side), side) for side in settings.result_sides), as_source("video", settings)],
                         value=settings.result_sides[0],
                         label="Size of the results",
                         info="Longer side in pixels; smaller is faster",
@@ -90,28 +109,32 @@ class VideoTab:
                         info="Covers a longer video in the same time",
                         elem_id="video-stride",
                     )
+        self.status = status_line("video-status")
         with gr.Row(visible=False) as self.workspace:
             with gr.Column(scale=3, min_width=320):
                 self.canvas = click_image(label="Click to mark objects", elem_id="video-canvas", elem_classes="canvas")
+                self.place = click_place()
+                with gr.Row(elem_classes="buttons"):
+                    self.track = gr.Button("Track", variant="primary", elem_id="video-track")
+                    self.retrack = gr.Button("Re-track from here", elem_id="video-retrack")
+                    self.cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="video-cancel")
                 self.frame = gr.Slider(
                     0, 1, 0, step=1, label="Frame", interactive=True, buttons=[], elem_id="video-frame"
                 )
-                self.status = gr.HTML(elem_id="video-status")
             with gr.Column(scale=2, min_width=300):
                 self.controls = object_controls("video")
                 self.direction = gr.Radio(
                     DIRECTIONS, value="forward", label="Track which way from the clicks", elem_id="video-direction"
                 )
-                with gr.Row(elem_classes="buttons"):
-                    self.track = gr.Button("Track", variant="primary", elem_id="video-track")
-                    self.retrack = gr.Button("Re-track from here", elem_id="video-retrack")
-                    self.cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="video-cancel")
                 self.opacity = gr.Slider(0.1, 0.9, 0.5, step=0.1, label="Opacity of masks", buttons=[])
         with gr.Column(visible=False, elem_id="video-results") as self.results:
             with gr.Row(elem_classes="buttons"):
                 self.overlay_file = gr.DownloadButton("Overlay video (MP4)", elem_id="download-overlay")
                 self.masks_file = gr.DownloadButton("Masks (PNGs in a ZIP)", elem_id="download-masks")
                 self.json_file = gr.DownloadButton("Masks (COCO JSON)", elem_id="download-json")
+            self.markers = gr.Checkbox(
+                False, label="Draw clicks and boxes in the overlay video, too", elem_id="video-markers"
+            )
             with gr.Row():
                 self.player = gr.Video(
                     label="Result", interactive=False, min_width=320, elem_id="video-player", buttons=[]
@@ -130,11 +153,11 @@ class VideoTab:
                 )
 
     def _wire(self) -> None:
-        controls = self.controls
-        edited = [self.canvas, controls.objects, self.status, self.results]
+        controls, status = self.controls, self.status
+        edited = [self.canvas, controls.objects, status, self.results]
         loaded = [self.source, self.upload, self.recorder, self.workspace, self.frame, *edited]
-        tracked = [self.canvas, self.frame, self.status, self.results]
-        files = [self.overlay_file, self.masks_file, self.json_file, self.player, self.plot]
+        files = [self.overlay_file, self.masks_file, self.json_file, self.player]
+        shown = [self.frame, self.opacity]
         chosen = [self.side, self.stride]
         quiet = {**PAGE_EVENT, "show_progress": "hidden"}
         model = {**quiet, "concurrency_id": "click", "concurrency_limit": self.settings.clicks_at_once}
@@ -144,60 +167,70 @@ class VideoTab:
         recorded = self.recorder.stop_recording
         recorded(self.on_upload, [self.recorder, *chosen], loaded, show_progress_on=self.recorder, **PAGE_EVENT)
         self.gallery.select(self.on_example, chosen, loaded, **quiet)
-        self.frame.input(self.on_frame, [self.frame, self.opacity], self.canvas, trigger_mode="always_last", **quiet)
-        self.opacity.input(self.on_frame, [self.frame, self.opacity], self.canvas, trigger_mode="always_last", **quiet)
+        for slider in shown:
+            slider.input(self.on_frame, shown, [self.canvas, status], trigger_mode="always_last", **quiet)
         self.canvas.select(
             self.on_click,
-            [self.frame, controls.kind, controls.objects, self.opacity],
+            [self.frame, controls.kind, controls.objects, self.opacity, self.place],
             edited,
             trigger_mode="multiple",
+            js=with_place("frame", "kind", "objects", "opacity"),
             **model,
         )
-        controls.objects.input(self.on_object, controls.objects, None, **quiet)
-        controls.next_object.click(self.on_next, None, controls.objects, **quiet)
-        controls.undo.click(self.on_undo, [self.frame, self.opacity], [self.frame, *edited], **quiet)
-        controls.remove.click(self.on_remove, [self.frame, self.opacity], edited, **quiet)
+        controls.kind.input(self.on_kind, shown, [self.canvas, status], **quiet)
+        controls.objects.input(self.on_object, [controls.objects, *shown], [self.canvas, status], **quiet)
+        controls.next_object.click(self.on_next, shown, [self.canvas, controls.objects, status], **quiet)
+        controls.undo.click(self.on_undo, shown, [self.frame, *edited], **quiet)
+        controls.remove.click(self.on_remove, shown, edited, **quiet)
 
         # Tracking waits in the queue; what comes before and after does not, nor does Cancel.
-        buttons = [self.track, self.retrack, self.cancel]
+        self.while_tracking = [
+            *(self.track, self.retrack, self.cancel, controls.next_object, controls.undo, controls.remove),
+            self.canvas,
+        ]
         at_once = {**quiet, "queue": False}
-        waiting = {"show_progress_on": self.status, "show_progress": "minimal"}
+        waiting = {"show_progress_on": status, "show_progress": "hidden"}
+        tracked = [self.canvas, self.frame, status, self.results, *files, self.plot]
         for button, again in ((self.track, False), (self.retrack, True)):
-            inputs = [gr.State(again), self.frame, self.direction, self.opacity]
-            begun = button.click(self.on_begin, inputs[:3], [self.status, *buttons], **at_once)
-            ended = begun.success(self.on_track, inputs, [*tracked, *files], **waiting, **tracking)
-            ended.then(self.on_end, None, buttons, **at_once)
-        self.cancel.click(self.on_cancel, None, None, **at_once)
+            inputs = [gr.State(again), self.frame, self.direction]
+            begun = button.click(self.on_begin, inputs, [status, *self.while_tracking], **at_once)
+            ended = begun.then(self.on_track, [self.opacity, self.markers], tracked, **waiting, **tracking)
+            ended.then(self.on_end, None, self.while_tracking, **at_once)
+        self.cancel.click(self.on_cancel, None, status, **at_once)
+        self.markers.input(self.on_markers, self.markers, [status, *files], **waiting, **tracking)
 
     # ------------------------------------------------------------------------------------------------------- callbacks
+    # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
 
     def _work(self, request: gr.Request) -> VideoWork:
         return self.visitors.of(request.session_hash).video
 
+    @answered
     def on_upload(self, path: str | None, side: int, stride: int, request: gr.Request):
         """A video was uploaded or recorded."""
         if path is None:
             return [gr.skip()] * LOADED
         return self._load(Path(path), side, stride, request)
 
+    @answered
     def on_example(self, event: gr.SelectData, side: int, stride: int, request: gr.Request):
         """A picture of the examples was clicked."""
-        example = self.examples[event.index]
-        copy = self.visitors.of(request.session_hash).folder / example.name
-        shutil.copyfile(example, copy)
-        return self._load(copy, side, stride, request)
+        return self._load(self.examples[event.index], side, stride, request)
 
-    def _load(self, path: Path, side: int, stride: int, request: gr.Request) -> list[Any]:
+    def _load(self, path: Path, side: int, stride: int, request: gr.Request) -> list[Any] | dict[Any, Any]:
         work = self._work(request)
         try:
             clip = work.load(path, int(side), int(stride))
-            picture = work.picture(0)
-        except UserError as error:
-            refuse(error)
-            return [gr.skip(), None, None, *[gr.skip()] * (LOADED - 3)]  # ready for another file
+            picture = self._picture(work, 0)
+        except REFUSALS as error:  # and make room for another file
+            return {self.status: refused(error), self.upload: None, self.recorder: None}
         used = clip.count * clip.stride
-        text = f"{clip.original[1]}×{clip.original[0]} pixels, {clip.count} frames. Now click on an object."
+        text = f"{clip.original[1]}×{clip.original[0]} pixels, {clip.count} frames."
+        if clip.shortfall:
+            text += f" The file is damaged: {clip.shortfall}"
+            gr.Warning(clip.shortfall, duration=8, title="The file is damaged")
         if used < clip.in_video:
+            text += f" The video has {clip.in_video}; the first {used} are used."
             gr.Warning(
                 f"The video has {clip.in_video} frames; the first {used} are used. "
                 "To cover more of it, set 'Use every n-th frame' in the settings and choose the video again.",
@@ -209,123 +242,173 @@ class VideoTab:
             None,
             gr.update(visible=True),
             gr.update(maximum=max(1, clip.count - 1), value=0),
-            picture,
+            gr.update(value=picture, elem_classes=canvas_classes(clip.size)),
             object_choice(work.objects, work.current),
-            _status(text),
+            said(f"{text} Now click on an object."),
             gr.update(visible=False),
         ]
 
-    def on_frame(self, frame: int, opacity: float, request: gr.Request):
-        """The slider moved."""
-        work = self._work(request)
-        with friendly():
-            return work.picture(_within(work, frame), opacity) if work.clip else gr.skip()
+    def _picture(self, work: VideoWork, frame: int, opacity: float = 0.5) -> np.ndarray:
+        """What is shown: large results are scaled down for that."""
+        picture = work.picture(frame, opacity)
+        return resize_image(picture, limited_size(picture.shape[:2], SHOWN_SIDE))
 
+    @answered
+    def on_frame(self, frame: int, opacity: float, request: gr.Request):
+        """A slider moved."""
+        work = self._work(request)
+        return {self.canvas: self._picture(work, _within(work, frame), opacity) if work.clip else gr.skip()}
+
+    @answered
     def on_click(
-        self, event: gr.SelectData, frame: int, kind: str, object_id: str, opacity: float, request: gr.Request
+        self,
+        event: gr.SelectData,
+        frame: int,
+        kind: str,
+        object_id: str,
+        opacity: float,
+        place: Place,
+        request: gr.Request,
     ):
         """The picture was clicked."""
         work = self._work(request)
-        x, y = event.index
-        with friendly():
-            work.current = int(object_id)
-            work.click(_within(work, frame), kind, (float(x), float(y)))
+        size = work.clip.size if work.clip else (1, 1)
+        if work.current != int(object_id):
+            work.choose(int(object_id))
+        work.click(_within(work, frame), kind, place_in(size, place, event))
         if work.corner:
             text = "Now click the opposite corner of the box."
         else:
             text = f"Object {work.current} is marked. Click again to improve it, or press Track."
         return self._edited(work, frame, opacity, text)
 
-    def on_object(self, object_id: str, request: gr.Request) -> None:
+    @answered
+    def on_kind(self, frame: int, opacity: float, request: gr.Request):
+        """Another tool was chosen: a box that was begun is none any more."""
+        work = self._work(request)
+        if work.corner is None:
+            return {self.status: gr.skip()}
+        work.corner = None
+        return {self.canvas: self._picture(work, _within(work, frame), opacity), self.status: said(TO_DO)}
+
+    @answered
+    def on_object(self, object_id: str, frame: int, opacity: float, request: gr.Request):
         """Another object was chosen."""
         work = self._work(request)
-        work.current, work.corner = int(object_id), None
+        work.choose(int(object_id))
+        return self._chosen(work, frame, opacity)
 
-    def on_next(self, request: gr.Request):
+    @answered
+    def on_next(self, frame: int, opacity: float, request: gr.Request):
         """Next object."""
         work = self._work(request)
-        with friendly():
-            work.next_object()
-        return object_choice(work.objects, work.current)
+        work.next_object()
+        choice = object_choice(work.objects, work.current)
+        return {**self._chosen(work, frame, opacity), self.controls.objects: choice}
 
+    def _chosen(self, work: VideoWork, frame: int, opacity: float) -> dict[Any, Any]:
+        answer = {self.status: said(f"Clicks are for object {work.current}.")}
+        if work.clip is not None:
+            answer[self.canvas] = self._picture(work, _within(work, frame), opacity)
+        return answer
+
+    @answered
     def on_undo(self, frame: int, opacity: float, request: gr.Request):
         """Undo; shows the frame where it was."""
         work = self._work(request)
-        with friendly():
-            at = work.undo()
-        if work.clip is None:
-            return [gr.skip()] * 5
+        at = work.undo()
+        text = "The corner is taken back." if at is None else f"A click on frame {at} is taken back."
         at = frame if at is None else at
-        return [at, *self._edited(work, at, opacity, "Taken back.")]
+        return [at, *self._edited(work, at, opacity, text)]
 
+    @answered
     def on_remove(self, frame: int, opacity: float, request: gr.Request):
         """Remove object."""
         work = self._work(request)
-        with friendly():
-            work.remove_object()
-        return self._edited(work, frame, opacity, "Removed.")
+        return self._edited(work, frame, opacity, f"Object {work.remove_object()} is removed.")
 
     def _edited(self, work: VideoWork, frame: int, opacity: float, text: str) -> list[Any]:
         """After a change of prompts: the files of before no longer fit."""
         return [
-            work.picture(_within(work, frame), opacity),
+            self._picture(work, _within(work, frame), opacity),
             object_choice(work.objects, work.current),
-            _status(text),
+            said(text),
             gr.update(visible=False),
         ]
 
-    def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> list[Any]:
+    @answered
+    def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> list[Any] | dict[Any, Any]:
         """Track or, `again`, re-track was pressed. If others are tracking, it waits now."""
-        with friendly():
-            self._work(request).prepare_tracking(direction, int(frame) if again else None)
-        return [_status("Waiting for a turn …"), *_tracking_buttons(True)]
+        work = self._work(request)
+        work.prepare_tracking(direction, _within(work, frame) if again else None)
+        return [said("Waiting for a turn …"), *_while_tracking(work, True)]
 
-    def on_end(self, request: gr.Request) -> list[Any]:
-        """Tracking ended in whatever way."""
-        return _tracking_buttons(False)
+    @answered
+    def on_end(self, request: gr.Request) -> list[Any] | dict[Any, Any]:
+        """Tracking ended in whatever way, or did not begin."""
+        work = self._work(request)
+        return _while_tracking(work, work.tracking)
 
-    def on_track(
-        self, again: bool, frame: int, direction: str, opacity: float, request: gr.Request
-    ) -> Iterator[list[Any]]:
-        """Track everything from its prompts or, `again`, from the frame shown."""
+    @answered
+    def on_track(self, opacity: float, markers: bool, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Track what `on_begin` has prepared; nothing where it refused."""
         visitor = self.visitors.of(request.session_hash)
         work = visitor.video
-        unchanged = [gr.skip()] * 6  # the results and their files
+        prepared = work.take_prepared()
+        if prepared is None:
+            yield {self.status: gr.skip()}
+            return
+        direction, start = prepared
         begun = last = time.monotonic()
-        start = _within(work, frame)
-        shown, rate = start, 0.0
-        with friendly():
-            for shown, done, total in work.track(direction, start if again else None):
-                visitor.seen()
-                now = time.monotonic()
-                rate = done / (now - begun)
-                if now - last >= SECONDS_BETWEEN_PICTURES or done == 1:
-                    last = now
-                    text = f"Frame {shown} · {done} of {total} · {rate:.1f} frames/s"
-                    yield [work.picture(shown, opacity), shown, _status(text, done / total), *unchanged]
+        shown, rate = start or 0, 0.0
+        for shown, done, total in work.track(direction, start):
+            visitor.seen()
+            now = time.monotonic()
+            rate = done / (now - begun)
+            if now - last >= SECONDS_BETWEEN_PICTURES or done == 1:
+                last = now
+                text = f"Frame {shown} · {done} of {total} · {rate:.1f} frames/s"
+                picture = self._picture(work, shown, opacity)
+                yield {self.canvas: picture, self.frame: shown, self.status: said(text, done / total)}
         if work.clip is None:  # the visitor has left
             return
-        yield [work.picture(shown, opacity), shown, _status("Writing the files …", 1.0), *unchanged]
-        results = work.write_results()
+        picture = self._picture(work, shown, opacity)
+        yield {self.canvas: picture, self.frame: shown, self.status: said("Writing the files …", 1.0)}
+        files = self._files(work, markers)
         text = "Cancelled; what was done is kept." if work.cancelled else f"Done, at {rate:.1f} frames/s."
-        if results is None:
-            yield [gr.skip(), gr.skip(), _status(text), *unchanged]
+        if not files:
+            yield {self.status: said(text)}
             return
-        yield [
-            gr.skip(),
-            gr.skip(),
-            _status(f"{text} Move the slider to check; click to correct."),
-            gr.update(visible=True),
-            str(results.overlay),
-            str(results.masks_zip),
-            str(results.masks_json),
-            str(results.overlay),
-            _score_table(work),
-        ]
+        yield {
+            **files,
+            self.status: said(f"{text} Move the slider to check; click to correct."),
+            self.results: gr.update(visible=True),
+            self.plot: _score_table(work),
+        }
 
-    def on_cancel(self, request: gr.Request) -> None:
+    def _files(self, work: VideoWork, markers: bool) -> dict[Any, str]:
+        results = work.write_results(markers)
+        if results is None:
+            return {}
+        return {
+            self.overlay_file: str(results.overlay),
+            self.masks_file: str(results.masks_zip),
+            self.json_file: str(results.masks_json),
+            self.player: str(results.overlay),
+        }
+
+    @answered
+    def on_markers(self, markers: bool, request: gr.Request) -> dict[Any, Any]:
+        """The overlay is wanted with clicks, or without."""
+        files = self._files(self._work(request), markers)
+        shown = "shows" if markers else "does not show"
+        return {**files, self.status: said(f"The overlay video {shown} clicks and boxes.") if files else gr.skip()}
+
+    @answered
+    def on_cancel(self, request: gr.Request) -> dict[Any, Any]:
         """Cancel."""
         self._work(request).cancel()
+        return {self.status: said("Stopping after the frame that is under way …")}
 
 
 def _within(work: VideoWork, frame: float) -> int:
@@ -333,9 +416,11 @@ def _within(work: VideoWork, frame: float) -> int:
     return max(0, min(int(frame), work.clip.count - 1)) if work.clip else 0
 
 
-def _tracking_buttons(tracking: bool) -> list[Any]:
-    """Track, re-track, cancel."""
-    return [gr.update(interactive=on) for on in (not tracking, not tracking, tracking)]
+def _while_tracking(work: VideoWork, tracking: bool) -> list[Any]:
+    """Buttons that track and re-track; cancel; next object, undo, remove; the picture, which takes no clicks then."""
+    buttons = [gr.update(interactive=on) for on in (not tracking, not tracking, tracking, *[not tracking] * 3)]
+    size = work.clip.size if work.clip else None
+    return [*buttons, gr.update(elem_classes=canvas_classes(size, busy=tracking))]
 
 
 def _score_table(work: VideoWork):
@@ -347,8 +432,3 @@ def _score_table(work: VideoWork):
 
 def _css_colour(object_id: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*object_color(object_id))
-
-
-def _status(text: str, progress: float | None = None) -> str:
-    bar = "" if progress is None else f'<progress max="1" value="{progress:.3f}"></progress>'
-    return f'<div class="status">{bar}<span>{text}</span></div>'

@@ -7,6 +7,7 @@ may be called from several threads; tracking gives way to the others between fra
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 
 import engine
 import numpy as np
-from clicks import Point, next_object_id, with_click
+from clicks import Point, inside, next_object_id, with_click
 from settings import Settings
 from uploads import Upload, UserError
 from video_clip import Clip, ClipFrames, clip_of_file
@@ -75,6 +76,7 @@ class VideoWork:
         self._stop = threading.Event()
         self._tracking = False
         self._open = ExitStack()
+        self._folder: TrackFolder | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -82,6 +84,7 @@ class VideoWork:
         self.current = 1
         self.corner: Point | None = None
         self._steps: list[_Step] = []
+        self._prepared: tuple[str, int | None] | None = None
         self._complete = False
         self.cancelled = False
 
@@ -101,6 +104,9 @@ class VideoWork:
             upload.delete()
             raise
         with self._lock:
+            if self._closed:  # the visitor left meanwhile
+                upload.delete()
+                raise UserError("This page was closed. Load it again.")
             self._let_go()
             self._upload, self.clip = upload, clip
             self._frames = self._open.enter_context(clip.open(read_ahead=0))
@@ -110,11 +116,20 @@ class VideoWork:
         return clip
 
     def _let_go(self) -> None:
-        self._open.close()
-        self.clip = self._frames = None
-        if self._upload is not None:
-            self._upload.delete()
-        shutil.rmtree(self.folder / "results", ignore_errors=True)
+        self.release()
+        for name in ("results", "files"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def release(self) -> None:
+        """Let go of the video and of all that is open. Written results stay."""
+        with self._lock:
+            self._open.close()
+            self.clip = self._frames = None
+            if self._folder is not None:
+                self._folder.close()
+            if self._upload is not None:
+                self._upload.delete()
+                self._upload = None
 
     def close(self) -> None:
         """Stop what is running and delete everything."""
@@ -125,8 +140,13 @@ class VideoWork:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _check_not_tracking(self) -> None:
-        if self._tracking:
+        if self.tracking:
             raise UserError("Tracking is under way: wait for it, or cancel it first.")
+
+    @property
+    def tracking(self) -> bool:
+        """Whether tracking is under way."""
+        return self._tracking
 
     def _check_loaded(self) -> Clip:
         if self.clip is None:
@@ -180,8 +200,12 @@ class VideoWork:
             object_id = self.current
             result = self._result(frame, object_id)
             before = self.prompts.get(frame, {}).get(object_id)
+            most = self.settings.max_prompts
+            if before is None and sum(map(len, self.prompts.values())) >= most:
+                raise UserError(f"Up to {most} corrections in a video. Undo some to make others.")
             given = before or ObjectPrompts(mask=_shown(result))
-            given, self.corner = with_click(given, kind, point, self.corner)
+            point = inside(point, clip.size)
+            given, self.corner = with_click(given, kind, point, self.corner, self.settings.max_points)
             if self.corner is not None:
                 return
             image = self._frame(frame)
@@ -189,6 +213,7 @@ class VideoWork:
         with self._lock:
             if self.clip is not clip:
                 return
+            self._check_not_tracking()  # it began while this click was answered
             self._steps.append(_Step(frame, object_id, before, result))
             self.prompts.setdefault(frame, {})[object_id] = given
             self._keep(frame, [object_id], found.logits, found.scores)
@@ -198,15 +223,24 @@ class VideoWork:
         clip = self._check_loaded()
         self.prompts = scaled_prompts(prompts, clip.original, clip.size)
 
+    def choose(self, object_id: int) -> None:
+        """Clicks are for this object from now on."""
+        self.current, self.corner = object_id, None
+
     def undo(self) -> int | None:
-        """Take back the last click; its frame, or `None` if there is nothing to take back."""
+        """Take back the last click; its frame, or `None` if it was a corner of a box, which is on no frame yet.
+
+        Raises:
+            UserError: if there is nothing to take back, or tracking is under way.
+        """
         with self._lock:
             self._check_not_tracking()
+            self._check_loaded()
             if self.corner is not None:
                 self.corner = None
                 return None
             if not self._steps:
-                return None
+                raise UserError("There is no click to take back.")
             step = self._steps.pop()
             self._set_prompts(step.frame, step.object_id, step.prompts)
             if step.result is None:
@@ -228,18 +262,27 @@ class VideoWork:
             prompted = [i for i in self.objects if any(i in on_frame for on_frame in self.prompts.values())]
             self.current = next_object_id(prompted, self.settings.max_objects)
 
-    def remove_object(self) -> None:
-        """Forget the current object, its prompts and its masks."""
+    def remove_object(self) -> int:
+        """Forget the current object, its prompts and its masks; its id.
+
+        Raises:
+            UserError: if there is nothing of it, or tracking is under way.
+        """
         with self._lock:
             self._check_not_tracking()
             self._check_loaded()
             self.corner = None
+            removed = self.current
+            prompted = any(removed in on_frame for on_frame in self.prompts.values())
+            if not prompted and all(self._result(self.clip.index(t), removed) is None for t in self._folder.frames):
+                raise UserError(f"There is nothing of object {removed} yet. Choose the object that is to be removed.")
             for number in self._folder.frames:
                 self._folder.remove(number, self.current)
             for frame in list(self.prompts):
                 self._set_prompts(frame, self.current, None)
             self._steps = [step for step in self._steps if step.object_id != self.current]
             self.current = min((i for on_frame in self.prompts.values() for i in on_frame), default=1)
+            return removed
 
     def _set_prompts(self, frame: int, object_id: int, prompts: ObjectPrompts | None) -> None:
         on_frame = self.prompts.setdefault(frame, {})
@@ -287,7 +330,14 @@ class VideoWork:
         with self._lock:
             self._check_not_tracking()
             self.plan(direction, start)
+            self._prepared = (direction, start)
             self._stop.clear()
+
+    def take_prepared(self) -> tuple[str, int | None] | None:
+        """What `prepare_tracking` was given, once; `None` where it refused."""
+        with self._lock:
+            prepared, self._prepared = self._prepared, None
+            return prepared
 
     def track(self, direction: str, start: int | None = None) -> Iterator[tuple[int, int, int]]:
         """Track, yielding for each frame done: the frame, how many are done, how many there will be.
@@ -344,8 +394,12 @@ class VideoWork:
 
     # --------------------------------------------------------------------------------------------------------- results
 
-    def write_results(self) -> Results | None:
-        """Write what there is, as `efficienttam track` does; `None` where there is nothing yet."""
+    def write_results(self, markers: bool = False) -> Results | None:
+        """Write what there is, as `efficienttam track` does; `None` where there is nothing yet.
+
+        Args:
+            markers: whether clicks and boxes are drawn in the overlay, too.
+        """
         with self._lock:
             if self.clip is None or not self._folder.frames:
                 return None
@@ -355,6 +409,7 @@ class VideoWork:
             folder.write_json(
                 {
                     "video": {"name": clip.name, "width": width, "height": height, "fps": clip.fps},
+                    "prompt_size": {"width": clip.original[1], "height": clip.original[0]},
                     "complete": self._complete,
                     "model": self.settings.model,
                     "objects": prompts_as_json(scaled_prompts(in_video, clip.size, clip.original)),
@@ -362,13 +417,36 @@ class VideoWork:
             )
             with clip.open() as frames:
                 folder.write_overlay(
-                    lambda number: frames[number // clip.stride], clip.size, clip.fps, in_video, folder.frames
+                    lambda number: frames[clip.index(number)],
+                    clip.size,
+                    clip.fps,
+                    in_video,
+                    folder.frames,
+                    lambda number: frames.times(clip.index(number)),
+                    frames.sound,
+                    show_prompts=markers,
                 )
-            archive = folder.path / "masks.zip"
+            archive = self._named("masks.zip")
+            archive.unlink(missing_ok=True)  # the file itself: a download of the last one goes on
             with zipfile.ZipFile(archive, "w") as file:  # PNGs are compressed already
                 for png in sorted(folder.annotations.iterdir()):
                     file.write(png, png.relative_to(folder.path))
-            return Results(folder.overlay, archive, folder.json)
+            return Results(self._as_named(folder.overlay), archive, self._as_named(folder.json))
+
+    def _named(self, name: str) -> Path:
+        """Where a result lies under the name that it is taken home with, which begins with that of the video."""
+        path = self.folder / "files" / f"{self.clip.name}_{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _as_named(self, path: Path) -> Path:
+        named = self._named(path.name)
+        named.unlink(missing_ok=True)
+        try:
+            os.link(path, named)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, named)
+        return named
 
 
 def _shown(result: dict[str, Any] | None) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from image_work import ImageWork
 from live_work import LiveWork
 from settings import Settings
+from uploads import UserError
 from video_work import VideoWork
 
 
@@ -29,10 +30,30 @@ class Visitor:
         self.video = VideoWork(folder / "video", settings)
         self.image = ImageWork(folder / "image", settings)
         self.live = LiveWork(settings)
+        self._calls: list[VideoWork] = []
+        self._closed = False
+        self._lock = threading.Lock()
 
-    def new_folder(self) -> Path:
-        """The path of one more folder in the visitor's own, for a call of the API."""
-        return self.folder / secrets.token_hex(8)
+    def new_call(self) -> VideoWork:
+        """Room for one more call of the API. The oldest ones, as far as they are done, make room for it.
+
+        Raises:
+            UserError: if the visitor has left.
+        """
+        with self._lock:
+            if self._closed:
+                raise UserError("This session has ended.")
+            done = [work for work in self._calls if work.clip is None]
+            for old in done[: max(0, len(self._calls) + 1 - self.settings.results_per_visitor)]:
+                old.close()
+                self._calls.remove(old)
+            self._calls.append(VideoWork(self.folder / secrets.token_hex(8), self.settings))
+            return self._calls[-1]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was loaded yet."""
+        return self.video.clip is None and self.image.image is None and not self._calls and not self.live.objects
 
     def seen(self) -> None:
         """Note a sign of life."""
@@ -40,8 +61,10 @@ class Visitor:
 
     def close(self) -> None:
         """Stop what is running and delete everything."""
-        self.video.close()
-        self.image.close()
+        with self._lock:
+            self._closed = True
+        for work in (self.video, self.image, *self._calls):
+            work.close()
         self.live.reset()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -63,14 +86,27 @@ class Visitors:
         return len(self._visitors)
 
     def of(self, session: str) -> Visitor:
-        """The visitor of a session; a new one where there is none (any more)."""
+        """The visitor of a session; a new one where there is none (any more).
+
+        Raises:
+            UserError: if there are as many as allowed, and all are at work.
+        """
         self.sweep()
+        if session not in self._visitors and len(self._visitors) >= self.settings.max_visitors:
+            self._make_room()
         with self._lock:
             if session not in self._visitors:
                 self._visitors[session] = Visitor(self.root / secrets.token_hex(16), self.settings)
             visitor = self._visitors[session]
             visitor.seen()
             return visitor
+
+    def _make_room(self) -> None:
+        """Let go whoever has been silent for longest of those who have loaded nothing."""
+        idle = [(visitor.last_seen, session) for session, visitor in list(self._visitors.items()) if visitor.is_idle]
+        if not idle:
+            raise UserError("There are too many visitors at the moment. Please try again later.")
+        self.leave(min(idle)[1])
 
     def leave(self, session: str) -> None:
         """A page was closed."""

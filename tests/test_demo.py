@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import subprocess
 import sys
+import threading
+import urllib.error
+import urllib.request
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -25,12 +30,16 @@ from efficienttam_hf.video_writer import VideoWriter
 
 
 gradio = pytest.importorskip("gradio", reason="the demo is a Gradio app")
+av = pytest.importorskip("av", reason="the demo reads videos")
 DEMO = Path(__file__).resolve().parents[1] / "demo"
 sys.path.insert(0, str(DEMO))
 
 import engine  # noqa: E402
-from api import parse_prompts  # noqa: E402
+import temporary  # noqa: E402
+import uploads  # noqa: E402
+from api import TrackEndpoint, parse_prompts  # noqa: E402
 from clicks import BOX, NEGATIVE, POSITIVE  # noqa: E402
+from fair_queue import _refusal, share_queue  # noqa: E402
 from image_work import ImageWork  # noqa: E402
 from live_work import LiveWork  # noqa: E402
 from settings import Settings  # noqa: E402
@@ -138,6 +147,27 @@ def test_visitors_who_upload_the_same_file_do_not_take_it_from_each_other(settin
     assert not cached.exists()
 
 
+def test_what_is_there_for_all_is_not_deleted(settings, tmp_path, monkeypatch):
+    """Neither by naming an example's path as one's upload, nor by uploading the same file."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(uploads, "_kept", set())
+    example, shown, theirs = (
+        tmp_path / "examples" / "dog.jpg",
+        tmp_path / "0a1b" / "dog.jpg",
+        tmp_path / "2c3d" / "my.jpg",
+    )
+    for path in (example, shown, theirs):
+        path.parent.mkdir()
+        path.write_bytes(b"a picture")
+    uploads.keep_for_all([example, shown])
+    deeper = tmp_path / "visitors" / "somebody" / "image" / "masks.png"
+    deeper.parent.mkdir(parents=True)
+    deeper.write_bytes(b"a mask")
+    for path in (example, shown, theirs, deeper):
+        Upload(path, tmp_path / "visitors" / "me", settings).delete()
+    assert [path.exists() for path in (example, shown, theirs, deeper)] == [True, True, False, True]
+
+
 # ----------------------------------------------------------------------------------------------------- a visitor's work
 
 
@@ -153,7 +183,8 @@ def test_a_click_gives_a_mask_and_undo_takes_it_back(work):
     assert (masks(work)[0, 1] == one).all()
     assert work.undo() == 0
     assert (work.picture(0) == before).all()
-    assert work.undo() is None
+    with pytest.raises(UserError, match="no click to take back"):
+        work.undo()
     assert work.write_results() is None
 
 
@@ -187,6 +218,7 @@ def test_results_are_those_of_the_command_line(work, video, settings, tmp_path):
     own, command = (json.loads(path.read_text()) for path in (results.masks_json, out / "masks.json"))
     assert own["frames"] == command["frames"]
     assert own["objects"] == command["objects"]
+    assert own["prompt_size"] == command["prompt_size"]
     assert own["complete"] is True
     with zipfile.ZipFile(results.masks_zip) as archive:
         assert archive.namelist() == [f"Annotations/upload/{t:05d}.png" for t in range(8)]
@@ -205,6 +237,7 @@ def test_results_are_in_numbers_and_pixels_of_the_video(settings, upload, tmp_pa
     run(work.track("forward"))
     content = json.loads(work.write_results().masks_json.read_text())
     assert content["objects"] == [{"id": 1, "prompts": [{"frame": 4, "points": [[40, 58]], "labels": [1]}]}]
+    assert content["prompt_size"] == {"width": 160, "height": 96}, "of which the prompts are in pixels"
     assert [f["frame"] for f in content["frames"]] == [4, 8]
     assert content["video"] == {"name": "upload", "width": 80, "height": 48, "fps": 3.0}
 
@@ -288,7 +321,193 @@ def test_there_are_only_so_many_objects(work):
         work.next_object()
 
 
+def test_markers_sound_and_the_size_of_the_video_are_kept_as_wanted(settings, tmp_path):
+    path = tmp_path / "with sound.mp4"
+    write_video_with_sound(path)
+    work = VideoWork(tmp_path / "visitor", replace(settings, max_result_side=1000))
+    assert work.load(path, 0, 2).size == (HEIGHT, WIDTH)
+    work.click(0, POSITIVE, ON_OBJECT)
+    run(work.track("forward"))
+    plain, marked = (list(open_video(work.write_results(markers).overlay)) for markers in (False, True))
+    drawn = [abs(a.astype(int) - b).max() for a, b in zip(plain, marked, strict=True)]
+    assert drawn[0] > 60
+    assert max(drawn[1:]) < 45, "the click is on the first frame"
+    results = work.write_results()
+    assert results.overlay.name == "with_sound_overlay.mp4"
+    with av.open(str(results.overlay)) as file, av.open(str(path)) as original:
+        assert [stream.type for stream in file.streams] == ["video", "audio"]
+        assert float(file.duration) == pytest.approx(float(original.duration), rel=0.2)
+
+
+def write_video_with_sound(path):
+    """8 frames at 8 a second, with a tone."""
+    with av.open(str(path), "w") as file:
+        video, sound = file.add_stream("libx264", rate=8), file.add_stream("aac", rate=16000)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        sound.layout = "mono"
+        for image in make_clip(NUM_FRAMES, WIDTH, HEIGHT).frames:
+            file.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        tone = np.sin(np.arange(16000) * 440 * 2 * np.pi / 16000).astype(np.float32)
+        samples = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+        samples.sample_rate = 16000
+        file.mux(sound.encode(samples))
+        for stream in (video, sound):
+            file.mux(stream.encode(None))
+
+
+def test_a_truncated_video_is_said_to_be_one(settings, video, tab, upload):
+    content = video.read_bytes()
+    answer = tab.on_upload(str(upload("cut.mp4", content[: len(content) * 2 // 3])), WIDTH, 1, ONE)
+    assert "The file is damaged: " in answer[7]
+
+
+def test_clicks_and_corrections_are_limited(settings, upload, tmp_path):
+    work = VideoWork(tmp_path / "visitor", replace(settings, max_points=2, max_prompts=2))
+    work.load(upload(), WIDTH, 1)
+    for _ in range(2):
+        work.click(0, POSITIVE, ON_OBJECT)
+    with pytest.raises(UserError, match="Up to 2 clicks"):
+        work.click(0, POSITIVE, ON_OBJECT)
+    work.click(1, POSITIVE, ON_OBJECT)
+    with pytest.raises(UserError, match="Up to 2 corrections"):
+        work.click(2, POSITIVE, ON_OBJECT)
+
+
 # ------------------------------------------------------------------------------------------------------------- visitors
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are counted as Linux lists them")
+def test_no_descriptor_is_left_of_those_who_leave(settings, upload, tmp_path):
+    visitors = Visitors(tmp_path / "visitors", settings)
+    api = endpoint(visitors, settings)
+    kept, counts = [], []  # as long as something refers to them
+    for i in range(3):
+        request = SimpleNamespace(session_hash=str(i))
+        kept.append(visitors.of(str(i)))
+        kept[-1].video.load(upload(), WIDTH, 1)
+        kept[-1].video.click(0, POSITIVE, ON_OBJECT)
+        api.track(str(upload("call.mp4")), CALL, "forward", request)
+        visitors.leave(str(i))
+        counts.append(descriptors())
+    assert counts[0] == counts[1] == counts[2]
+
+
+CALL = [{"id": 1, "prompts": [{"frame": 0, "points": [list(ON_OBJECT)], "labels": [1]}]}]
+
+
+def endpoint(visitors, settings):
+    with gradio.Blocks():
+        return TrackEndpoint(visitors, settings)
+
+
+def test_leaving_during_a_call_leaves_no_file(settings, upload, tmp_path, monkeypatch):
+    visitors = Visitors(tmp_path / "visitors", settings)
+    api, original, tracked = endpoint(visitors, settings), engine.track, []
+
+    def track(*arguments):
+        for found in original(*arguments):
+            tracked.append(found.index)
+            if found.index == 2:
+                visitors.leave("one")
+            yield found
+
+    monkeypatch.setattr(engine, "track", track)
+    cached = upload()
+    with pytest.raises(gradio.Error, match="stopped"):
+        api.track(str(cached), CALL, "forward", ONE)
+    assert tracked == [0, 1, 2], "nothing is computed for those who left"
+    assert [path for path in (tmp_path / "visitors").rglob("*") if path.is_file()] == []
+    assert not cached.exists()
+
+
+def test_files_of_a_call_are_named_after_the_video_and_only_those_of_the_last_calls_are_kept(
+    settings, upload, tmp_path
+):
+    visitors = Visitors(tmp_path / "visitors", settings)
+    few = replace(settings, results_per_visitor=2)
+    visitors = Visitors(tmp_path / "few", few)
+    api = endpoint(visitors, few)
+    calls = [api.track(str(upload("cups.mp4")), CALL, "forward", ONE) for _ in range(3)]
+    assert [Path(path).name for path in calls[0]] == ["cups_masks.json", "cups_masks.zip", "cups_overlay.mp4"]
+    assert [Path(paths[0]).exists() for paths in calls] == [False, True, True]
+
+
+def test_visitors_who_do_nothing_make_room(settings, upload, tmp_path):
+    visitors = Visitors(tmp_path / "visitors", replace(settings, max_visitors=2))
+    busy = visitors.of("busy")
+    busy.video.load(upload(), WIDTH, 1)
+    visitors.of("idle")
+    visitors.of("third").video.load(upload(), WIDTH, 1)
+    assert len(visitors) == 2
+    assert visitors.of("busy") is busy
+    with pytest.raises(UserError, match="too many visitors"):
+        visitors.of("fourth")
+
+
+def test_folders_of_killed_processes_are_removed_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(temporary.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    script = (
+        f"import sys, tempfile, time; sys.path.insert(0, {str(DEMO)!r}); tempfile.tempdir = {str(tmp_path)!r}\n"
+        "import temporary; root = temporary.make_folder(); (root / 'upload').write_text('x'); print(root, flush=True)\n"
+        "time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        killed = Path(process.stdout.readline().strip())
+        not_ours = tmp_path / "efficienttam-demo-thesis"
+        not_ours.mkdir()
+        (not_ours / "thesis.txt").write_text("years of work")
+        assert temporary.sweep(tmp_path) == [], "it is in use"
+        process.kill()
+    living = temporary.make_folder()
+    assert not killed.exists()
+    assert living.is_dir()
+    assert (not_ours / "thesis.txt").is_file()
+
+
+def test_one_visitor_or_address_cannot_fill_the_queue():
+    settings = Settings(requests_per_visitor=2, requests_per_address=3, queue_size=100)
+
+    def event(session, host, alive=True):
+        return SimpleNamespace(
+            session_hash=session, alive=alive, request=SimpleNamespace(client=SimpleNamespace(host=host))
+        )
+
+    waiting = [event("a", "1"), event("a", "1"), event("b", "1", alive=False), event("b", "2")]
+    assert "2 of your requests are waiting" in _refusal(waiting, "a", "3", settings)
+    assert _refusal(waiting, "b", "1", settings) == ""
+    assert "from your network" in _refusal([*waiting, event("c", "1")], "d", "1", settings)
+    assert _refusal([*waiting, event("c", "1")], "d", "2", settings) == ""
+
+
+def test_many_requests_of_one_leave_room_for_others():
+    """65 requests filled the queue for everybody."""
+    release = threading.Event()
+    with gradio.Blocks() as demo:
+        gradio.Button().click(lambda: release.wait(60), None, None, api_name="wait", concurrency_limit=1)
+    share_queue(demo, Settings(requests_per_visitor=4, requests_per_address=8))
+    demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    try:
+
+        def join(session):
+            body = json.dumps({"data": [], "fn_index": 0, "session_hash": session}).encode()
+            url = f"{demo.local_url}gradio_api/queue/join"
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return answer.status
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        assert [join("one") for _ in range(65)].count(200) == 4
+        assert join("two") == 200
+    finally:
+        release.set()
+        demo.close()
 
 
 def test_visitors_have_folders_of_their_own_that_go_when_they_leave(settings, upload, tmp_path):
@@ -351,16 +570,60 @@ def test_an_image_has_three_proposals_to_choose_from(settings, upload, tmp_path)
     assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
     work.choose(2)
-    _, png, masks_json = work.write_results()
+    overlay, png, masks_json = work.write_results()
+    assert [path.name for path in (overlay, png, masks_json)] == [
+        f"photo_{name}" for name in ("overlay.png", "masks.png", "masks.json")
+    ]
     (entry,) = json.loads(masks_json.read_text())["objects"]
     assert entry["score"] == pytest.approx(scores[2], abs=1e-3)
     assert (decode_rle(entry["segmentation"]) == work.proposals[2]["mask"]).all()
     assert ((read_indexed_png(png) == 1) == work.proposals[2]["mask"]).all()
-    work.undo()
+    assert work.undo() == "click"
     assert work.proposals == []
     assert work.write_results() == []
+    with pytest.raises(UserError, match="nothing to take back"):
+        work.undo()
     with pytest.raises(UserError, match="cannot be read as an image"):
         work.load(upload("text.png", b"no image"))
+
+
+def test_everything_is_taken_back_and_its_objects_are_removed(settings, upload, tmp_path, monkeypatch):
+    boxes = [np.zeros((HEIGHT, WIDTH), bool) for _ in range(3)]
+    for i, mask in enumerate(boxes):
+        mask[10:40, 10 + 40 * i : 40 + 40 * i] = True
+    found = [{"id": i, "score": 0.9, "mask": mask} for i, mask in enumerate(boxes, start=1)]
+    monkeypatch.setattr(engine, "segment_everything", lambda *_: found)
+    work = ImageWork(tmp_path / "image", settings)
+    path = upload("photo.png")
+    Image.fromarray(make_clip(1, WIDTH, HEIGHT).frames[0]).save(path)
+    work.load(path)
+    work.click(POSITIVE, ON_OBJECT)
+    before = work.picture()
+    assert work.everything(0.3) == 3
+    assert work.objects == [1, 2, 3]
+    work.choose_object(2)
+    assert work.remove_object() == 2
+    left = {o["id"]: decode_rle(o["segmentation"]) for o in json.loads(work.write_results()[2].read_text())["objects"]}
+    assert left.keys() == {1, 3}
+    assert (left[3] == boxes[2]).all()
+    assert [work.undo(), work.objects] == ["removal", [1, 2, 3]]
+    assert work.undo() == "everything"
+    assert (work.picture() == before).all(), "what was clicked before is there again"
+    work.next_object()
+    with pytest.raises(UserError, match="nothing of object 2"):
+        work.remove_object()
+
+
+def test_prompts_of_an_image_are_in_pixels_of_the_file(settings, upload, tmp_path):
+    work = ImageWork(tmp_path / "image", settings)
+    path = upload("photo.png")
+    Image.fromarray(make_clip(1, WIDTH, HEIGHT).frames[0]).save(path)
+    work.load(path, 80)
+    work.click(POSITIVE, (20.0, 29.0))
+    content = json.loads(work.write_results()[2].read_text())
+    assert content["image"] == {"name": "photo.png", "width": 80, "height": 48}
+    assert content["prompt_size"] == {"width": 160, "height": 96}
+    assert content["objects"][0]["prompts"]["points"] == [[40, 58]]
 
 
 def test_objects_before_the_camera_begin_at_a_click(settings):
@@ -381,6 +644,11 @@ def test_the_api_says_what_is_wrong_with_prompts(settings, video):
     given = parse_prompts(good, clip, settings)[1][3]
     assert (given.points, given.labels) == ([(4, 5), (6, 7)], [1, 0])
     one = {"frame": 0, "box": [1, 2, 30, 40]}
+    many = {"frame": 0, "points": [[5, 5]] * 51}
+    with pytest.raises(UserError, match="Up to 50 points for an object on a frame, got 51"):
+        parse_prompts([{"id": 1, "prompts": [many]}], clip, settings)
+    with pytest.raises(UserError, match="Up to 200 prompts in all, got 201"):
+        parse_prompts([{"id": 1, "prompts": [one] * 201}], clip, settings)
     for bad, message in (
         ("point", "must have the form"),
         ([{"id": 1}], "must have the form"),
@@ -401,31 +669,88 @@ def test_the_api_says_what_is_wrong_with_prompts(settings, video):
 # ------------------------------------------------------------------------------------------------------------- the page
 
 
-def test_callbacks_of_two_visitors(settings, upload, tmp_path):
-    visitors = Visitors(tmp_path / "visitors", settings)
+def said_of(answer, tab):
+    """The status line of a callback's answer that changes only some components."""
+    return re.sub(r"<[^>]*>", "", answer[tab.status])
+
+
+@pytest.fixture
+def tab(settings, tmp_path):
     with gradio.Blocks():
-        tab = VideoTab(visitors, settings, [], [])
-    one, other = (SimpleNamespace(session_hash=name) for name in ("one", "other"))
-    refused = tab.on_upload(str(upload("text.mp4", b"no video")), WIDTH, 1, one)
-    assert refused[1] is None, "the upload is empty again, ready for another"
-    loaded = tab.on_upload(str(upload()), WIDTH, 1, one)
-    plain = loaded[5]
+        return VideoTab(Visitors(tmp_path / "visitors", settings), settings, [], [])
+
+
+ONE, OTHER = (SimpleNamespace(session_hash=name) for name in ("one", "other"))
+CLICK = SimpleNamespace(index=ON_OBJECT)
+
+
+def test_callbacks_of_two_visitors(tab, upload):
+    loaded = tab.on_upload(str(upload()), WIDTH, 1, ONE)
+    plain = loaded[5]["value"]
     assert plain.shape == (HEIGHT, WIDTH, 3)
     assert "8 frames" in loaded[7]
-    click = SimpleNamespace(index=ON_OBJECT)
-    picture, *_ = tab.on_click(click, 0, POSITIVE, "1", 0.5, one)
+    picture, *_ = tab.on_click(CLICK, 0, POSITIVE, "1", 0.5, None, ONE)
     assert (picture != plain).any()
-    with pytest.raises(gradio.Error, match="Choose a video first"):
-        tab.on_click(click, 0, POSITIVE, "1", 0.5, other)
-    with pytest.raises(gradio.Error, match="Choose a video first"):
-        tab.on_begin(False, 0, "forward", other)
-    _, *buttons = tab.on_begin(False, 0, "forward", one)
-    assert [button["interactive"] for button in buttons] == [False, False, True], "there is something to cancel"
-    *_, last = tab.on_track(False, 0, "forward", 0.5, one)
-    assert [button["interactive"] for button in tab.on_end(one)] == [True, True, False]
-    assert all(Path(path).is_relative_to(visitors.of("one").folder) for path in last[4:8])
-    assert set(last[8].columns) == {"frame", "object", "score"}
-    assert len(last[8]) == NUM_FRAMES
+    assert "Choose a video first" in said_of(tab.on_click(CLICK, 0, POSITIVE, "1", 0.5, None, OTHER), tab)
+    _, *controls = tab.on_begin(False, 0, "forward", ONE)
+    on = [control["interactive"] for control in controls[:-1]]
+    assert on == [False, False, True, False, False, False], "there is something to cancel, and nothing else to do"
+    assert "busy" in controls[-1]["elem_classes"], "nor does the picture take clicks"
+    *_, last = tab.on_track(0.5, False, ONE)
+    assert [control["interactive"] for control in tab.on_end(ONE)[:-1]] == [True, True, False, True, True, True]
+    files = [Path(last[file]) for file in (tab.overlay_file, tab.masks_file, tab.json_file, tab.player)]
+    assert all(path.is_relative_to(tab.visitors.of("one").folder) for path in files)
+    assert [path.name for path in files[:3]] == ["upload_overlay.mp4", "upload_masks.zip", "upload_masks.json"]
+    assert set(last[tab.plot].columns) == {"frame", "object", "score"}
+    assert len(last[tab.plot]) == NUM_FRAMES
+
+
+def test_every_refusal_is_in_the_status_line(tab, upload, monkeypatch):
+    refused = tab.on_upload(str(upload("text.mp4", b"no video")), WIDTH, 1, ONE)
+    assert "cannot be read as a video" in said_of(refused, tab)
+    assert refused[tab.upload] is None, "the upload is empty again, ready for another"
+    for answer in (
+        tab.on_begin(False, 0, "forward", ONE),
+        tab.on_undo(0, 0.5, ONE),
+        tab.on_remove(0, 0.5, ONE),
+        tab.on_click(CLICK, 0, POSITIVE, "1", 0.5, None, ONE),
+    ):
+        assert "Choose a video first" in said_of(answer, tab)
+    tab.on_upload(str(upload()), WIDTH, 1, ONE)
+    assert "Click on an object first" in said_of(tab.on_begin(False, 0, "forward", ONE), tab)
+    assert list(tab.on_track(0.5, False, ONE)) == [{tab.status: gradio.skip()}], "what was refused does not run"
+    assert "no click to take back" in said_of(tab.on_undo(0, 0.5, ONE), tab)
+    assert "nothing of object 1" in said_of(tab.on_remove(0, 0.5, ONE), tab)
+    tab.on_click(CLICK, 0, POSITIVE, "1", 0.5, None, ONE)
+    assert "Correct an object on this frame first" in said_of(tab.on_begin(True, 3, "forward", ONE), tab)
+    monkeypatch.setattr(VideoWork, "picture", lambda *_: 1 / 0)
+    answer = tab.on_frame(0, 0.5, ONE)
+    assert "Something went wrong on the server" in said_of(answer, tab), "what nobody has thought of is said, too"
+
+
+def test_another_tool_or_object_ends_a_box_that_was_begun(tab, upload):
+    tab.on_upload(str(upload()), WIDTH, 1, ONE)
+    work = tab.visitors.of("one").video
+    for end in (
+        lambda: tab.on_kind(0, 0.5, ONE),
+        lambda: tab.on_object("1", 0, 0.5, ONE),
+        lambda: tab.on_next(0, 0.5, ONE),
+    ):
+        answer = tab.on_click(CLICK, 0, BOX, "1", 0.5, None, ONE)
+        assert "opposite corner" in answer[2]
+        answer = end()
+        assert work.corner is None
+        assert "corner" not in said_of(answer, tab)
+        assert (answer[tab.canvas] == work.picture(0)).all()
+
+
+def test_a_place_counts_whatever_the_size_of_the_picture_on_the_screen(tab, upload):
+    tab.on_upload(str(upload()), WIDTH, 1, ONE)
+    tab.on_click(SimpleNamespace(index=(0, 0)), 0, POSITIVE, "1", 0.5, [0.25, 0.5], ONE)
+    assert tab.visitors.of("one").video.prompts[0][1].points == [(40.0, 48.0)]
+    tab.on_click(SimpleNamespace(index=(0, 0)), 0, BOX, "1", 0.5, [0.5, 0.5], ONE)
+    tab.on_click(SimpleNamespace(index=(0, 0)), 0, BOX, "1", 0.5, [1.4, 1.0], ONE)
+    assert tab.visitors.of("one").video.prompts[0][1].box == (80.0, 48.0, 160.0, 96.0), "beyond the edge is the edge"
 
 
 def test_settings_come_from_the_environment(monkeypatch):

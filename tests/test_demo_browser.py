@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -39,6 +40,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "videos"
 NUM_FRAMES = 24  # that the demo uses of a video, here
 PATIENCE = 240  # seconds that anything may take: the machine may be busy
+AXE = "4.14.1"  # version of axe-core
 RED = (235, 64, 52)  # outline of object 1
 
 
@@ -98,12 +100,12 @@ def visit(server, browser):
     """Opens the page as another visitor each time."""
     contexts = []
 
-    def open_page(width=1280, height=900):
+    def open_page(width=1280, height=900, theme="light"):
         context = browser.new_context(viewport={"width": width, "height": height}, permissions=["camera"])
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(1000 * PATIENCE)
-        page.goto(server[0])
+        page.goto(f"{server[0]}/?__theme={theme}")
         page.wait_for_selector("#video-examples button")
         return page
 
@@ -228,7 +230,7 @@ def test_visitors_do_not_see_each_other(visit, server, video):
         links.append(coming.value.url)
         urllib.request.urlopen(links[-1]).close()
 
-    folders = [path.parent for path in (server[1]).rglob("masks.json")]
+    folders = [path.parent for path in (server[1]).rglob("*masks.json")]
     one.close()
     other.close()
     for _ in range(PATIENCE):
@@ -311,6 +313,191 @@ def test_a_box_is_drawn_with_the_mouse(visit, video, tmp_path):
     assert np.allclose([x0 / width, y0 / height, x1 / width, y1 / height], [0.3, 0.4, 0.6, 0.8], atol=0.02)
 
 
+def test_a_box_dragged_past_the_edge_ends_at_the_edge(visit, video, tmp_path):
+    page = visit()
+    load(page, video[0])
+    page.check("#video-kind input[value=box]")
+    box = page.locator("#video-canvas img").bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.4 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] + 40, box["y"] + box["height"] + 30, steps=4)
+    page.mouse.up()
+    wait_for_status(page, "marked")
+    x0, y0, x1, y1 = prompts_of(page, tmp_path)["box"]
+    with open_video(video[0]) as source:
+        width, height = source.width, source.height
+    assert (x1, y1) == (width, height)
+    assert np.allclose([x0 / width, y0 / height], [0.5, 0.4], atol=0.02)
+
+
+def prompts_of(page, folder):
+    """What the page has said of object 1, as the file of results gives it."""
+    page.click("#video-track")
+    wait_for_status(page, "Frame")
+    page.click("#video-cancel")
+    wait_for_status(page, "Cancelled")
+    content = json.loads(download(page, "json", folder).read_text())
+    return content["objects"][0]["prompts"][0]
+
+
+@pytest.mark.parametrize("size", [(160, 90), (64, 1024), (1024, 64)])
+def test_small_and_narrow_videos_are_large_enough_to_click_on(visit, tmp_path, size):
+    width, height = size
+    frame = np.zeros((height, width, 3), np.uint8)
+    frame[height // 4 : height // 2, width // 4 : width // 2] = 200
+    path = tmp_path / "small.mp4"
+    with VideoWriter(path, 8, width, height) as writer:
+        for _ in range(4):
+            writer.write(frame)
+    page = visit()
+    page.click("#video-settings button")
+    page.click("#video-side input")
+    page.click("text=as the video")
+    load(page, path)
+    shown = page.locator("#video-canvas img").bounding_box()
+    assert min(shown["width"], shown["height"]) >= 200
+    assert shown["width"] / shown["height"] == pytest.approx(width / height, rel=0.05) or width < 4 * height
+    click(page, (0.3, 0.3))
+    ((x, y),) = prompts_of(page, tmp_path)["points"]
+    assert abs(x / width - 0.3) < 0.02
+    assert abs(y / height - 0.3) < 0.02
+
+
+def test_a_right_click_says_not_object_and_digits_choose(visit, video, tmp_path):
+    page = visit()
+    load(page, video[0])
+    click(page, video[1])
+    image = page.locator("#video-canvas img")
+    box = image.bounding_box()
+    with changes(page):
+        image.click(button="right", position={"x": 0.9 * box["width"], "y": 0.1 * box["height"]})
+    assert page.is_checked("#video-kind input[value='+ object']"), "the tool stays what it was"
+    page.keyboard.press("n")
+    page.wait_for_selector("#video-objects input[value='2']:checked")
+    page.keyboard.press("1")
+    page.wait_for_selector("#video-objects input[value='1']:checked")
+    assert prompts_of(page, tmp_path)["labels"] == [1, 0]
+
+
+def test_the_keyboard_alone_marks_an_object(visit, video, tmp_path):
+    page = visit()
+    load(page, video[0])
+    page.focus("#video-canvas button:has(img)")
+    for key in ("Shift+ArrowLeft", "ArrowLeft", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    assert page.is_visible(".cross-hair")
+    with changes(page):
+        page.keyboard.press("Enter")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowUp")
+    with changes(page):
+        page.keyboard.press("Shift+Enter")
+    prompts = prompts_of(page, tmp_path)
+    with open_video(video[0]) as source:
+        places = np.array(prompts["points"]) / (source.width, source.height)
+    assert np.allclose(places, [[0.44, 0.55], [0.44, 0.4]], atol=0.01)
+    assert prompts["labels"] == [1, 0]
+
+
+def test_refusals_are_in_the_status_line(visit, video):
+    page = visit()
+    load(page, video[0])
+    assert page.get_attribute("#video-status", "role") == "status"
+    page.click("#video-track")
+    wait_for_status(page, "Click on an object first")
+    click(page, video[1])
+    page.click("#video-track")
+    wait_for_status(page, "Done")
+    move_slider(page, 5)
+    page.click("#video-retrack")
+    wait_for_status(page, "Correct an object on this frame first")
+    page.check("#video-kind input[value=box]")
+    click(page, (0.2, 0.2))
+    wait_for_status(page, "opposite corner")
+    page.click("#video-kind >> text=not object")
+    page.wait_for_function("!document.querySelector('#video-status').innerText.includes('corner')")
+
+
+def test_while_it_tracks_nothing_is_clicked_or_taken_back(visit, video):
+    page = visit()
+    load(page, video[0])
+    click(page, video[1])
+    page.click("#video-track")
+    page.wait_for_selector("#video-canvas.busy")
+    for name in ("undo", "remove", "next", "track"):
+        assert page.is_disabled(f"#video-{name}")
+    page.click("#video-cancel")
+    wait_for_status(page, "Cancelled")
+    page.wait_for_selector("#video-canvas:not(.busy)")
+    assert page.is_enabled("#video-undo")
+
+
+def test_a_reload_is_asked_about_where_there_is_something_to_lose(visit, video):
+    page, asked = visit(), []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    page.reload()
+    page.wait_for_selector("#video-examples button")
+    assert asked == []
+    load(page, video[0])
+    click(page, video[1])
+    page.reload()
+    assert asked == ["beforeunload"]
+
+
+# ------------------------------------------------------------------------------------------------------- accessibility
+
+
+@pytest.fixture(scope="session")
+def axe(request):
+    """The source of axe-core, fetched by npm once and then kept in pytest's cache."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm, which fetches axe-core, is not installed")
+    folder = Path(request.config.cache.mkdir("axe-core"))
+    archive = folder / f"axe-core-{AXE}.tgz"
+    if not archive.is_file():
+        command = ["npm", "pack", f"axe-core@{AXE}", "--fetch-retries=0"]
+        fetched = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+        if fetched.returncode != 0:
+            pytest.skip(f"axe-core cannot be fetched from npm: {fetched.stderr.strip()[-200:]}")
+    with tarfile.open(archive) as package:
+        return package.extractfile("package/axe.min.js").read().decode()
+
+
+def violations(page, axe):
+    """What axe-core finds, a line each: rule, and the elements that break it."""
+    page.wait_for_timeout(700)  # until what moves has come to rest
+    page.evaluate(axe)
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{rule['id']}: {node['target']} {node['html'][:120]}" for rule in found for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_any_view(visit, video, axe, theme):
+    page = visit(theme=theme)
+    found = {"video": violations(page, axe)}
+    load(page, video[0])
+    click(page, video[1])
+    found["video, marked"] = violations(page, axe)
+    page.click("#video-track")
+    wait_for_status(page, "Done")
+    page.wait_for_selector("#video-plot svg, #video-plot canvas")
+    found["video, tracked"] = violations(page, axe)
+    page.click("#video-source > button")
+    page.click("#video-settings > button")
+    page.click("#video-source button[role=tab] >> text=Record")
+    found["video, recorder and settings"] = violations(page, axe)
+    page.click("button[role=tab] >> text=Image")
+    found["image"] = violations(page, axe)
+    with changes(page, "image"):
+        page.click("#image-examples button >> nth=1")
+    click(page, (0.2, 0.5), "image")
+    page.wait_for_selector("#image-proposal-2 img")
+    found["image, marked"] = violations(page, axe)
+    page.click("button[role=tab] >> text=Live camera")
+    found["camera"] = violations(page, axe)
+    assert {view: broken for view, broken in found.items() if broken} == {}
+
+
 def test_a_recording_is_tracked(visit, scene, tmp_path):
     page = visit()
     page.click("#video-source button[role=tab] >> text=Record")
@@ -361,7 +548,15 @@ def test_an_image_has_three_proposals_and_everything(visit, tmp_path):
     page.fill("#image-least-iou input[type=number]", "0")
     page.press("#image-least-iou input[type=number]", "Enter")
     page.click("#image-everything")
-    page.wait_for_selector("text=/[0-9]+ objects? found/")
+    page.wait_for_selector("#image-status >> text=/[0-9]+ objects? found/")
+    everything = picture(page, "image")
+    with changes(page, "image"):
+        page.click("#image-remove")
+    page.wait_for_selector("#image-status >> text=is removed")
+    for _ in range(2):
+        with changes(page, "image"):
+            page.click("#image-undo")
+    assert (picture(page, "image") != everything).any()
 
 
 def test_an_object_is_tracked_before_the_camera(visit, server, scene):
@@ -400,6 +595,8 @@ def test_it_fits_a_phone(visit, video):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
     box = page.locator("#video-canvas img").bounding_box()
     assert box["width"] > 300
+    track = page.locator("#video-track").bounding_box()
+    assert track["y"] - (box["y"] + box["height"]) < 100, "it is at the picture"
     for name in ("next", "undo", "track", "cancel"):
         assert page.locator(f"#video-{name}").bounding_box()["height"] >= 36, "a thumb must hit it"
 

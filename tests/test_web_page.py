@@ -1,7 +1,7 @@
 """The web page in a real browser (Debian's Chromium, driven by Playwright): its masks are those of the Python package.
 
 A local server has the page, the included model as `efficienttam export` makes it, and onnxruntime-web from npm, in the
-version that the page names.
+version that the page names. Nothing is fetched from any other server.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 PAGE = Path(__file__).resolve().parents[1] / "demo" / "web"
 DAVIS = Path(__file__).resolve().parents[2] / "shared" / "data" / "DAVIS" / "JPEGImages" / "480p"
 RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # of the package, what the page needs
-RUNTIME = f"runtime=vendor/{RUNTIME_FILES[0]}"
 PATIENCE = 120  # seconds that anything may take: the machine may be busy
 
 
@@ -47,7 +46,7 @@ def onnxruntime_web(request):
     """The folder of onnxruntime-web, fetched by npm once and then kept in pytest's cache."""
     if shutil.which("npm") is None:
         pytest.skip("npm, which fetches onnxruntime-web, is not installed")
-    version = re.search(r"onnxruntime-web@([\d.]+)", (PAGE / "page.js").read_text()).group(1)
+    version = re.search(r"onnxruntime-web@([\d.]+)", (PAGE / "segmenter.js").read_text()).group(1)
     folder = Path(request.config.cache.mkdir("onnxruntime-web"))
     archive = folder / f"onnxruntime-web-{version}.tgz"
     if not archive.is_file():
@@ -95,11 +94,12 @@ def visit(site, browser):
     """Opens the page and waits until it has done what it can."""
     contexts = []
 
-    def open_page(query=RUNTIME, script="", **options):
+    def open_page(query="", script="", listen=lambda page: None, **options):
         contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
         page = contexts[-1].new_page()
         page.set_default_timeout(1000 * PATIENCE)
         page.add_init_script(script)
+        listen(page)
         page.goto(f"{site[1]}/?{query}")
         wait(page)
         return page
@@ -308,15 +308,31 @@ def test_a_folder_that_is_not_whole_is_refused(visit, site, spoil, message, requ
     request.addfinalizer(lambda: shutil.rmtree(spoilt))
     shutil.copytree(site[0] / "model", spoilt)
     spoil(spoilt)
-    page = visit(f"{RUNTIME}&model=spoilt")
+    page = visit("model=spoilt")
     assert re.search(message, page.inner_text("#status.error"))
 
 
 def test_a_runtime_that_is_not_there_is_named(visit, tmp_path):
     page = visit("runtime=nowhere.mjs")
-    assert re.search("could not be loaded from http.*/nowhere.mjs.*[?]runtime=", page.inner_text("#status.error"))
+    said = page.inner_text("#status.error")
+    assert re.search("could not be loaded from http.*/nowhere.mjs.*npm pack onnxruntime-web@.*[?]runtime=", said)
     load(page, PICTURES["small"], tmp_path)
     assert "nowhere.mjs" in page.inner_text("#status.error"), "an image does not hide what is wrong"
+
+
+def test_only_the_pages_own_server_is_asked(visit, site, tmp_path):
+    asked = []
+    page = visit(listen=lambda page: page.on("request", lambda request: asked.append(request.url)))
+    load(page, PICTURES["small"], tmp_path)
+    click(page, 0.5, 0.5)
+    assert "Predicted IoU" in page.inner_text("#status")
+    assert any(url.endswith(RUNTIME_FILES[0]) for url in asked)
+    assert [url for url in asked if not url.startswith((f"{site[1]}/", "data:", f"blob:{site[1]}/"))] == []
+
+
+def test_code_of_another_server_is_refused(visit):
+    page = visit("runtime=http://localhost:1/ort.mjs")
+    assert "is on another server" in page.inner_text("#status.error")
 
 
 def test_a_browser_without_webassembly_is_told(visit):

@@ -3,9 +3,10 @@
 
 import { loadRuntime, Segmenter, UserError } from "./segmenter.js";
 
-// Either can be given in the address: ?model=nano-onnx&runtime=vendor/ort.wasm.bundle.min.mjs
+// Both lie beside this file; nothing is fetched from anywhere else. Either can be given in the address:
+// ?model=nano-onnx&runtime=another/ort.wasm.bundle.min.mjs
 const MODEL = "model";
-const RUNTIME = "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/ort.wasm.bundle.min.mjs";
+const RUNTIME = "vendor/ort.wasm.bundle.min.mjs"; // made by the commands of segmenter.js, which also names the version
 
 const MAX_PIXELS = 16.7e6; // of a canvas, on phones
 const DRAG = 6; // pixels of the screen, in both directions, from which on a click is a box

@@ -7,13 +7,23 @@ const FORMAT_VERSION = 1;
 /** What can go wrong without a fault in this code; the message is for whoever uses the page. */
 export class UserError extends Error {}
 
-/** Import onnxruntime-web from a URL. */
+const PACKAGE = "onnxruntime-web@1.30.0"; // tested with this one
+
+/** Import onnxruntime-web from a URL. It is code, so it comes from the server of the page and from no other. */
 export async function loadRuntime(url) {
   if (typeof WebAssembly !== "object") {
     throw new UserError("This browser has no WebAssembly, or it is switched off; the model needs it.");
   }
+  if (new URL(url).origin !== globalThis.location.origin) {
+    throw new UserError(`${url} is on another server; onnxruntime-web is loaded from the page's own server only.`);
+  }
   return import(url).catch(() => {
-    throw new UserError(`onnxruntime-web could not be loaded from ${url}. Name another copy of it: ?runtime=URL`);
+    const archive = PACKAGE.replace("@", "-");
+    throw new UserError(
+      `onnxruntime-web could not be loaded from ${url}. In the folder of this page, run "npm pack ${PACKAGE}", ` +
+        `"mkdir -p vendor" and "tar xzf ${archive}.tgz -C vendor --strip-components=2 package/dist", then load the ` +
+        "page again. A copy elsewhere on this server is named by ?runtime=PATH",
+    );
   });
 }
 

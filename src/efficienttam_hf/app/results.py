@@ -168,10 +168,15 @@ class TrackFolder:
             file.write("\n]}\n")
 
     def open_overlay(
-        self, size: tuple[int, int], fps: float, prompts: Prompts, sound: Path | None = None
+        self,
+        size: tuple[int, int],
+        fps: float,
+        prompts: Prompts,
+        sound: Path | None = None,
+        show_prompts: bool = True,
     ) -> OverlayWriter:
         """Begin `overlay.mp4`. Arguments are those of `OverlayWriter`."""
-        return OverlayWriter(self._folder.add(self.overlay.name), size, fps, prompts, sound)
+        return OverlayWriter(self._folder.add(self.overlay.name), size, fps, prompts, sound, show_prompts)
 
     def write_overlay(
         self,
@@ -182,6 +187,7 @@ class TrackFolder:
         frames: Iterable[int],
         times: Callable[[int], tuple[float, float]] | None = None,
         sound: Path | None = None,
+        show_prompts: bool = True,
     ) -> None:
         """Write `overlay.mp4`: the video once more with masks and prompts drawn, as tracking may go in another order.
 
@@ -192,15 +198,22 @@ class TrackFolder:
             frames: their numbers, ascending.
             times: gives when the frame of a number begins and ends, in seconds; by default at the constant rate.
             sound: a file whose sound at these times is kept.
+            show_prompts: whether points and boxes are drawn, beside the masks.
         """
-        with self.open_overlay(size, fps, prompts, sound) as overlay, Background() as drawing:
+        with self.open_overlay(size, fps, prompts, sound, show_prompts) as overlay, Background() as drawing:
             for frame in frames:
                 shown = (None, None) if times is None else times(frame)
                 drawing.submit(overlay.add, frame, read(frame), self.masks(frame), *shown)
 
+    def close(self) -> None:
+        """Let go of the temporary file. Written files stay; there are no masks any more."""
+        self._offsets.clear()
+        if self._records is not None:
+            self._records.close()
+
     def discard(self) -> None:
         """Remove the folders made for a run that came to nothing, as far as they are empty."""
-        self._records.close()
+        self.close()
         self._folder.discard(self._masks_name, "Annotations")
 
 
@@ -213,11 +226,20 @@ class OverlayWriter(VideoWriter):
         fps: frames per second.
         prompts: by number of the frame, in pixels of these frames.
         sound: a file whose sound is kept, at the times of the frames.
+        show_prompts: whether points and boxes are drawn, beside the masks.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float, prompts: Prompts, sound: Path | None = None):
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        fps: float,
+        prompts: Prompts,
+        sound: Path | None = None,
+        show_prompts: bool = True,
+    ):
         super().__init__(path, fps, size[1], size[0], audio_from=sound)
-        self._prompts = prompts
+        self._prompts = prompts if show_prompts else {}
         self._several = len({object_id for on_frame in prompts.values() for object_id in on_frame}) > 1
 
     def add(
