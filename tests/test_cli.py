@@ -30,6 +30,8 @@ av = pytest.importorskip("av", reason="the command line reads and writes video f
 pytest.importorskip("cv2", reason="the command line draws with OpenCV")
 pytest.importorskip("pycocotools", reason="the command line writes run-length masks with pycocotools")
 
+from efficienttam_hf.app import plan  # noqa: E402
+from efficienttam_hf.app.events import LossWatch  # noqa: E402
 from efficienttam_hf.app.loading import find_model  # noqa: E402
 from efficienttam_hf.app.plan import plan_tracking  # noqa: E402
 from efficienttam_hf.app.results import TrackFolder  # noqa: E402
@@ -328,6 +330,55 @@ def test_ctrl_c_and_sigterm_keep_what_is_done_and_say_where(number, code, name, 
     assert f"Stopped by {name} after frame {result.frames[-1]}." in err
     assert str(out / "masks.json") in err
     assert "Traceback" not in err
+
+
+@pytest.fixture
+def hidden_for_two_frames(monkeypatch):
+    """Tracking in which object 1 is seen on all frames but 2 and 3."""
+    read = plan.read_output
+
+    def read_output(*arguments):
+        done = read(*arguments)
+        for row, object_id in enumerate(done.object_ids):
+            hidden = object_id == 1 and done.index in (2, 3)
+            done.logits[row, :10, :10] = 8.0
+            done.scores[row] = 0.02 if hidden else 0.97
+            if hidden:
+                done.logits[row] = -8.0
+        return done
+
+    monkeypatch.setattr(plan, "read_output", read_output)
+
+
+TWO_OBJECTS = ("--object", 1, "--point", "60,40", "--object", 2, "--point", "90,40")
+
+
+def test_lost_and_found_objects_are_events_and_drawn(model, clip, tmp_path, hidden_for_two_frames, capsys):
+    result = track(clip.video, "--model", model, *TWO_OBJECTS, "--timeline", out=tmp_path)
+    lost = {"frame": 2, "object": 1, "kind": "lost", "score": 0.02}
+    assert result.json["events"] == [lost, {"frame": 4, "object": 1, "kind": "found", "score": 0.97}]
+    assert str(tmp_path / "timeline.png") in capsys.readouterr().out
+    picture = np.asarray(Image.open(tmp_path / "timeline.png"))
+    grey = (picture == 215).all(axis=2)
+    columns = np.flatnonzero(grey.sum(axis=0) > 20)  # more than there is in letters
+    # Two of six frames are grey, of object 1 alone, whose row is above.
+    assert columns[-1] - columns[0] == pytest.approx(2 / 6 * 900, abs=2)
+    assert np.flatnonzero(grey.sum(axis=1) > 200).max() < picture.shape[0] / 2
+
+
+def test_tracking_stops_where_an_object_is_lost(model, clip, tmp_path, hidden_for_two_frames, capsys):
+    result = track(clip.video, "--model", model, *TWO_OBJECTS, "--on-lost", "stop", out=tmp_path, expect=3)
+    assert result.frames == [0, 1, 2] and result.json["complete"] is False and len(result.overlay) == 3
+    assert [event["kind"] for event in result.json["events"]] == ["lost"]
+    assert "Object 1 was lost on frame 2" in (err := capsys.readouterr().err) and "--frame 3 --object 1 --point" in err
+
+
+def test_what_is_lost_is_seen_in_the_order_of_tracking():
+    watch = LossWatch()
+    assert [watch.lost(t, {1: t < 3}) for t in range(5)] == [[], [], [], [1], []]
+    assert watch.lost(3, {1: False, 2: True}) == []  # it was not seen before
+    assert watch.lost(2, {1: True, 2: False}) == [2]
+    assert watch.lost(9, {1: False}) == []  # another run
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (RuntimeError("out of memory"), 1)])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..prompts import Prompts, prompts_as_json, scaled_prompts
+from .events import LossWatch
 from .frames import ResizedFrames
 from .plan import TrackedFrame, plan_tracking, track_objects
 from .stopping import exit_code, stopped_by
@@ -23,13 +24,20 @@ if TYPE_CHECKING:
     from .results import OverlayWriter, TrackFolder
 
 
+LOST = 3  # the exit code where tracking stopped because an object was lost
+
+
 @dataclass
 class Job:
     """One run of the command. Frame numbers are the whole video's; the session's begin with 0 at `first`.
 
     While the model tracks a frame, the next one is decoded and, where that pays, encoded too; the one before is
-    written and, where tracking goes in the order of the video, drawn and put into the overlay. `memory` has the
-    session's options that say how memories are chosen.
+    written and, where tracking goes in the order of the video, drawn and put into the overlay.
+
+    Attributes:
+        memory: options of the session that say how memories are chosen.
+        stop_when_lost: whether tracking ends on the frame on which an object is lost; see `events.LossWatch`.
+        timeline: whether scores are drawn over the frames.
     """
 
     source: FrameSource
@@ -40,6 +48,8 @@ class Job:
     processor: EfficientTamVideoProcessor
     folder: TrackFolder
     memory: Mapping[str, Any] = field(default_factory=dict)
+    stop_when_lost: bool = False
+    timeline: bool = False
     last_kept: int | None = None
 
     def run(self, direction: str | None, model_name: str) -> int:
@@ -53,6 +63,7 @@ class Job:
         frames_in = ResizedFrames(self.source, self.size)
         total = plan.num_steps(len(self.source))
         stop: BaseException | None = None
+        watch, lost = LossWatch(), []
         overlay: OverlayWriter | None = None
         with tqdm(total=total, desc="track", unit="frame") as progress:
             try:
@@ -68,6 +79,10 @@ class Job:
                             image = None if overlay is None else frames_in[done.index]
                             writing.submit(self._keep, done, overlay, image)
                         progress.update()
+                        seen = (logits.max(initial=-1) > 0 for logits in done.logits)
+                        lost = watch.lost(done.index, dict(zip(done.object_ids, seen, strict=True)))
+                        if lost and self.stop_when_lost:
+                            break
             except BaseException as error:  # whatever happened, what is done is kept
                 stop = error
             rate = progress.n / max(progress.format_dict["elapsed"], 1e-9)
@@ -91,6 +106,8 @@ class Job:
                 file=sys.stderr,
             )
         self._write_json(model_name, complete=stop is None and progress.n == total)
+        if self.timeline:
+            self.folder.write_timeline()
         if overlay is None:
             self._write_overlay(frames)
         else:
@@ -100,7 +117,21 @@ class Job:
             return exit_code(stop)
         if stop is not None:
             raise stop
+        if lost and self.stop_when_lost:
+            self._ask(lost)
+            return LOST
         return 0
+
+    def _ask(self, lost: list[int]) -> None:
+        """Say what was lost, and how to go on."""
+        what = f"Object {lost[0]} was" if len(lost) == 1 else f"Objects {', '.join(map(str, lost))} were"
+        print(
+            f"{what} lost on frame {self.last_kept}, and tracking stopped there as --on-lost stop asks for. To go on, "
+            f"run the command again with another prompt on a frame that shows what was lost, such as --frame "
+            f"{self.last_kept + 1} --object {lost[0]} --point X,Y, and --overwrite; without --on-lost stop it goes on "
+            "by itself.",
+            file=sys.stderr,
+        )
 
     def _keep(self, done: TrackedFrame, overlay: OverlayWriter | None, image: np.ndarray | None) -> None:
         """Write what tracking found on a frame, and draw it on the frame's image where there is an overlay."""
@@ -147,10 +178,11 @@ class Job:
         )
 
     def _report(self, frames: list[int], rate: float, file: Any) -> None:
+        drawn = f"\n  scores   {self.folder.timeline}" if self.timeline else ""
         print(
             f"Tracked frames {frames[0]} to {frames[-1]} ({rate:.2f} frames/s).\n"
             f"  overlay  {self.folder.overlay}\n"
             f"  masks    {self.folder.annotations} (indexed PNG)\n"
-            f"           {self.folder.json} (COCO run-length encoding)",
+            f"           {self.folder.json} (COCO run-length encoding){drawn}",
             file=file,
         )

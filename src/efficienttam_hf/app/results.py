@@ -13,6 +13,7 @@ The JSON file:
       "complete": true,                                 false where tracking was stopped before the end
       "model": as given,
       "objects": [{"id", "prompts": [{"frame", "points": [[x, y]], "labels", "box", "mask"}]}],
+      "events": [{"frame": 12, "object": 1, "kind": "lost", "score": 0.03}],        or "found"; see `events.py`
       "frames": [
         {"frame": 0, "name": "00000", "objects": [
           {"id": 1, "score": 0.98, "area": 1200, "bbox": [x, y, width, height],
@@ -45,6 +46,7 @@ from ..safe_names import safe_name
 from ..video_writer import VideoWriter
 from ..visualization import overlay_masks
 from .background import Background
+from .events import object_events, write_timeline
 
 
 class TrackFolder:
@@ -55,18 +57,23 @@ class TrackFolder:
     Args:
         path: the folder.
         name: of the video.
+        has_timeline: whether `timeline.png` is to be written too.
 
     Attributes:
         frames: the frames that have masks, ascending.
     """
 
-    def __init__(self, path: Path, name: str):
+    def __init__(self, path: Path, name: str, has_timeline: bool = False):
         self.path = path
         self._folder = OutputFolder(path)
         self._masks_name = f"Annotations/{safe_name(name)}"
         self.annotations = path / self._masks_name
         self.json = path / "masks.json"
         self.overlay = path / "overlay.mp4"
+        self.timeline = path / "timeline.png"
+        is_written = has_timeline or self.timeline.name in self._folder.listed
+        own = (self._masks_name, self.json.name, self.overlay.name)
+        self._claimed = (*own, self.timeline.name) if is_written else own
         self._records: Any = None
         self._offsets: dict[int, int] = {}
 
@@ -77,11 +84,11 @@ class TrackFolder:
             FileExistsError: if an earlier run left something, and not `overwrite`; or what is there is not ours.
             NotADirectoryError, PermissionError: if there can be no folder.
         """
-        self._folder.check(self._masks_name, self.json.name, self.overlay.name, overwrite=overwrite)
+        self._folder.check(*self._claimed, overwrite=overwrite)
 
     def prepare(self, overwrite: bool) -> None:
         """Make the folder, and clear away what an earlier run left there if `overwrite`. Raises as `check`."""
-        self._folder.claim(self._masks_name, self.json.name, self.overlay.name, overwrite=overwrite)
+        self._folder.claim(*self._claimed, overwrite=overwrite)
         self.annotations.mkdir(parents=True)
         self._records = tempfile.TemporaryFile(dir=self.path)  # noqa: SIM115 -- lives as long as this object
 
@@ -154,6 +161,14 @@ class TrackFolder:
         self._records.seek(self._offsets[frame])
         return json.loads(self._records.readline())
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The entries of all frames, ascending."""
+        return (self.record(frame) for frame in self.frames)
+
+    def write_timeline(self) -> None:
+        """Draw the scores over the frames to `timeline.png`; see `events.py`."""
+        write_timeline(self._folder.add(self.timeline.name), self.records())
+
     def masks(self, frame: int) -> dict[int, np.ndarray]:
         """A frame's masks by object id, bool (height, width)."""
         return {o["id"]: decode_rle(o["segmentation"]) for o in self.record(frame)["objects"]}
@@ -162,9 +177,10 @@ class TrackFolder:
         """Write `masks.json`, frame by frame."""
         with atomic_path(self._folder.add(self.json.name)) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write("{\n")
+            header = {**header, "events": object_events(self.records())}
             file.writelines(f"{json.dumps(key)}: {json.dumps(value)},\n" for key, value in header.items())
             file.write('"frames": [\n')
-            file.writelines(_separated(json.dumps(self.record(frame)) for frame in self.frames))
+            file.writelines(_separated(json.dumps(record) for record in self.records()))
             file.write("\n]}\n")
 
     def open_overlay(

@@ -5,7 +5,8 @@ function takes the parsed options and returns the exit code. What is heavy is im
 its options are read.
 
 Exit codes: 0 done; 1 a failure of ours; 2 something the user can put right, said in one message on standard error;
-130 stopped by Ctrl-C, 143 by SIGTERM: what was done until then is kept in both cases.
+3 an object was lost and `track --on-lost stop` stopped; 130 stopped by Ctrl-C, 143 by SIGTERM: what was done until then
+is kept in all three cases.
 """
 
 from __future__ import annotations

@@ -41,11 +41,19 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     add_memory_arguments(parser)
     group = parser.add_argument_group("output")
     add_output_arguments(group, f"{DEFAULT_OUTPUT}/<name of the video>")
+    group.add_argument("--timeline", action="store_true", help="also draw the objects' scores over the frames")
+    group.add_argument(
+        "--on-lost",
+        choices=("continue", "stop"),
+        default="continue",
+        help="what to do on a frame on which an object is no longer seen: continue (default), or stop there with exit "
+        "code 3, so that it can be prompted again",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Track and write. Returns 130 or 143 if it was stopped by Ctrl-C or SIGTERM, after writing what was done."""
+    """Track and write. Returns 130 or 143 if it was stopped by Ctrl-C or SIGTERM, 3 by a lost object."""
     from ..app.frames import limited_size
     from ..app.results import TrackFolder
     from ..safe_names import safe_name
@@ -67,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         first = args.start or 0
         size = limited_size((source.height, source.width), args.max_side)
         prompts = gather(given, (source.height, source.width), range(first, first + len(source)))
-        folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name)
+        folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name, args.timeline)
         folder.check(overwrite)
 
         from ..app.loading import choose_device, find_model, load_model
@@ -78,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         model, processor = load_model(EfficientTamVideoModel, args.model, device, args.dtype)
         print(f"Model: {find_model(args.model).description}; {device}, {args.dtype}.")
         folder.prepare(overwrite)
-        job = Job(source, first, size, prompts, model, processor, folder, memory)
+        how = {"memory": memory, "stop_when_lost": args.on_lost == "stop", "timeline": args.timeline}
+        job = Job(source, first, size, prompts, model, processor, folder, **how)
         return job.run(args.direction, args.model)
 
 

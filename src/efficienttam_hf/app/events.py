@@ -1,0 +1,112 @@
+"""When objects were lost and found again: events of tracked frames, and a plot of scores over time.
+
+An object is seen on a frame where it has a mask that is not empty. It is lost on the first frame on which it is not
+seen after one on which it was, and found on the first on which it is seen again. `score` is the probability that the
+object is in the frame. A model that always says that its object is there has no events, however wrong its masks are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..atomic_file import atomic_path
+
+
+LABEL, ROW, WIDTH, MARGIN = 90, 60, 900, 12  # pixels of a timeline: of names, of a row, of the curves, between rows
+
+
+def object_events(frames: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The events of a video.
+
+    Args:
+        frames: entries of `masks.json`, ascending.
+
+    Returns:
+        By frame, `{"frame", "object", "kind", "score"}`; the kind is "lost" or "found".
+    """
+    seen: dict[int, bool] = {}
+    events = []
+    for frame in frames:
+        for entry in frame["objects"]:
+            object_id, is_seen = entry["id"], entry["area"] > 0
+            if seen.get(object_id, is_seen) != is_seen:
+                kind = "found" if is_seen else "lost"
+                events.append({"frame": frame["frame"], "object": object_id, "kind": kind, "score": entry["score"]})
+            seen[object_id] = is_seen
+    return events
+
+
+class LossWatch:
+    """Says while objects are tracked which are lost, in whichever direction tracking goes."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._last: int | None = None
+
+    def lost(self, frame: int, seen: Mapping[int, bool]) -> list[int]:
+        """The objects that are lost on a frame.
+
+        Args:
+            frame: its number; where it is not beside the last one, tracking has begun anew.
+            seen: for each object whether it is seen.
+        """
+        if self._last is None or abs(frame - self._last) != 1:
+            self._seen.clear()
+        self._last = frame
+        lost = [object_id for object_id, is_seen in seen.items() if not is_seen and object_id in self._seen]
+        self._seen = {object_id for object_id, is_seen in seen.items() if is_seen}
+        return lost
+
+
+def write_timeline(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
+    """Draw the scores of each object over the frames as a PNG; where an object is not seen the ground is grey.
+
+    Args:
+        frames: entries of `masks.json`, ascending.
+    """
+    from PIL import Image, ImageDraw
+
+    from ..visualization import object_color
+
+    curves: dict[int, list[tuple[int, float, bool]]] = {}
+    for frame in frames:
+        for entry in frame["objects"]:
+            curves.setdefault(entry["id"], []).append((frame["frame"], entry["score"], entry["area"] > 0))
+    first = min(curve[0][0] for curve in curves.values())
+    last = max(curve[-1][0] for curve in curves.values())
+    step = WIDTH / max(last - first + 1, 1)
+    height = MARGIN + len(curves) * (ROW + MARGIN) + 20
+    image = Image.new("RGB", (LABEL + WIDTH + 2 * MARGIN, height), "white")
+    draw = ImageDraw.Draw(image)
+    for row, (object_id, curve) in enumerate(sorted(curves.items())):
+        top = MARGIN + row * (ROW + MARGIN)
+        draw.text((MARGIN, top + ROW // 2 - 6), f"object {object_id}", fill="black")
+        points = []
+        for frame, score, is_seen in curve:
+            left = LABEL + (frame - first) * step
+            if not is_seen:
+                draw.rectangle((left, top, left + step, top + ROW), fill=(215, 215, 215))
+            points.append((left + step / 2, top + ROW * (1 - score)))
+        draw.line((LABEL, top + ROW / 2, LABEL + WIDTH, top + ROW / 2), fill=(190, 190, 190))
+        draw.rectangle((LABEL, top, LABEL + WIDTH, top + ROW), outline=(120, 120, 120))
+        if len(points) > 1:
+            draw.line(points, fill=object_color(object_id), width=2)
+        draw.text((LABEL + WIDTH + 2, top - 2), "1", fill="black")
+        draw.text((LABEL + WIDTH + 2, top + ROW - 10), "0", fill="black")
+    for frame in _ticks(first, last):
+        draw.text((LABEL + (frame - first) * step, height - 18), f"{frame}", fill="black")
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def _ticks(first: int, last: int) -> Iterator[int]:
+    """About ten round frame numbers from the first to the last."""
+    step = next(
+        (s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500) if (last - first) / s <= 12), (last - first) // 10 or 1
+    )
+    yield from range(first, last + 1, step)
+
+
+__all__ = ["LossWatch", "object_events", "write_timeline"]
