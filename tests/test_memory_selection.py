@@ -462,3 +462,25 @@ def test_proposals_of_a_step_can_be_chosen(model):
             assert other.iou_scores.item() == output.multimask_iou_scores[0, k].item()
         best = model.choose_proposals(output, output.multimask_iou_scores.argmax(dim=1))
     assert torch.equal(best.object_pointer, output.object_pointer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_is_flat_over_three_thousand_streamed_frames(lively, processor, name):
+    session = processor.init_video_session(memory_selection=name, keep_history=False)
+    frames = moving_frames(50)
+    entries, facts = [], []
+    for t in range(3000):
+        if t == 0:
+            processor.add_inputs_to_inference_session(
+                session, 0, 1, input_boxes=[[BOXES[1]]], original_size=frames[0].shape[:2]
+            )
+        lively(session, frame=frames[t % 50])
+        memory = session.objects[1].memory
+        entries.append(len(memory.tracked) + len(memory.conditioning))
+        facts.append(len(memory.strategy.facts) + len(getattr(memory.strategy, "promoted", ())))
+        assert len(memory.passed) <= entries[-1] + 1
+    bound = RULES.num_maskmem + RULES.max_object_pointers_in_encoder
+    assert max(entries) <= 2 * (RULES.reach + 1) + bound
+    # What is kept in the last thousand frames is no more than in the first.
+    assert max(entries[2000:]) <= max(entries[:1000]) and max(facts[2000:]) <= max(facts[:1000]) + bound

@@ -240,6 +240,21 @@ def test_memories_are_selected_as_with_torch(exported, tracker, name):
         np.testing.assert_allclose(ours.pred_masks, torchs.pred_masks.numpy(), rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("competition", ["shown", "remembered"])
+def test_objects_compete_as_with_torch(exported, tracker, competition):
+    model, processor, _ = exported
+    outputs = []
+    for tracks, sessions in ((model, processor), (tracker, tracker)):
+        session = sessions.init_video_session(list(CLIP.frames), object_competition=competition)
+        sessions.add_inputs_to_inference_session(session, 0, [1, 5], **CLICKS)
+        outputs.append(list(tracks.propagate_in_video_iterator(session)))
+    for torchs, ours in zip(*outputs, strict=True):
+        # Where two logits are equal but for rounding, a pixel may go to the other object.
+        assert (np.isclose(ours.pred_masks, torchs.pred_masks.numpy(), rtol=1e-2, atol=1e-2)).mean() > 0.98
+        if ours.frame_idx:
+            assert ((ours.pred_masks[:, 0] > 0).sum(axis=0) <= 1).all()
+
+
 @pytest.fixture(scope="module")
 def suite_models(tmp_path_factory):
     """For each kind of attention of the reference suites: the model, its processor and the tracker on its graphs."""

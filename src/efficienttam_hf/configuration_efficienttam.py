@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 from .configuration_efficienttam_backbone import EfficientTamBackboneConfig
 from .configuration_sizes import FeatureMapSizes, check_sizes, size_pair
 from .memory_selection import make_strategy
+from .object_competition import check_competition
 from .presets import PRESETS, SMALL_PRESETS
 from .remote_code import RemoteConfig
 
@@ -344,6 +345,8 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         memory_selection_options (`dict`, *optional*): Numbers of these rules that are not to be their defaults, by
         name:
             thresholds that suit this model.
+        object_competition (`str`, defaults to `"none"`): What becomes of masks that several objects claim: `"none"`
+            (they overlap), `"shown"` (decided in what is put out) or `"remembered"` (also in what is remembered).
         non_overlap_masks_for_mem_enc (`bool`, defaults to `False`): Whether each pixel is left to the object with the
             highest logit before masks are remembered. Not while training.
         sigmoid_scale_for_mem_enc (`float`, defaults to 20.0): Scale of mask probabilities for the memory encoder.
@@ -398,6 +401,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     memory_temporal_stride_for_eval: int = 1
     memory_selection: str = "recent"
     memory_selection_options: dict | None = None
+    object_competition: str = "none"
     non_overlap_masks_for_mem_enc: bool = False
     sigmoid_scale_for_mem_enc: float | int = 20.0
     sigmoid_bias_for_mem_enc: float | int = -10.0
@@ -461,6 +465,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
 
     def _check_parts_fit(self) -> None:
         make_strategy(self.memory_selection, self.memory_selection_options)
+        check_competition(self.object_competition)
         vision, prompt = self.vision_config, self.prompt_encoder_config
         if (size_pair(vision.image_size), vision.patch_size) != (size_pair(prompt.image_size), prompt.patch_size):
             raise ValueError(

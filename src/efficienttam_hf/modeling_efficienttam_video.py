@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -600,6 +601,17 @@ class TorchBackend:
     ) -> Tensor:
         memory = self.model.encode_memory(features, result.high_res_masks if masks is None else masks, from_prompts)
         return memory.to(getattr(torch, self.model.config.memory_dtype))
+
+    def mask_logits(self, entries: Sequence[FrameMemory]) -> np.ndarray:
+        return torch.cat([entry.pred_masks[:, 0].float().cpu() for entry in entries]).numpy()
+
+    def replace_mask(self, entry: FrameMemory, logits: np.ndarray) -> None:
+        entry.pred_masks = torch.from_numpy(logits)[None, None].to(entry.pred_masks)
+
+    @torch.no_grad()
+    def remember_mask(self, features: Tensor, entry: FrameMemory) -> Tensor:
+        masks = self.model._upsample(entry.pred_masks.to(self.model.device))
+        return self.remember(features, entry, False, masks).to(entry.spatial.device)
 
     @torch.no_grad()
     def without_overlap(self, entries: Sequence[FrameMemory]) -> list[Tensor]:

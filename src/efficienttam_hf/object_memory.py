@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .memory_selection import FrameChoice, MemoryStrategy, Recent, closest_conditioning_frames, make_strategy
+from .object_competition import NEVER
 from .tracking_rules import Direction, TrackingRules
 
 
@@ -54,6 +55,8 @@ class ObjectMemory:
         passed: the frames that tracking has passed, with the direction in which it did last. A prompt on such a frame
             corrects what was tracked; on any other it says anew what the object is.
         strategy: what chooses among them, with what it knows of past frames.
+        hidden: the last frame on which the object had no mask, or gave way to another, and the direction of tracking
+            there; `None` if there was none.
     """
 
     conditioning: dict[int, MemoryEntry] = field(default_factory=dict)
@@ -62,11 +65,17 @@ class ObjectMemory:
     pending_tracked: dict[int, MemoryEntry] = field(default_factory=dict)
     passed: dict[int, Direction] = field(default_factory=dict)
     strategy: MemoryStrategy = field(default_factory=Recent)
+    hidden: tuple[int, Direction] | None = None
 
     def follow(self, rules: TrackingRules) -> None:
         """Take the strategy that the rules ask for; what another one has learned of past frames is dropped."""
         if self.strategy.name != rules.memory_selection:
             self.strategy = make_strategy(rules.memory_selection, rules.memory_selection_options)
+
+    def hidden_at(self, direction: Direction) -> float:
+        """When the object was hidden last, growing in the direction of tracking."""
+        is_known = self.hidden is not None and self.hidden[1] is direction
+        return float(self.hidden[0] * direction.step) if is_known else NEVER
 
     @property
     def is_defined(self) -> bool:

@@ -401,6 +401,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         memory_selection: str | None = None,
         memory_options: Mapping[str, Any] | None = None,
         memory_stride: int | None = None,
+        object_competition: str | None = None,
     ) -> EfficientTamVideoInferenceSession:
         """Begin tracking in a video or a stream.
 
@@ -418,8 +419,9 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             max_vision_features_cache_size: frames whose image features are kept.
             dtype: of pixels.
             keep_history: how far back a user can return; see `EfficientTamVideoInferenceSession`.
-            memory_selection, memory_options, memory_stride: how memories are chosen in this session, where it is not to
-                be as the model's configuration says; see `TrackingSession.change_rules`.
+            memory_selection, memory_options, memory_stride, object_competition: how memories are chosen in this
+                session, and what becomes of masks that several objects claim, where it is not to be as the model's
+                configuration says; see `TrackingSession.change_rules`.
 
         Raises:
             ValueError: if the video has no frames or frames of several sizes, or there is no such memory selection.
@@ -442,7 +444,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             keep_history=keep_history,
             input_size=self.model_size(),
         )
-        session.change_rules(memory_selection, memory_options, memory_stride)
+        session.change_rules(memory_selection, memory_options, memory_stride, object_competition)
         return session
 
     def add_inputs_to_inference_session(

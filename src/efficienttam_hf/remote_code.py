@@ -27,6 +27,7 @@ REMOTE_CODE_FILES = (
     "modeling_efficienttam_memory.py",
     "modeling_efficienttam_video.py",
     "tracking_rules.py",
+    "object_competition.py",
     "memory_selection.py",
     "memory_selection_distractors.py",
     "memory_selection_motion.py",

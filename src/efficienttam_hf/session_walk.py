@@ -19,7 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from .memory_selection import FrameObservation
+from .object_competition import compete
 from .object_memory import MemoryEntry, MemorySelection
 from .prompts import FramePrompts
 from .tracking_rules import Direction, TrackingRules
@@ -72,6 +75,15 @@ class WalkBackend(Protocol):
 
     def without_overlap(self, entries: Sequence[MemoryEntry]) -> list[Any]:
         """The masks of all objects on a frame, each pixel left to the object with the highest logit."""
+
+    def mask_logits(self, entries: Sequence[MemoryEntry]) -> np.ndarray:
+        """The masks of objects on one frame, (objects, h, w) float32."""
+
+    def replace_mask(self, entry: MemoryEntry, logits: np.ndarray) -> None:
+        """Give an entry another mask, (h, w)."""
+
+    def remember_mask(self, features: Any, entry: MemoryEntry) -> Any:
+        """The spatial memory of an entry, of the mask that it has now."""
 
     def entries(self, session: Any, result: Any, memories: Any | None) -> list[MemoryEntry]:
         """A batch's result and memories as one entry for each object, to be kept by its session."""
@@ -290,7 +302,35 @@ class SessionWalk:
         tracked = self._segment(session, steps, frame_idx, direction, run_mem_encoder)
         for obj, entry in tracked:
             obj.memory.tracked[frame_idx] = entry
+        if rules.object_competition != "none":
+            self._compete(session, tracked, frame_idx, direction, rules)
         return [obj for obj, _ in tracked]
+
+    def _compete(
+        self,
+        session: TrackingSession,
+        tracked: Sequence[tuple[TrackedObject, MemoryEntry]],
+        frame_idx: int,
+        direction: Direction,
+        rules: TrackingRules,
+    ) -> None:
+        """Let the objects of a frame compete for what several claim; only those just tracked give way."""
+        found = [(obj, entry) for obj in session.objects.values() if (entry := obj.memory.find(frame_idx)) is not None]
+        new = {obj.object_id for obj, _ in tracked}
+        if not new:
+            return
+        before = self.backend.mask_logits([entry for _, entry in found])
+        hidden_at = np.array([obj.memory.hidden_at(direction) for obj, _ in found])
+        stands = np.array([obj.object_id not in new for obj, _ in found])
+        after = compete(before, hidden_at, stands)
+        for (obj, entry), old, logits, is_fixed in zip(found, before, after, stands, strict=True):
+            if not is_fixed and not (logits > 0).any():
+                obj.memory.hidden = (frame_idx, direction)
+            if (old != logits).any():
+                self.backend.replace_mask(entry, logits)
+                if rules.object_competition == "remembered" and entry.spatial is not None:
+                    features = session.features(frame_idx, self.backend.encode)
+                    entry.spatial = self.backend.remember_mask(features, entry)
 
     def _segment(
         self,

@@ -77,6 +77,7 @@ class TrackingRules:
             remembered.
         memory_selection: the rule that chooses the memories a frame looks at; see `memory_selection.py`.
         memory_selection_options: numbers of that rule that are not to be its defaults, by name.
+        object_competition: what becomes of masks that several objects claim; see `object_competition.py`.
         previous_mask_clamp: bound on the logits of a mask that is fed back to be corrected.
     """
 
@@ -93,6 +94,7 @@ class TrackingRules:
     non_overlap_masks_for_mem_enc: bool = False
     memory_selection: str = "recent"
     memory_selection_options: Mapping[str, Any] | None = None
+    object_competition: str = "none"
     previous_mask_clamp: float = 32.0
 
     @staticmethod

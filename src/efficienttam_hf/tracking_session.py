@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from .memory_selection import Recent, make_strategy
+from .object_competition import check_competition
 from .object_memory import MemoryEntry, ObjectMemory
 from .prompts import FramePrompts
 from .tracking_rules import Direction, TrackingRules, history_of
@@ -412,6 +413,7 @@ class TrackingSession:
         memory_selection: str | None = None,
         memory_options: Mapping[str, Any] | None = None,
         memory_stride: int | None = None,
+        object_competition: str | None = None,
     ) -> None:
         """Let this session choose memories by other rules than the model's configuration says.
 
@@ -419,15 +421,19 @@ class TrackingSession:
             memory_selection: a strategy's name; see `memory_selection.py`.
             memory_options: numbers of the strategy that are not to be its defaults, by name.
             memory_stride: distance in frames between the memories of tracked frames.
+            object_competition: what becomes of masks that several objects claim; see `object_competition.py`.
 
         Raises:
-            ValueError: for a strategy or an option that there is not, or a stride below 1.
+            ValueError: for a strategy, an option or a competition that there is not, or a stride below 1.
         """
         if memory_selection is not None or memory_options is not None:
             make_strategy(memory_selection or Recent.name, memory_options)  # checks them
         if memory_stride is not None and whole_number(memory_stride, "memory_stride") < 1:
             raise ValueError(f"memory_stride is a number of frames, at least 1; got {memory_stride}.")
+        if object_competition is not None:
+            check_competition(object_competition)
         changes = {
+            "object_competition": object_competition,
             "memory_selection": memory_selection,
             "memory_selection_options": None if memory_options is None else dict(memory_options),
             "memory_temporal_stride_for_eval": memory_stride,

@@ -92,6 +92,7 @@ LATER_RULES = (
     "clear_non_cond_mem_around_input",
     "memory_selection",
     "memory_selection_options",
+    "object_competition",
     "non_overlap_masks_for_mem_enc",
 )
 

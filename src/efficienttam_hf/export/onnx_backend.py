@@ -159,6 +159,15 @@ class OnnxBackend:
         memories = self.graphs.encode_memory(features[0], result.pred_masks if masks is None else masks, from_prompts)
         return pack(memories, self.graphs.rules.memory_dtype)
 
+    def mask_logits(self, entries: Sequence[OnnxFrameMemory]) -> np.ndarray:
+        return np.concatenate([entry.pred_masks[:, 0].astype(np.float32) for entry in entries])
+
+    def replace_mask(self, entry: OnnxFrameMemory, logits: np.ndarray) -> None:
+        entry.pred_masks = logits[None, None].astype(entry.pred_masks.dtype)
+
+    def remember_mask(self, features: tuple[np.ndarray, np.ndarray], entry: OnnxFrameMemory) -> np.ndarray:
+        return self.remember(features, entry, False)[0]
+
     def without_overlap(self, entries: Sequence[OnnxFrameMemory]) -> list[np.ndarray]:
         raise NotImplementedError(
             "The exported memory encoder takes the masks of each object as they are: models with "

@@ -66,6 +66,7 @@ class OnnxVideoTracker:
         memory_selection: str | None = None,
         memory_options: Mapping[str, Any] | None = None,
         memory_stride: int | None = None,
+        object_competition: str | None = None,
     ) -> OnnxInferenceSession:
         """Begin tracking in a video or a stream, as `EfficientTamVideoProcessor.init_video_session`.
 
@@ -75,7 +76,7 @@ class OnnxVideoTracker:
                 stream, whose frames go to `tracker(session, frame=...)`.
             max_vision_features_cache_size: frames whose image features are kept.
             keep_history: how far back a user can return, in frames; see `EfficientTamVideoInferenceSession`.
-            memory_selection, memory_options, memory_stride: see `TrackingSession.change_rules`.
+            memory_selection, memory_options, memory_stride, object_competition: see `TrackingSession.change_rules`.
 
         Raises:
             ValueError: if the video has no frames, or is none, or the graphs do not have what a memory selection needs.
@@ -96,7 +97,7 @@ class OnnxVideoTracker:
             height, width = (video.height, video.width) if hasattr(video, "height") else image_size(video[0])
         cache = FeatureCache(max_vision_features_cache_size)
         session = OnnxInferenceSession(video, self.process_frame, height, width, cache, keep_history)
-        session.change_rules(memory_selection, memory_options, memory_stride)
+        session.change_rules(memory_selection, memory_options, memory_stride, object_competition)
         return session
 
     def add_inputs_to_inference_session(
