@@ -6,6 +6,9 @@ And the tiny model with fresh weights that several modules use, with its process
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +46,40 @@ def pytest_ignore_collect(collection_path, config):
     if collection_path.name == "test_transformers_common.py" and "not slow" in (config.option.markexpr or ""):
         return True
     return None
+
+
+def skip_reasons(terminalreporter) -> Counter[str]:
+    """How many tests were skipped for what reason, but those of Transformers' own suites."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report.longrepr, tuple) and "test_transformers_common" not in report.nodeid:
+            reasons[str(report.longrepr[2]).removeprefix("Skipped: ")] += 1
+    return reasons
+
+
+def unknown_reasons(reasons) -> list[str]:
+    """The reasons that `known_skips.txt` does not have."""
+    lines = Path(__file__).with_name("known_skips.txt").read_text("utf-8").splitlines()
+    known = [line for line in lines if line and not line.startswith("#")]
+    return [reason for reason in reasons if not any(re.search(pattern, reason) for pattern in known)]
+
+
+def pytest_terminal_summary(terminalreporter):
+    reasons = skip_reasons(terminalreporter)
+    if reasons:
+        terminalreporter.section("skipped, by reason")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:5}  {reason}")
+    for reason in unknown_reasons(reasons):
+        terminalreporter.line(f"new reason: {reason} (if it is a good one, tests/known_skips.txt is where it goes)")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """In CI, where everything is installed, a skip for a new reason fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and unknown_reasons(skip_reasons(reporter)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="module")
