@@ -18,7 +18,7 @@ from video_clip import Clip
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.app import plan as planning
 from efficienttam_hf.app import segmenting
-from efficienttam_hf.app.loading import choose_device, load_model
+from efficienttam_hf.app.loading import choose_device, choose_model, load_model, quiet_transformers
 from efficienttam_hf.app.plan import TrackedFrame, TrackingPlan
 from efficienttam_hf.memory_selection import make_strategy
 from efficienttam_hf.prompts import ObjectPrompts, Prompts
@@ -60,8 +60,11 @@ def load(settings: Settings) -> Models:
     global models
     device = choose_device(settings.device)
     dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
-    video, processor = load_model(EfficientTamVideoModel, settings.model, device, dtype)
-    image, _ = load_model(EfficientTamModel, settings.model, device, dtype)
+    quiet_transformers()
+    chosen = choose_model(settings.model, device)
+    print(f"Model: {chosen.description}; {device}, {dtype}.")
+    video, processor = load_model(EfficientTamVideoModel, chosen.name, device, dtype)
+    image, _ = load_model(EfficientTamModel, chosen.name, device, dtype)
     if settings.memory != "auto":
         make_strategy(settings.memory)  # says which there are, if it is none
         video.config.memory_selection = settings.memory

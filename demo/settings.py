@@ -15,7 +15,7 @@ class Settings:
     """The demo's settings; the environment variable of each is its name in capitals after `EFFICIENTTAM_`.
 
     Attributes:
-        model: a folder, an id on the Hub, or the name of the model that comes with the package.
+        model: a folder, an id on the Hub, or a name that `efficienttam models` lists; by default as of the commands.
         device: `cpu`, `cuda`, `mps`; `auto` is the best there is.
         dtype: `float32`, `bfloat16`, `float16`; `auto` is bfloat16 on a GPU and float32 elsewhere.
         memory: how memories are chosen, a name of docs/memory.md; `auto` is as the model's configuration says.
@@ -42,7 +42,7 @@ class Settings:
         idle_minutes: after this long without a sign of life, a visitor's files are deleted.
     """
 
-    model: str = "efficienttam-nano"
+    model: str = ""
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"

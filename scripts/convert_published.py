@@ -1,4 +1,7 @@
-"""Fetch EfficientTAM's published checkpoints from the Hugging Face Hub and convert them for `from_pretrained`.
+"""Convert EfficientTAM's published checkpoints for `from_pretrained`, to folders of your own.
+
+To use a published model this is not needed: its name is enough everywhere, and it is fetched and converted once, into
+the Hugging Face cache (`efficienttam models`). This makes folders to keep or to pass on.
 
     python scripts/convert_published.py                            all eight, to checkpoints/<variant>/
     python scripts/convert_published.py efficienttam_s             one of them
@@ -13,10 +16,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import huggingface_hub
-
 from efficienttam_hf import PRESETS
-from efficienttam_hf.checkpoints import PUBLISHED_REPOSITORY, convert_checkpoint
+from efficienttam_hf.checkpoints import convert_checkpoint
+from efficienttam_hf.published import PUBLISHED_FILES, PUBLISHED_REPOSITORY, download
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,11 +40,13 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{variant}: {output} is there already")
             continue
         try:
+            source = None
             if args.from_folder is not None:
                 checkpoint = args.from_folder / f"{variant}.pt"
             else:
-                checkpoint = huggingface_hub.hf_hub_download(PUBLISHED_REPOSITORY, f"{variant}.pt")
-            convert_checkpoint(checkpoint, output, variant, overwrite=args.overwrite)
+                fetched = download(PUBLISHED_REPOSITORY, PUBLISHED_FILES.of(variant))
+                checkpoint, source = fetched.path, fetched.source
+            convert_checkpoint(checkpoint, output, variant, overwrite=args.overwrite, source=source)
         except (OSError, ValueError) as error:  # the others may still work
             print(f"{variant}: not converted. {error}")
             failures += 1

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from efficienttam_hf import EfficientTamVideoModel
-from efficienttam_hf.app.defaults import DEFAULT_MODEL
+from efficienttam_hf.app.defaults import INCLUDED_MODEL
 from efficienttam_hf.app.loading import choose_device, load_model
 from efficienttam_hf.app.pipeline import Job
 from efficienttam_hf.app.plan import add_prompts, read_output
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("--point", metavar="X,Y", required=True, help="a click on the object, on the first frame")
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--model", default=INCLUDED_MODEL)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--frames", type=int, help="only so many (default: the whole video)")

@@ -19,9 +19,8 @@ from pathlib import Path
 import huggingface_hub
 
 from efficienttam_hf import PRESETS, __version__
-from efficienttam_hf.checkpoints import PUBLISHED_REPOSITORY
-from efficienttam_hf.hub.model_cards import INCLUDED_MODELS
 from efficienttam_hf.hub.publishing import PublishingError, make_repository, upload
+from efficienttam_hf.published import INCLUDED_MODELS, PUBLISHED_FILES, PUBLISHED_REPOSITORY, download
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             checkpoint = args.checkpoint
             if checkpoint is None and args.model in PRESETS:
-                checkpoint = Path(huggingface_hub.hf_hub_download(PUBLISHED_REPOSITORY, f"{args.model}.pt"))
+                checkpoint = download(PUBLISHED_REPOSITORY, PUBLISHED_FILES.of(args.model)).path
             for file, sha in make_repository(args.model, folder, args.repository, checkpoint).items():
                 print(f"{sha}  {(folder / file).stat().st_size:>12,}  {file}")
             if not args.push:

@@ -3,7 +3,7 @@
 
     accelerate launch scripts/train.py --config scripts/configs/nano.yaml
     accelerate launch scripts/train.py --config scripts/configs/nano.yaml --resume
-    python scripts/train.py --config my.yaml --model efficienttam_ti_512x512 --output runs/mine stages.0.steps=2000
+    python scripts/train.py --config my.yaml --model preset:efficienttam_ti --output runs/mine stages.0.steps=2000
 
 Every field is documented in `efficienttam_hf/training/config.py`; the command line goes before the file.
 """

@@ -15,6 +15,8 @@ import pytest
 
 # Without measuring, so that each run of the tests takes the same and writes nothing to the user's cache directory.
 os.environ.setdefault("EFFICIENTTAM_KERNELS", "capability")
+# Where a test names no model, the one that comes with the package: the default would be fetched.
+os.environ["EFFICIENTTAM_MODEL"] = "efficienttam-nano"
 
 
 TRANSFORMERS_MARKERS = (

@@ -1,6 +1,7 @@
-"""The Hub, stood in for by a server on this machine: what `huggingface_hub` calls to upload to model repositories.
+"""The Hub, stood in for by a server on this machine: what `huggingface_hub` calls to upload to, and fetch from, models.
 
-It keeps repositories and the contents of large files in memory, and can be told to refuse a request.
+It keeps repositories and the contents of large files in memory. It can be told to refuse a request, to answer late, to
+break a connection off, and to send other bytes than it states.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 
+COMMIT = "0123456789abcdef" * 2 + "01234567"  # of every repository
 LARGE = (".safetensors", ".jpg")  # what the Hub keeps as large files
 
 
@@ -33,6 +37,12 @@ class HubServer(ThreadingHTTPServer):
         requests: "METHOD /path" of everything that was asked, in order.
         commits: headers of commits (summary, description), in order.
         refuse: given "METHOD /path", the status to answer with, or None to serve it.
+        private: repositories that are not shown without the token.
+        delay: seconds before a request for a file is answered.
+        break_offs: how many bytes of a large file are sent before the connection breaks, for each of the next requests.
+        damaged: whether large files arrive with a bit flipped.
+        resumed: where requests for a part of a large file began.
+        pace: seconds between pieces of a large file of 64 KiB.
     """
 
     daemon_threads = True
@@ -41,15 +51,27 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
+        self.storage_url = f"http://localhost:{self.server_port}/storage"  # another host, as the Hub's is
         self.repositories: dict[str, dict[str, tuple[str, bytes | str]]] = {}
         self.store: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.commits: list[dict] = []
         self.refuse: Callable[[str], int | None] = lambda request: None
+        self.private: set[str] = set()
+        self.delay, self.pace, self.damaged = 0.0, 0.0, False
+        self.break_offs: list[int] = []
+        self.resumed: list[int] = []
 
     def count(self, pattern: str) -> int:
         """How many requests fit a pattern."""
         return sum(bool(re.search(pattern, request)) for request in self.requests)
+
+    def add(self, repository: str, path: str, content: bytes) -> str:
+        """Put a large file into a repository; its SHA-256."""
+        sha = hashlib.sha256(content).hexdigest()
+        self.store[sha] = content
+        self.repositories.setdefault(repository, {})[path] = ("lfs", sha)
+        return sha
 
     def content(self, repository: str, path: str) -> bytes:
         """The bytes of a file in a repository."""
@@ -81,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
-    do_POST = do_PUT = do_GET
+    do_POST = do_PUT = do_HEAD = do_GET
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -99,7 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def _serve(self) -> None:
         path, body, hub = urlsplit(self.path).path, self._body(), self.server
@@ -109,11 +132,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer({"error": "refused"}, status)
         if path.startswith("/storage/"):  # where large files go; the address is the permission
             sha = path.rsplit("/", 1)[1]
+            if self.command == "GET":
+                return self._send_large(hub.store[sha]) if sha in hub.store else self._answer({}, 404)
             if hashlib.sha256(body).hexdigest() != sha:
                 return self._answer({"error": "other bytes than announced"}, 400)
             hub.store[sha] = body
             return self._answer({})
-        if self.headers.get("Authorization") != f"Bearer {hub.token}":
+        known = self.headers.get("Authorization") == f"Bearer {hub.token}"
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self._resolve(match.group(1), match.group(3), known)
+        if not known:
             return self._answer({"error": "Invalid username or password."}, 401)
         if path == "/api/whoami-v2":
             return self._answer({"name": "me", "type": "user"})
@@ -131,6 +159,52 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
         files = hub.repositories[match.group(1)]
         return getattr(self, "_" + match.group(2).replace("-", "_"))(files, body)
+
+    def _resolve(self, repository: str, path: str, known: bool) -> None:
+        """A file of a repository: large ones elsewhere, with what is stated of them here."""
+        hub = self.server
+        time.sleep(hub.delay)
+        if repository not in hub.repositories or (repository in hub.private and not known):
+            status = 404 if known else 401  # as the Hub does: it does not tell whether there is one
+            return self._answer({"error": "Repository not found"}, status, X_Error_Code="RepoNotFound")
+        commit = {"X_Repo_Commit": COMMIT}
+        if path not in hub.repositories[repository]:
+            return self._answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", **commit)
+        kind, value = hub.repositories[repository][path]
+        if kind == "lfs":
+            size = str(len(hub.store[value]))
+            stated = {"X_Linked_Etag": f'"{value}"', "X_Linked_Size": size, "Location": f"{hub.storage_url}/{value}"}
+            return self._answer({}, 302, **stated, **commit)
+        self.send_response(200)
+        for name, header in {"X-Repo-Commit": COMMIT, "ETag": f'"{git_name(value)}"'}.items():
+            self.send_header(name, header)
+        self.send_header("Content-Length", str(len(value)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(value)
+        return None
+
+    def _send_large(self, content: bytes) -> None:
+        """A large file, from where `Range` says, as far as the connection is to hold."""
+        hub = self.server
+        if hub.damaged:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        start, total = int(match.group(1)) if match else 0, len(content)
+        self.send_response(206 if match else 200)
+        self.send_header("Content-Length", str(total - start))
+        if match:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            hub.resumed.append(start)
+        self.end_headers()
+        end = start + hub.break_offs.pop(0) if hub.break_offs else total
+        for begin in range(start, end, 2**16):
+            self.wfile.write(content[begin : min(begin + 2**16, end)])
+            time.sleep(hub.pace)
+        if end < total:
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _paths_info(self, files: dict, body: bytes) -> None:
         found = []

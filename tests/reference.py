@@ -34,9 +34,14 @@ ATTENTION = {"dense": "full", "_1": "pooled_logit_bias", "_2": "pooled_key_shift
 
 def tiny_config(cross_attention: str = "full", **overrides) -> EfficientTamConfig:
     """The small model of the suites: everything as in the family, but sizes."""
-    return EfficientTamConfig(
-        image_size=128,
-        vision_config={
+    return EfficientTamConfig(**tiny_fields(cross_attention), **overrides)
+
+
+def tiny_fields(cross_attention: str = "full") -> dict:
+    """The fields of `tiny_config`, which can stand in for those of a preset."""
+    return {
+        "image_size": 128,
+        "vision_config": {
             "hidden_size": 48,
             "num_hidden_layers": 4,
             "num_attention_heads": 3,
@@ -44,18 +49,17 @@ def tiny_config(cross_attention: str = "full", **overrides) -> EfficientTamConfi
             "global_attention_indexes": [1, 3],
             "fpn_hidden_size": 64,
         },
-        prompt_encoder_config={"hidden_size": 64},
-        mask_decoder_config={"hidden_size": 64},
-        memory_attention_config={
+        "prompt_encoder_config": {"hidden_size": 64},
+        "mask_decoder_config": {"hidden_size": 64},
+        "memory_attention_config": {
             "hidden_size": 64,
             "memory_size": 16,
             "num_hidden_layers": 2,
             "feed_forward_hidden_size": 128,
             "cross_attention": cross_attention,
         },
-        memory_encoder_config={"hidden_size": 64, "output_channels": 16, "fuser_intermediate_size": 256},
-        **overrides,
-    )
+        "memory_encoder_config": {"hidden_size": 64, "output_channels": 16, "fuser_intermediate_size": 256},
+    }
 
 
 def load_recipe(folder: Path = REFERENCE):

@@ -14,7 +14,7 @@ import json
 import re
 import stat
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,7 @@ from .configuration_efficienttam import PRESETS, EfficientTamConfig
 from .modeling_efficienttam_video import EfficientTamVideoModel
 from .output_folders import check_place, check_replaceable, new_folder
 from .processing_efficienttam import EfficientTamVideoProcessor
-
-
-# The authors' repository on the Hub: one file a variant, `<variant>.pt`.
-PUBLISHED_REPOSITORY = "yunyangx/efficient-track-anything"
+from .published import SOURCE_FILE
 
 
 class CheckpointError(ValueError):
@@ -451,6 +448,7 @@ def convert_checkpoint(
     variant: str | Path | EfficientTamConfig,
     overwrite: bool = False,
     weights: str = "auto",
+    source: Mapping[str, Any] | None = None,
     **save_kwargs: Any,
 ) -> Path:
     """A file with published names to a folder for `from_pretrained`, with processor files, code and checksums.
@@ -461,6 +459,7 @@ def convert_checkpoint(
         variant: a preset's name, a configuration file, or a configuration.
         overwrite: whether an existing folder may be replaced, if every file in it was written by this package.
         weights: which weights of a training checkpoint, see `read_published`.
+        source: where the file comes from, written beside the weights as `source.json`.
         save_kwargs: for `save_pretrained`, e.g. `max_shard_size`.
 
     Returns:
@@ -483,6 +482,8 @@ def convert_checkpoint(
     with new_folder(output, overwrite) as whole:
         model.save_pretrained(whole, **save_kwargs)
         processor.save_pretrained(whole)
+        if source is not None:
+            (whole / SOURCE_FILE).write_text(json.dumps(dict(source), indent=2) + "\n", encoding="utf-8")
         write_checksums(whole)
         _give_plain_modes(whole)
         sync_folder(whole)

@@ -6,8 +6,11 @@ package is not installed. `RemoteCode` and `RemoteConfig` are mixins of what is 
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import shutil
 from pathlib import Path
+from typing import Any
 
 
 # The files that make a checkpoint folder usable with `trust_remote_code=True`, where this package is not installed.
@@ -66,13 +69,38 @@ def included_checkpoint(name: str | Path | None) -> str | Path | None:
     return folder if is_name and not Path(name).is_dir() and (folder / "config.json").is_file() else name
 
 
+def named_checkpoint(name: str | Path | None, **options: Any) -> str | Path | None:
+    """The folder of a model by its name: one that comes with this package, or a variant that its authors publish.
+
+    A published variant (`"efficienttam_s"`) is fetched and converted if it is not in the Hugging Face cache. Anything
+    else, and a folder of that name where you are, is returned as it is.
+
+    Args:
+        name: as `from_pretrained` takes it.
+        options: `cache_dir`, `token` and `local_files_only`, as `from_pretrained` takes them.
+
+    Raises:
+        OSError: a published variant that is not here and cannot be fetched.
+    """
+    folder = included_checkpoint(name)
+    package = f"{__package__}.published"
+    # In a checkpoint folder's copy of this file there is no such module, and a checkpoint has no other's name.
+    if name is None or folder != name or Path(name).is_dir() or importlib.util.find_spec(package) is None:
+        return folder
+    published = importlib.import_module(package)
+    if str(name) not in published.VARIANTS:
+        return folder
+    known = ("cache_dir", "token", "local_files_only")
+    return published.fetch(str(name), **{key: options[key] for key in known if options.get(key) is not None})
+
+
 class RemoteCode:
-    """Mixin of what is loaded and saved: by the names of included models too, and with the code for remote use."""
+    """Mixin of what is loaded and saved: by the names of models too, and with the code for remote use."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As in Transformers; `"efficienttam-nano"` is the model that comes with this package."""
-        return super().from_pretrained(included_checkpoint(pretrained_model_name_or_path), *args, **kwargs)
+        """As in Transformers, and by name: `"efficienttam-nano"`, which comes with this package, `"efficienttam_s"`."""
+        return super().from_pretrained(named_checkpoint(pretrained_model_name_or_path, **kwargs), *args, **kwargs)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""

@@ -1,12 +1,28 @@
-"""A name, a folder or an id on the Hub to a model, ready to run, and its processor: the only place that does this."""
+"""A name, a folder or an id on the Hub to a model, ready to run, and its processor: the only place that does this.
+
+It also chooses the model where none is named: the authors' one that suits the device, if it is here or can be fetched,
+and otherwise the small one that comes with this package.
+"""
 
 from __future__ import annotations
 
+import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .defaults import DEFAULT_MODEL
+from ..published import (
+    INCLUDED_MODELS,
+    PUBLISHED_REPOSITORY,
+    VARIANTS,
+    FetchError,
+    answers,
+    fetch,
+    found,
+    is_offline,
+)
+from .defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, INCLUDED_MODEL, MODEL_VARIABLE, PRESET_PREFIX
 
 
 if TYPE_CHECKING:
@@ -49,9 +65,9 @@ class ModelSource:
     """Where the weights of a named model are.
 
     Attributes:
-        name: as it was given.
+        name: as it was given, or that of the model that was chosen.
         location: what `from_pretrained` takes: a folder, or an id on the Hub.
-        description: which model it is, for a line to the user.
+        description: which model it is, for a line to the user; where none was named, also why this one.
     """
 
     name: str
@@ -59,23 +75,64 @@ class ModelSource:
     description: str
 
 
-def find_model(name: str) -> ModelSource:
-    """Where a named model is; nothing is loaded.
+def choose_model(given: str | None, device: torch.device) -> ModelSource:
+    """The model that a command uses: the one that is named, else that of `EFFICIENTTAM_MODEL`, else the default.
 
-    A name is looked up in this order: a folder, a model that comes with this package, an id on the Hub. The way in for
-    another kind of name is one more function in `_LOOKUPS`.
+    The default is the authors' model for the kind of device, if it is in the cache or can be fetched, else the small
+    one that comes with this package. A connection that does not answer within seconds counts as none.
+
+    Args:
+        given: a name, see `find_model`; `None` if none was given.
+        device: that the model is to run on.
+
+    Raises:
+        FileNotFoundError, FetchError, ValueError: as `find_model`, for a model that was named.
+    """
+    named = given or os.environ.get(MODEL_VARIABLE)
+    if named:
+        return find_model(named)
+    wanted = DEFAULT_ON_CPU if device.type == "cpu" else DEFAULT_ON_GPU
+    kind = "a CPU" if device.type == "cpu" else "a GPU"
+    problem = None
+    if found(wanted) is None:
+        problem = "HF_HUB_OFFLINE is set" if is_offline() else answers(wanted)
+    if problem is None:
+        try:
+            source = find_model(wanted)
+        except FetchError as error:
+            problem = str(error)
+        else:
+            why = f"the default on {kind}; --model {INCLUDED_MODEL} takes a smaller and faster one"
+            return ModelSource(source.name, source.location, f"{source.description} ({why})")
+    small = find_model(INCLUDED_MODEL)
+    why = (
+        f"the authors' {wanted}, which is more accurate, is not here and cannot be fetched: {problem.rstrip('.')}; "
+        f"`efficienttam models fetch {wanted}` gets it, and --model decides"
+    )
+    return ModelSource(small.name, small.location, f"{small.description} ({why})")
+
+
+def find_model(name: str) -> ModelSource:
+    """Where a named model is. A published variant is fetched if it is not here; nothing else is loaded.
+
+    A name is looked up in this order: a folder, a model that comes with this package, a variant that the authors
+    publish, an id on the Hub. The way in for another kind of name is one more function in `_LOOKUPS`.
 
     Raises:
         FileNotFoundError: if there is no such model.
-        ValueError: if it is a file.
+        FetchError: a published variant that is not here and cannot be fetched.
+        ValueError: if it is a file, or fresh weights.
     """
     for look_up in _LOOKUPS:
         source = look_up(name)
         if source is not None:
             return source
+    known = [*INCLUDED_MODELS, *VARIANTS]
+    close = difflib.get_close_matches(name, known, n=1)
     raise FileNotFoundError(
-        f"There is no folder '{name}' with a model in it, and no model of that name: --model takes a folder, an id on "
-        f"the Hub such as user/model, or {DEFAULT_MODEL}."
+        f"There is no folder '{name}' with a model in it, and no model of that name"
+        + (f"; did you mean {close[0]}? " if close else ": ")
+        + f"--model takes a folder, an id on the Hub such as user/model, or one of {', '.join(known)}."
     )
 
 
@@ -102,13 +159,41 @@ def _find_included(name: str) -> ModelSource | None:
     return ModelSource(name, str(folder), f"{name}, a small one that comes with this package")
 
 
+def _find_published(name: str) -> ModelSource | None:
+    if name not in VARIANTS:
+        return None
+    return ModelSource(name, str(fetch(name)), f"{name} of {PUBLISHED_REPOSITORY}")
+
+
+def _find_preset(name: str) -> ModelSource | None:
+    if name.startswith(PRESET_PREFIX):
+        raise ValueError(
+            f"{name} is a model with fresh weights, for training, `efficienttam benchmark` and `efficienttam export`; "
+            f"the trained one is {name.removeprefix(PRESET_PREFIX)}."
+        )
+    return None
+
+
 def _find_on_hub(name: str) -> ModelSource | None:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
     return ModelSource(name, name, f"{name} from the Hub")
 
 
-_LOOKUPS = (_find_folder, _find_included, _find_on_hub)
+_LOOKUPS = (_find_folder, _find_included, _find_published, _find_preset, _find_on_hub)
+
+
+def preset_config(name: str, **overrides: Any) -> EfficientTamConfig | None:
+    """The configuration that `preset:NAME` stands for, a model with fresh weights; `None` for any other name.
+
+    Raises:
+        ValueError: no preset of that name, or overrides that do not fit.
+    """
+    from ..configuration_efficienttam import EfficientTamConfig
+
+    if not name.startswith(PRESET_PREFIX):
+        return None
+    return EfficientTamConfig.from_preset(name.removeprefix(PRESET_PREFIX), **overrides)
 
 
 def load_config(name: str, **overrides: Any) -> EfficientTamConfig:

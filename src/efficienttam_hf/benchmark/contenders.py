@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..app.loading import load_config, load_weights
-from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
+from ..app.defaults import PRESET_PREFIX
+from ..app.loading import load_config, load_weights, preset_config
+from ..configuration_efficienttam import EfficientTamConfig
 from ..image_io import read_image
 from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..published import FetchError
 from ..video_session import EfficientTamVideoInferenceSession
 from .machine import DTYPES
 from .stages import find_stages
@@ -69,7 +71,7 @@ class ContenderSpec:
     @property
     def has_random_weights(self) -> bool:
         """Whether it was made without a checkpoint."""
-        return self.kind == "peer" or self.model in PRESETS or self.model in SMALL_PRESETS
+        return self.kind == "peer" or self.model.startswith(PRESET_PREFIX)
 
 
 class Contender:
@@ -155,33 +157,37 @@ class OurContender(TransformersContender):
         )
 
 
+_RANDOM = "For a preset with random weights, write preset:NAME, such as preset:efficienttam_s_1."
+
+
 def our_config(name: str, image_size: int | None = None) -> EfficientTamConfig:
-    """The configuration of a model of this package, from a preset or a checkpoint, for another input size if asked.
+    """The configuration of a model of this package, for another input size if asked.
+
+    Args:
+        name: see `app.loading.find_model`, or `preset:NAME` for a model with random weights.
+        image_size: side of the input.
 
     Raises:
         ValueError: if there is nothing of that name, or it is another kind of model.
         OSError: if a checkpoint on the Hub cannot be fetched.
     """
     overrides = {} if image_size is None else {"image_size": image_size}
-    if name in PRESETS or name in SMALL_PRESETS:
-        return EfficientTamConfig.from_preset(name, **overrides)
     try:
-        return load_config(name, **overrides)
+        return preset_config(name, **overrides) or load_config(name, **overrides)
     except FileNotFoundError as error:
-        raise ValueError(
-            f"There is no model {name!r}: it is neither a preset ({', '.join([*PRESETS, *SMALL_PRESETS])}), nor "
-            "efficienttam-nano, nor a folder with a config.json in it, nor an id on the Hub."
-        ) from error
+        raise ValueError(f"{error} {_RANDOM}") from error
+    except FetchError as error:
+        raise FetchError(f"{error} {_RANDOM}") from error
 
 
 def load_ours(name: str, image_size: int | None = None) -> EfficientTamVideoModel:
-    """A model of this package on the CPU in float32: a preset with random weights, or a checkpoint.
+    """A model of this package on the CPU in float32: of `preset:NAME` with random weights, else a checkpoint's.
 
     Raises:
         ValueError, OSError: as `our_config`.
     """
     config = our_config(name, image_size)
-    if name in PRESETS or name in SMALL_PRESETS:
+    if name.startswith(PRESET_PREFIX):
         torch.manual_seed(SEED)
         return EfficientTamVideoModel(config)
     return load_weights(EfficientTamVideoModel, name, config=config)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..app.defaults import PRESET_PREFIX
 from ..atomic_file import atomic_path
 from ..evaluation.paper_tables import rows_for
 from ..output_folders import OutputFolder
+from ..published import VARIANTS
 from .results import FRAME_PARTS, BenchmarkReport, ContenderResult
 from .timing import Spread
 
@@ -15,20 +17,15 @@ from .timing import Spread
 __all__ = ["check_plotting", "draw_plot", "published_accuracy", "to_markdown", "write_report"]
 
 # What the paper calls the contenders it has results of, at their own input size. Its SAM 2 is the base-plus model.
-PAPER_METHODS = {
-    "efficienttam_s": "EfficientTAM-S",
-    "efficienttam_s_2": "EfficientTAM-S/2",
-    "efficienttam_ti": "EfficientTAM-Ti",
-    "efficienttam_ti_2": "EfficientTAM-Ti/2",
-    "sam2-base-plus": "SAM 2",
-}
+PAPER_METHODS = {name: variant.paper_name for name, variant in VARIANTS.items() if variant.paper_name}
+PAPER_METHODS["sam2-base-plus"] = "SAM 2"
 PAPER_SIZE = 1024
 ACCURACY_COLUMN = "SA-V test J&F"
 
 
 def published_accuracy(result: ContenderResult) -> float | None:
     """J&F on the SA-V test set in the paper's Table 1, in percent; `None` if it has none for this model and size."""
-    method = PAPER_METHODS.get(result.name.removeprefix("published "))
+    method = PAPER_METHODS.get(result.name.removeprefix("published ").removeprefix(PRESET_PREFIX))
     if method is None or result.image_size != PAPER_SIZE:
         return None
     return next((row.values.get(ACCURACY_COLUMN) for row in rows_for(1) if row.method == method), None)

@@ -21,7 +21,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..app.stopping import exit_code, stopped_by, terminable
-from . import benchmark, convert, demo, evaluate, export, finetune, pseudo_label, segment, track, train, verify
+from . import benchmark, convert, demo, evaluate, export, finetune, models, pseudo_label, segment, track, train, verify
+
+
+# In the order in which `--help` lists them.
+COMMANDS = (track, segment, pseudo_label, finetune, train, evaluate, benchmark, models, convert, verify, export, demo)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (track, segment, pseudo_label, finetune, train, evaluate, benchmark, convert, verify, export, demo):
+    for command in COMMANDS:
         command.add_parser(commands, parents=[common])
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..app.defaults import DEFAULT_MODEL
+from ..app.defaults import INCLUDED_MODEL, PRESET_PREFIX
 
 
 REPORT_NAMES = ("benchmark.json", "benchmark.md", "benchmark.png")
@@ -19,16 +19,22 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         description="Measure frames per second, milliseconds per stage, operations and peak memory of models while "
         "they track, beside Transformers' SAM 2 and EdgeTAM and the published implementation. All track the same "
         "frames in turns, so that a busy machine slows all alike; ratios are to the first model.",
-        epilog="example: efficienttam benchmark --model efficienttam_s_2 --peers sam2-base-plus --objects 1 8",
+        epilog="example: efficienttam benchmark --model preset:efficienttam_s_2 --peers sam2-base-plus --objects 1 8",
         **options,
     )
     parser.add_argument(
         "--model",
         metavar="NAME",
         nargs="+",
-        default=[DEFAULT_MODEL],
-        help="presets such as efficienttam_s_1, with random weights; folders, ids on the Hub, or "
-        f"{DEFAULT_MODEL} (default)",
+        default=[INCLUDED_MODEL],
+        help="folders, ids on the Hub, names that `efficienttam models` lists, which are fetched, or presets with "
+        f"random weights, such as {PRESET_PREFIX}efficienttam_s_1; {INCLUDED_MODEL} by default",
+    )
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help=f"take all of --model as presets with random weights, as if {PRESET_PREFIX} stood before each: speed does "
+        "not depend on weights, and nothing is fetched",
     )
     parser.add_argument(
         "--peers",
@@ -105,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         check_plotting()
     options = BenchmarkOptions(
-        models=args.model,
+        models=[f"{PRESET_PREFIX}{name}" for name in args.model] if args.random_weights else args.model,
         peers=() if args.peers is None else args.peers or PEERS,
         reference=args.reference,
         reference_dtype=args.reference_dtype,

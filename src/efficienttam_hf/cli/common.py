@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..app.defaults import DEFAULT_MODEL
+from ..app.defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, INCLUDED_MODEL, MODEL_VARIABLE
+
+
+MODEL_HELP = (
+    "a folder, an id on the Hub, or a name that `efficienttam models` lists; by default the environment's "
+    f"{MODEL_VARIABLE}, or else the authors' {DEFAULT_ON_GPU} on a GPU and {DEFAULT_ON_CPU} on a CPU, which are "
+    f"fetched once, and without a network the small {INCLUDED_MODEL} that comes with this package"
+)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--device` and `--dtype`."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        metavar="NAME",
-        default=DEFAULT_MODEL,
-        help=f"a folder, an id on the Hub, or {DEFAULT_MODEL} (default), the small model that comes with this package",
-    )
+    group.add_argument("--model", metavar="NAME", help=MODEL_HELP)
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): the best there is")
     group.add_argument(
         "--dtype",

@@ -13,10 +13,17 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         help="convert a published checkpoint to this package's form, or back",
         description="Convert a published .pt checkpoint to a folder for from_pretrained (safetensors, configuration, "
         "processor, checksums). A checkpoint of the published training code and a .safetensors file with published "
-        "names are taken too. With --to-published, the way back: a folder to a .pt file.",
+        "names are taken too, and all of them from the web. With --to-published, the way back: a folder to a .pt file.",
+        epilog="example: efficienttam convert hf://yunyangx/efficient-track-anything/efficienttam_s.pt small "
+        "--variant efficienttam_s",
         **options,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the .pt file; on the way back, the folder")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="the .pt file, an address (https://...), or a file on the Hub (hf://owner/name/file, or "
+        "hf://owner/name@revision/file); on the way back, the folder",
+    )
     parser.add_argument("output", metavar="OUT", type=Path, help="the folder to make; on the way back, the .pt file")
     parser.add_argument(
         "--variant",
@@ -53,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from ..app.loading import quiet_transformers
     from ..checkpoints import convert_checkpoint, has_average, publish_checkpoint, resolve_config
     from ..configuration_efficienttam import PRESETS, size_pair
+    from ..published import local_checkpoint
 
     quiet_transformers()
     if args.to_published:
@@ -61,8 +69,11 @@ def run(args: argparse.Namespace) -> int:
         if args.variant is None:
             raise ValueError(f"Which model is it? Give --variant: one of {', '.join(PRESETS)}, or a CONFIG.json.")
         config = resolve_config(args.variant)
-        convert_checkpoint(args.checkpoint, args.output, config, overwrite=args.overwrite, weights=args.weights)
-        if has_average(args.checkpoint):
+        with local_checkpoint(args.checkpoint) as (checkpoint, source):
+            options = {"overwrite": args.overwrite, "weights": args.weights, "source": source}
+            convert_checkpoint(checkpoint, args.output, config, **options)
+            average = has_average(checkpoint)
+        if average:
             taken = "weights as they were trained" if args.weights == "model" else "average of the weights"
             print(f"Took the {taken}.")
         # Said because the tensors do not tell: variants of one width differ in these alone.

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from app import launch
     from settings import Settings
 
-    settings = replace(Settings.from_environment(), model=args.model, device=args.device, dtype=args.dtype)
+    settings = replace(Settings.from_environment(), device=args.device, dtype=args.dtype)
+    if args.model is not None:
+        settings = replace(settings, model=args.model)
     launch(settings, server_name=args.host, server_port=args.port, inbrowser=args.open)
     return 0

@@ -20,6 +20,8 @@ from .memory_arguments import add_memory_arguments, memory_names, memory_options
 
 
 if TYPE_CHECKING:
+    import torch
+
     from ..data.loading import VideoRecords
     from ..evaluation.results import EvaluationResult
     from ..evaluation.runner import RunOptions
@@ -217,7 +219,7 @@ class _Job:
 
 def _prepare(args: argparse.Namespace) -> _Job:
     """Find the data and load the model; what is wrong with the options is found before that takes time."""
-    from ..app.loading import choose_device, load_model
+    from ..app.loading import load_model
     from ..data.layouts import rules_of
     from ..evaluation.conventions import seen_and_unseen_videos
     from ..evaluation.runner import RunOptions, default_convention
@@ -227,11 +229,13 @@ def _prepare(args: argparse.Namespace) -> _Job:
     records, kind, split = _load_data(args)
     if rules_of(kind).images:
         raise ValueError(f"{kind} has images, not videos: efficienttam evaluate images --dataset {kind} ...")
+    processes = Processes()
+    device, model_name = _device_and_model(args, processes)
     options = RunOptions(
         protocol=args.protocol,
         dataset=kind,
         split=split or "",
-        model=args.model,
+        model=model_name,
         convention=args.convention or default_convention(kind),
         groups=None if args.unseen is None else seen_and_unseen_videos(records.names, args.unseen),
         max_frames=args.max_frames,
@@ -241,9 +245,19 @@ def _prepare(args: argparse.Namespace) -> _Job:
         overwrite=args.overwrite,
         progress=True,
     )
-    processes = Processes()
+    return _Job(records, options, processes, *load_model(EfficientTamVideoModel, model_name, device, args.dtype))
+
+
+def _device_and_model(args: argparse.Namespace, processes: Processes) -> tuple[torch.device, str]:
+    """The device of this process, and the model's name; says which was taken where none was named."""
+    from ..app.loading import choose_device, choose_model, quiet_transformers
+
     device = choose_device(args.device) if args.device != "auto" or processes.device is None else processes.device
-    return _Job(records, options, processes, *load_model(EfficientTamVideoModel, args.model, device, args.dtype))
+    quiet_transformers()
+    chosen = choose_model(args.model, device)
+    if processes.is_main:
+        print(f"Model: {chosen.description}; {device}, {args.dtype}.")
+    return device, chosen.name
 
 
 def _stopped(job: _Job, stop: KeyboardInterrupt) -> int:
@@ -254,25 +268,25 @@ def _stopped(job: _Job, stop: KeyboardInterrupt) -> int:
 
 def run_images(args: argparse.Namespace) -> int:
     """Evaluate images, and write a report. Returns 1 if some could not be evaluated."""
-    from ..app.loading import choose_device, load_model
+    from ..app.loading import load_model
     from ..evaluation.image_protocol import ImageOptions, evaluate_images
     from ..evaluation.sharing import Processes
     from ..modeling_efficienttam_video import EfficientTamVideoModel
 
     records, kind, split = _load_data(args)
+    processes = Processes()
+    device, model_name = _device_and_model(args, processes)
     options = ImageOptions(
         dataset=kind,
         split=split or "",
-        model=args.model,
+        model=model_name,
         clicks=args.clicks,
         frames_per_video=args.frames_per_video,
         output=output_folder(args, kind, split),
         overwrite=args.overwrite,
         progress=True,
     )
-    processes = Processes()
-    device = choose_device(args.device) if args.device != "auto" or processes.device is None else processes.device
-    model, processor = load_model(EfficientTamVideoModel, args.model, device, args.dtype)
+    model, processor = load_model(EfficientTamVideoModel, model_name, device, args.dtype)
     try:
         result = evaluate_images(model, processor, records, options, processes)
     except KeyboardInterrupt as stop:

@@ -6,7 +6,7 @@ import argparse
 import gc
 from pathlib import Path
 
-from ..app.defaults import DEFAULT_MODEL
+from ..app.defaults import PRESET_PREFIX
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -22,7 +22,8 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help=f"a folder, an id on the Hub, {DEFAULT_MODEL}, or a preset such as efficienttam_s_1, with random weights",
+        help="a folder, an id on the Hub, a name that `efficienttam models` lists, or a preset with random weights, "
+        f"such as {PRESET_PREFIX}efficienttam_s_1",
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="the folder to make")
     parser.add_argument("--format", choices=("onnx", "coreml", "executorch"), default="onnx", help="default: onnx")

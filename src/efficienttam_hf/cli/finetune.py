@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from ..app.defaults import DEFAULT_MODEL
 from ..evaluation.prompt_kinds import PROMPTS
+from .common import MODEL_HELP
 from .mask_arguments import add_mask_arguments, mask_options
 from .train import report_once
 
@@ -27,9 +27,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
     parser.add_argument(
         "--output", "--out", metavar="FOLDER", type=Path, default=Path("runs/finetuned"), help="the run's folder"
     )
-    parser.add_argument(
-        "--model", metavar="NAME", default=DEFAULT_MODEL, help=f"to begin with; default {DEFAULT_MODEL}"
-    )
+    parser.add_argument("--model", metavar="NAME", help=f"to begin with: {MODEL_HELP}")
     parser.add_argument("--kind", help="of dataset, such as davis2017 or sav_train; by default by the folder's layout")
     parser.add_argument("--split", help="of a dataset that has some")
     add_mask_arguments(parser)
@@ -65,7 +63,7 @@ def _finetune(args: argparse.Namespace) -> int:
 
     config = finetuning_config(
         args.data,
-        args.model,
+        _first_model(args),
         args.output,
         kind=args.kind,
         split=args.split,
@@ -95,6 +93,21 @@ def _finetune(args: argparse.Namespace) -> int:
             temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     print(f"The model is in {args.output / 'last'}: efficienttam track VIDEO --model {args.output / 'last'} ...")
     return 0
+
+
+def _first_model(args: argparse.Namespace) -> str:
+    """The model that the run begins with; of a run that goes on, the one that it began with."""
+    from ..app.loading import choose_device, choose_model
+    from ..training.config import read_values
+    from ..training.processes import is_first_process
+
+    earlier = args.output / "config.json"
+    if args.model is None and args.resume and earlier.is_file():
+        return read_values(earlier)["model"]
+    chosen = choose_model(args.model, choose_device("auto"))
+    if is_first_process():
+        print(f"Model: {chosen.description}.")
+    return chosen.name
 
 
 def _table(before: dict[str, float], after: dict[str, float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..app.defaults import DEFAULT_MODEL
+from ..app.defaults import INCLUDED_MODEL
 
 
 def add_parser(commands: argparse._SubParsersAction, **options) -> None:
@@ -25,9 +25,9 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         "--teacher",
         metavar="NAME",
         nargs="+",
-        default=[DEFAULT_MODEL],
+        default=[INCLUDED_MODEL],
         help="a folder or Hub id of a model for mask generation (SAM, SAM 2, EfficientTAM, ...), or two ONNX files of "
-        f"SAM's interface, encoder and decoder; default {DEFAULT_MODEL}, which is good for trying only",
+        f"SAM's interface, encoder and decoder; default {INCLUDED_MODEL}, which is good for trying only",
     )
     parser.add_argument(
         "--proposer",

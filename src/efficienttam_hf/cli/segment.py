@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segment and write."""
     from ..app.frames import limited_size, resize_image
-    from ..app.loading import choose_device, load_model
+    from ..app.loading import choose_device, choose_model, load_model, quiet_transformers
     from ..app.segmenting import SegmentFolder, propose_masks, segment_everything, write_image_results
     from ..image_io import read_image
     from ..safe_names import safe_name
@@ -66,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
     from ..modeling_efficienttam import EfficientTamModel
 
     device = choose_device(args.device)
-    model, processor = load_model(EfficientTamModel, args.model, device, args.dtype)
+    quiet_transformers()
+    chosen = choose_model(args.model, device)
+    model, processor = load_model(EfficientTamModel, chosen.name, device, args.dtype)
+    print(f"Model: {chosen.description}; {device}, {args.dtype}.")
     if args.everything:
         found = segment_everything(model, processor, image, args.grid, args.min_score, args.min_stability)
     else:
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         prompts = scaled
     files = folder.prepare(args.overwrite)
     write_image_results(
-        files, image, args.image.name, args.model, found, prompts, not args.everything, original.shape[:2]
+        files, image, args.image.name, chosen.name, found, prompts, not args.everything, original.shape[:2]
     )
     print(f"{len(found)} object{'' if len(found) == 1 else 's'}.")
     for label, name in (("overlay", "overlay.png"), ("masks", "masks.png"), ("", "masks.json")):

@@ -78,17 +78,19 @@ def run(args: argparse.Namespace) -> int:
         folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name, args.timeline)
         folder.check(overwrite)
 
-        from ..app.loading import choose_device, find_model, load_model
+        from ..app.loading import choose_device, choose_model, load_model, quiet_transformers
         from ..app.pipeline import Job
         from ..modeling_efficienttam_video import EfficientTamVideoModel
 
         device = choose_device(args.device)
-        model, processor = load_model(EfficientTamVideoModel, args.model, device, args.dtype)
-        print(f"Model: {find_model(args.model).description}; {device}, {args.dtype}.")
+        quiet_transformers()
+        chosen = choose_model(args.model, device)
+        model, processor = load_model(EfficientTamVideoModel, chosen.name, device, args.dtype)
+        print(f"Model: {chosen.description}; {device}, {args.dtype}.")
         folder.prepare(overwrite)
         how = {"memory": memory, "stop_when_lost": args.on_lost == "stop", "timeline": args.timeline}
         job = Job(source, first, size, prompts, model, processor, folder, **how)
-        return job.run(args.direction, args.model)
+        return job.run(args.direction, chosen.name)
 
 
 def _example_clip(out: Path, given: tuple[GivenPrompt, ...]) -> tuple[Path, tuple[GivenPrompt, ...]]:

@@ -16,18 +16,21 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         epilog="examples: efficienttam verify efficienttam-nano; efficienttam verify runs/mine/last",
         **options,
     )
-    parser.add_argument("model", metavar="FOLDER|NAME", help="a folder, or the name of a model in this package")
+    parser.add_argument("model", metavar="FOLDER|NAME", help="a folder, or a name that `efficienttam models` lists")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, and say how many files were compared. Loads neither torch nor Transformers."""
     from ..checksums import verify_folder
+    from ..published import INCLUDED_MODELS, VARIANTS, folder_of
 
     folder = Path(args.model)
-    included = Path(__file__).resolve().parents[1] / "pretrained" / args.model
-    if not folder.is_dir() and folder.name == args.model and included.is_dir():
-        folder = included
+    if not folder.is_dir():
+        if args.model in INCLUDED_MODELS:
+            folder = Path(__file__).resolve().parents[1] / "pretrained" / args.model
+        elif args.model in VARIANTS:
+            folder = folder_of(args.model)
     count = verify_folder(folder)
     print(f"'{args.model}' is as it was written: {count} files have the checksums that are in its SHA256SUMS.")
     return 0

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..published import INCLUDED_MODELS, VARIANTS
 from ..safe_names import contained_path
 from ..structured_files import build, field, read_json
 from ..tracking_rules import TrackingRules
@@ -138,8 +139,12 @@ class Manifest:
         """
         path = Path(folder) / MANIFEST_NAME
         if not path.is_file():
+            named = str(folder) in (*INCLUDED_MODELS, *VARIANTS) and not Path(folder).exists()
             raise FileNotFoundError(
-                f"There is no {MANIFEST_NAME} in '{folder}': give the folder that `efficienttam export` made."
+                f"'{folder}' is the name of a model; here a folder with its exported graphs is needed, as "
+                f"`efficienttam export {folder} FOLDER` makes it."
+                if named
+                else f"There is no {MANIFEST_NAME} in '{folder}': give the folder that `efficienttam export` made."
             )
         try:
             content = read_json(path, what="manifest", max_bytes=MAX_BYTES)

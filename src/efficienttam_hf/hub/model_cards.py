@@ -15,22 +15,16 @@ from pathlib import Path
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..checkpoints import PUBLISHED_REPOSITORY
 from ..configuration_efficienttam import PRESETS, EfficientTamConfig
 from ..evaluation.paper_tables import PublishedTable, load_table
 from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..published import INCLUDED_MODELS, PUBLISHED_REPOSITORY, VARIANTS
 from ..remote_code import included_checkpoint
 
 
-INCLUDED_MODELS = ("efficienttam-nano",)
 PAPER = "https://arxiv.org/abs/2411.18933"
 # The paper's names of variants. It has no results of the other four.
-PAPER_METHODS = {
-    "efficienttam_s": "EfficientTAM-S",
-    "efficienttam_s_2": "EfficientTAM-S/2",
-    "efficienttam_ti": "EfficientTAM-Ti",
-    "efficienttam_ti_2": "EfficientTAM-Ti/2",
-}
+PAPER_METHODS = {name: variant.paper_name for name, variant in VARIANTS.items() if variant.paper_name}
 TAGS = ["efficienttam", "sam2", "segment-anything", "video-object-segmentation", "object-tracking", "arxiv:2411.18933"]
 ATTENTION = {
     "full": "every token of the memories",

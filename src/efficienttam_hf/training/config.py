@@ -182,7 +182,8 @@ class TrainingConfig:
 
     Attributes:
         output: the run's folder.
-        model: a preset's name for a model from scratch, or a folder or Hub name to start from.
+        model: `preset:NAME` for a model from scratch; or what to start from: a folder, a Hub id, or a name that
+            `efficienttam models` lists.
         model_overrides: fields of the preset's configuration to set otherwise.
         data: where clips come from.
         stages: the curriculum.
@@ -203,7 +204,7 @@ class TrainingConfig:
     """
 
     output: str = "runs/efficienttam"
-    model: str = "efficienttam_ti_512x512"
+    model: str = "preset:efficienttam_ti_512x512"
     model_overrides: dict[str, Any] = field(default_factory=dict)
     data: list[SourceOptions] = field(default_factory=lambda: [SourceOptions()])
     stages: list[StageOptions] = field(default_factory=lambda: [StageOptions()])

@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from ..configuration_efficienttam import EfficientTamConfig
 from ..processing_efficienttam import EfficientTamVideoProcessor
-from ..remote_code import included_checkpoint
+from ..remote_code import named_checkpoint
 from .config import ConfigError, DistillationOptions
 
 
@@ -50,7 +50,7 @@ class FeatureDistillation(nn.Module):
         self.weight = options.weight
         # An attribute like any other, not a registered module.
         self.__dict__["teacher"] = _load_image_encoder(options.teacher)
-        folder = included_checkpoint(options.teacher)
+        folder = named_checkpoint(options.teacher)
 
         own = EfficientTamVideoProcessor.from_config(student_config).image_processor
         mean, std = torch.tensor(own.image_mean), torch.tensor(own.image_std)
@@ -104,12 +104,12 @@ def check_teacher(name: str) -> None:
         ConfigError: there is no such model, or it has no image encoder of this family.
     """
     try:
-        config = AutoConfig.from_pretrained(included_checkpoint(name))
+        config = AutoConfig.from_pretrained(named_checkpoint(name))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _no_teacher(name, error) from error
     if not hasattr(getattr(config, "vision_config", config), "fpn_hidden_size"):
         raise _no_feature_maps(name, f"model of type {config.model_type!r}")
-    folder = Path(included_checkpoint(name))
+    folder = Path(named_checkpoint(name))
     if folder.is_dir() and not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
         raise _no_teacher(name, "there are no weights in that folder.")
 
@@ -117,7 +117,7 @@ def check_teacher(name: str) -> None:
 def _load_image_encoder(name: str) -> nn.Module:
     """The frozen image encoder of a model by its folder or Hub name, or that of an included model."""
     try:
-        model = AutoModel.from_pretrained(included_checkpoint(name), dtype=torch.float32)
+        model = AutoModel.from_pretrained(named_checkpoint(name), dtype=torch.float32)
     except (OSError, ValueError, SafetensorError) as error:
         raise _no_teacher(name, error) from error
     encoder = getattr(model, "vision_encoder", model)

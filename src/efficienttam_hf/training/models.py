@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,17 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..app.loading import load_config, load_weights
+from ..app.defaults import PRESET_PREFIX
+from ..app.loading import load_config, load_weights, preset_config
 from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..remote_code import included_checkpoint
 from .config import ConfigError, build_options
 from .losses import LossOptions
+from .processes import is_first_process
 
+
+logger = logging.getLogger(__name__)
 
 LOSSES_FILE = "losses.json"  # beside the weights of a checkpoint
 
@@ -25,17 +30,23 @@ def load_model_config(name: str, overrides: dict[str, Any]) -> EfficientTamConfi
     """The configuration of the model that a run begins with; no weights are read.
 
     Args:
-        name: a preset, the name of a model that comes with this package, or a folder or Hub name.
+        name: `preset:NAME`, or a checkpoint as `app.loading.find_model` takes it.
         overrides: fields of the preset's configuration to set otherwise.
 
     Raises:
         ConfigError: neither a preset nor a checkpoint, or overrides that do not fit.
     """
     try:
-        if name in (*PRESETS, *SMALL_PRESETS):
-            return EfficientTamConfig.from_preset(name, **overrides)
+        config = preset_config(name, **overrides)
+        if config is not None:
+            return config
         if overrides:
-            raise ConfigError(f"`model_overrides` are for presets; {name} has its own configuration.")
+            raise ConfigError(
+                f"`model_overrides` are for presets, which have fresh weights; {name} has its own configuration."
+                + (f" {_fresh(name)}" if name in (*PRESETS, *SMALL_PRESETS) else "")
+            )
+        if name in PRESETS and not Path(name).is_dir() and is_first_process():
+            logger.info("Training begins with the published weights of %s. %s", name, _fresh(name))
         return load_config(name)
     except ConfigError:
         raise
@@ -53,7 +64,7 @@ def load_model(name: str, config: EfficientTamConfig) -> EfficientTamVideoModel:
     Raises:
         ConfigError: a checkpoint that does not load.
     """
-    if name in (*PRESETS, *SMALL_PRESETS):
+    if name.startswith(PRESET_PREFIX):
         return EfficientTamVideoModel(config)
     try:
         return load_weights(EfficientTamVideoModel, name, config=config)
@@ -62,10 +73,13 @@ def load_model(name: str, config: EfficientTamConfig) -> EfficientTamVideoModel:
 
 
 def _no_model(name: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"`model` {name!r} is neither a preset ({', '.join([*SMALL_PRESETS, *PRESETS])}) nor a checkpoint that loads: "
-        f"{error}"
-    )
+    presets = ", ".join(f"{PRESET_PREFIX}{preset}" for preset in (*SMALL_PRESETS, *PRESETS))
+    hint = f" {_fresh(name)}" if name in (*PRESETS, *SMALL_PRESETS) else ""
+    return ConfigError(f"`model` {name!r} is neither a preset ({presets}) nor a checkpoint that loads: {error}{hint}")
+
+
+def _fresh(name: str) -> str:
+    return f"For fresh weights, as that name meant before, write `model: {PRESET_PREFIX}{name}`."
 
 
 def enable_activation_checkpointing(model: PreTrainedModel) -> None:

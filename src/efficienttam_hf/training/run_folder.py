@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from ..app.defaults import PRESET_PREFIX
 from ..atomic_file import atomic_path
 from ..checksums import CHECKSUMS_FILE, damaged_files, sync_folder, sync_names, write_checksums
 from .config import ConfigError, TrainingConfig, load_config
@@ -107,6 +108,8 @@ class RunFolder:
                 f"Cannot resume: {path} cannot be read ({error}). Bring it back from a copy, or start a new run from "
                 f"its weights (`model: {self.path / 'last'}`, another `output`)."
             ) from error
+        if config.model == f"{PRESET_PREFIX}{saved.model}":  # begun when a preset's name alone meant fresh weights
+            saved.model = config.model
         different = [
             f"`{name}`: {was!r} then, {now!r} now"
             for name, was, now in _differences(_plain(saved), _plain(config))

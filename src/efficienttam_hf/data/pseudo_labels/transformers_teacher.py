@@ -30,7 +30,7 @@ class TransformersTeacher(Teacher):
     """A model of `AutoModelForMaskGeneration` with its processor.
 
     Args:
-        source: a folder, an id on the Hub, or the name of a model that comes with this package.
+        source: a folder, an id on the Hub, or a name that `efficienttam models` lists.
         device: to run on.
 
     Raises:
@@ -41,11 +41,11 @@ class TransformersTeacher(Teacher):
         from transformers import AutoModelForMaskGeneration, AutoProcessor
 
         from ... import _public  # noqa: F401 -- registers EfficientTAM
-        from ...remote_code import included_checkpoint
+        from ...remote_code import named_checkpoint
 
         self.name = str(source)
-        checkpoint = included_checkpoint(source)
         try:
+            checkpoint = named_checkpoint(source)
             self.model = AutoModelForMaskGeneration.from_pretrained(checkpoint).to(device).eval()
             self.processor = AutoProcessor.from_pretrained(checkpoint)
         except (OSError, ValueError) as error:

@@ -1,0 +1,132 @@
+"""`efficienttam models`: which models there are by name, and which of them are on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..published import INCLUDED_MODELS, VARIANTS, FetchError, PublishedVariant, cache_folder, fetch, found, remove
+
+
+# Columns of the paper's tables that are shown, under a short heading.
+ACCURACIES = {"DAVIS 2017 val J&F": "DAVIS17", "SA-V test J&F": "SA-V"}
+LICENCE = "Apache 2.0"
+
+
+def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+    """Describe the command and its own commands."""
+    parser = commands.add_parser(
+        "models",
+        help="list the models that have a name, fetch or remove them",
+        description="List the models that --model and from_pretrained know by name: parameters, input size, licence, "
+        "J&F in the paper (Table 1; none where the paper has none), and which are here. `fetch` brings them into the "
+        "Hugging Face cache, for machines that go offline; `remove` takes them out of it.",
+        epilog="examples: efficienttam models; efficienttam models fetch efficienttam_s",
+        **options,
+    )
+    parser.set_defaults(run=run_list)
+    actions = parser.add_subparsers(metavar="ACTION")
+    actions.add_parser("list", help="list them (default)", **options).set_defaults(run=run_list)
+    for name, run, what in (
+        ("fetch", run_fetch, "fetch and convert models, as far as they are not here"),
+        ("remove", run_remove, "remove models and their downloads from the cache"),
+    ):
+        action = actions.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", **options)
+        action.add_argument("names", metavar="NAME", nargs="*", help=f"of {', '.join(VARIANTS)}")
+        action.add_argument("--all", action="store_true", help="all of them")
+        action.set_defaults(run=run)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print the table. Loads neither torch nor Transformers, and asks nobody."""
+    rows = [("name", "parameters", "input", "licence", *(f"{short} J&F" for short in ACCURACIES.values()), "here")]
+    for name in INCLUDED_MODELS:
+        parameters, image_size = _included_numbers(name)
+        rows.append((name, parameters, image_size, LICENCE, *("" for _ in ACCURACIES), "comes with this package"))
+    for variant in VARIANTS.values():
+        folder = found(variant.name)
+        size = f"{_megabytes(folder):.0f} MB" if folder else "no"
+        rows.append((variant.name, *_numbers(variant), LICENCE, *_accuracies(variant), size))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"\nThe cache is '{cache_folder()}'. `efficienttam models fetch NAME` brings a model into it.")
+    return 0
+
+
+def _numbers(variant: PublishedVariant) -> tuple[str, str]:
+    return f"{variant.parameters / 1e6:.1f} M", f"{variant.image_size}x{variant.image_size}"
+
+
+def _included_numbers(name: str) -> tuple[str, str]:
+    """Parameters and input size of an included model, by its files."""
+    import json
+    import math
+    from importlib.resources import files
+
+    folder = files("efficienttam_hf") / "pretrained" / name
+    side = json.loads((folder / "config.json").read_text(encoding="utf-8"))["image_size"]
+    with (folder / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    count = sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
+    return f"{count / 1e6:.1f} M", f"{side}x{side}"
+
+
+def _accuracies(variant: PublishedVariant) -> list[str]:
+    from ..evaluation.paper_tables import rows_for
+
+    values = next((row.values for row in rows_for(1) if row.method == variant.paper_name), {})
+    return ["" if values.get(column) is None else f"{values[column]:.1f}" for column in ACCURACIES]
+
+
+def _megabytes(folder) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+def run_fetch(args: argparse.Namespace) -> int:
+    """Fetch each; one that fails does not keep the others. Returns 1 if one failed."""
+    failures = 0
+    names = _chosen(args)
+    from ..app.loading import quiet_transformers
+
+    quiet_transformers()
+    for name in names:
+        there = name in INCLUDED_MODELS or found(name) is not None
+        try:
+            where = "comes with this package" if name in INCLUDED_MODELS else f"'{fetch(name)}'"
+        except FetchError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failures += 1
+        else:
+            print(f"{name}: {where}{', as before' if there and name not in INCLUDED_MODELS else ''}")
+    return 1 if failures else 0
+
+
+def run_remove(args: argparse.Namespace) -> int:
+    """Remove each, and say what that freed."""
+    for name in _chosen(args):
+        if name in INCLUDED_MODELS:
+            raise ValueError(f"{name} is a part of this package and cannot be removed.")
+        freed = remove(name)
+        print(f"{name}: {f'{freed / 1e6:.0f} MB freed' if freed else 'was not here'}")
+    return 0
+
+
+def _chosen(args: argparse.Namespace) -> list[str]:
+    """The names that were given, checked.
+
+    Raises:
+        ValueError: none, or one that there is not.
+    """
+    if args.all:
+        if args.names:
+            raise ValueError("Give names or --all, not both.")
+        return list(VARIANTS)
+    if not args.names:
+        raise ValueError(f"Which models? Give names of {', '.join(VARIANTS)}, or --all.")
+    unknown = [name for name in args.names if name not in (*VARIANTS, *INCLUDED_MODELS)]
+    if unknown:
+        raise ValueError(
+            f"There is no model {', '.join(unknown)}; there are {', '.join([*INCLUDED_MODELS, *VARIANTS])}."
+        )
+    return list(dict.fromkeys(args.names))
