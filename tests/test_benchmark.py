@@ -266,7 +266,7 @@ def _result(name: str, image_size: int) -> runner.ContenderResult:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"models": ["efficientam_s"]}, "no model 'efficientam_s'.*efficienttam_s_1"),
+        ({"models": ["efficientam_s"]}, "no folder 'efficientam_s'.*did you mean efficienttam_s.*preset:NAME"),
         ({"objects": [2, 0]}, "objects must be at least 1, got 0"),
         ({"frames": 0}, "frames must be at least 1"),
         ({"image_size": 100}, "multiple of 32"),
@@ -274,12 +274,12 @@ def _result(name: str, image_size: int) -> runner.ContenderResult:
         ({"peers": ["edgetam"], "image_size": 128}, "edgetam must be a multiple of 256|needs? timm"),
         ({"device": "cuda:99"}, "cuda:99 cannot compute in float32"),
         ({"reference": Path(__file__).parent}, "lacks efficient_track_anything/__init__.py"),
-        ({"models": ["efficienttam_s"] * 2}, "efficienttam_s is there more than once"),
+        ({"models": ["preset:efficienttam_s"] * 2}, "efficienttam_s is there more than once"),
     ],
 )
 def test_what_cannot_be_measured_is_named_first(options, said):
     with pytest.raises(ValueError, match=said):
-        plan(BenchmarkOptions(**{"models": ["efficienttam_s"], **options}))
+        plan(BenchmarkOptions(**{"models": ["preset:efficienttam_s"], **options}))
 
 
 def test_the_published_code_may_run_in_another_type(tmp_path):
@@ -287,10 +287,10 @@ def test_the_published_code_may_run_in_another_type(tmp_path):
         path = tmp_path / name
         path.mkdir(parents=True) if not path.suffix else (path.parent.mkdir(parents=True, exist_ok=True), path.touch())
     options = BenchmarkOptions(
-        ["efficienttam_s"], reference=tmp_path, dtype="bfloat16", reference_dtype="float32", device="cpu"
+        ["preset:efficienttam_s"], reference=tmp_path, dtype="bfloat16", reference_dtype="float32", device="cpu"
     )
     assert [(spec.name, spec.dtype) for spec in plan(options)] == [
-        ("efficienttam_s", "bfloat16"),
+        ("preset:efficienttam_s", "bfloat16"),
         ("published efficienttam_s", "float32"),
     ]
 
@@ -347,7 +347,7 @@ def test_the_published_implementation_beside_ours(tmp_path):
     from efficienttam_hf.benchmark.building import build
 
     video = draw_video(tmp_path, 4, (128, 96))
-    ours = ContenderSpec("ours", "efficienttam_ti", image_size=128)
+    ours = ContenderSpec("ours", "preset:efficienttam_ti", image_size=128)
     published = replace(ours, kind="reference", checkout=Path(os.environ["EFFICIENTTAM_REFERENCE"]))
     masks = []
     for contender in (build(ours), build(published)):

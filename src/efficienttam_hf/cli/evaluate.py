@@ -257,6 +257,7 @@ def _device_and_model(args: argparse.Namespace, processes: Processes) -> tuple[t
     chosen = choose_model(args.model, device)
     if processes.is_main:
         print(f"Model: {chosen.description}; {device}, {args.dtype}.")
+    args.model = chosen.name  # also where the name of the results' folder comes from
     return device, chosen.name
 
 
