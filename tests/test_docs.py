@@ -1,7 +1,7 @@
 """The code blocks of the README, the documents and the model cards, run as a reader would who pastes them one by one.
 
 The blocks of a file share their names, from top to bottom. What they load lies in the folder where they run: a small
-random model as `checkpoints/efficienttam_s`, small videos, and data sets of a few frames.
+random model in a folder `efficienttam_s`, which comes before the published one of that name, small videos, and data sets of a few frames.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def files(tmp_path_factory) -> Path:
     """The folder in which blocks run."""
     root = tmp_path_factory.mktemp("reader")
     torch.manual_seed(0)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(root / "checkpoints" / "efficienttam_s")
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(root / "checkpoints" / "efficienttam_s")
+    EfficientTamVideoModel(tiny_config()).save_pretrained(root / "efficienttam_s")
+    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(root / "efficienttam_s")
     clip = make_clip(32, 854, 480)
     Image.fromarray(clip.frames[0]).save(root / "truck.jpg")
     (root / "my_media").mkdir()
@@ -92,7 +92,7 @@ def test_python_blocks_run_from_top_to_bottom(path, reader):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficienttam_s_2", "efficienttam-nano"])
 def test_the_examples_of_a_model_card_run(name, reader):
-    run_blocks(model_card(name, "checkpoints/efficienttam_s"), f"card of {name}")
+    run_blocks(model_card(name, "efficienttam_s"), f"card of {name}")
 
 
 @pytest.mark.slow
