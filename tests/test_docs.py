@@ -1,7 +1,8 @@
 """The code blocks of the README, the documents and the model cards, run as a reader would who pastes them one by one.
 
 The blocks of a file share their names, from top to bottom. What they load lies in the folder where they run: a small
-random model in a folder `efficienttam_s`, which comes before the published one of that name, small videos, and data sets of a few frames.
+random model in a folder `efficienttam_s`, which comes before the published one of that name, small videos, and data
+sets of a few frames.
 """
 
 from __future__ import annotations
