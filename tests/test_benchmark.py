@@ -291,7 +291,7 @@ def test_the_published_code_may_run_in_another_type(tmp_path):
     )
     assert [(spec.name, spec.dtype) for spec in plan(options)] == [
         ("preset:efficienttam_s", "bfloat16"),
-        ("published efficienttam_s", "float32"),
+        ("published preset:efficienttam_s", "float32"),
     ]
 
 
