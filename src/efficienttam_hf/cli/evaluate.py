@@ -255,7 +255,7 @@ def _device_and_model(args: argparse.Namespace, processes: Processes) -> tuple[t
     device = choose_device(args.device) if args.device != "auto" or processes.device is None else processes.device
     quiet_transformers()
     chosen = choose_model(args.model, device)
-    if processes.is_main:
+    if processes.is_main and args.model is None:
         print(f"Model: {chosen.description}; {device}, {args.dtype}.")
     args.model = chosen.name  # also where the name of the results' folder comes from
     return device, chosen.name

@@ -105,7 +105,7 @@ def _first_model(args: argparse.Namespace) -> str:
     if args.model is None and args.resume and earlier.is_file():
         return read_values(earlier)["model"]
     chosen = choose_model(args.model, choose_device("auto"))
-    if is_first_process():
+    if is_first_process() and args.model is None:
         print(f"Model: {chosen.description}.")
     return chosen.name
 

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     quiet_transformers()
     chosen = choose_model(args.model, device)
     model, processor = load_model(EfficientTamModel, chosen.name, device, args.dtype)
-    print(f"Model: {chosen.description}; {device}, {args.dtype}.")
+    if args.model is None:
+        print(f"Model: {chosen.description}; {device}, {args.dtype}.")
     if args.everything:
         found = segment_everything(model, processor, image, args.grid, args.min_score, args.min_stability)
     else:
