@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,12 +55,34 @@ def test_attention_counts_as_the_fused_kernel_does_not_as_its_matrix_of_weights(
     assert usage.flops == pytest.approx(7 * 2 * 4096**2 * 64)  # two products forward, five backward
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--device", "cpu", "--steps", "1"], pytest.param(["--compute"], marks=pytest.mark.slow)]
-)
-def test_both_ways_print_a_row(script, arguments, capsys):
-    script.main(["--preset", "efficienttam_ti", "--num-frames", "2", "--objects", "1", *arguments])
-    name, parameters, memory, cost = last_row(capsys)
+SMALL = ["--preset", "efficienttam_ti", "--num-frames", "2", "--objects", "1"]
+
+
+def check_row(row: list[str]) -> None:
+    name, parameters, memory, cost = row
     assert (name, parameters) == ("efficienttam_ti", "1.3 M")
     assert 0 < float(memory) < 2
     assert float(cost) >= 0
+
+
+def test_a_measured_step_is_a_row(script):
+    # In a process of its own: what is measured is how much more memory the process ever had.
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "import measure_training\n"
+        "from reference import tiny_config\n"
+        "from efficienttam_hf import EfficientTamConfig\n"
+        "EfficientTamConfig.from_preset = classmethod(lambda cls, name: tiny_config())\n"
+        "measure_training.main(sys.argv[3:])\n"
+    )
+    folders = [str(Path(script.__file__).parent), str(Path(__file__).parent)]
+    arguments = [*folders, *SMALL, "--device", "cpu", "--steps", "1"]
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    check_row([cell.strip() for cell in result.stdout.splitlines()[-1].strip("|").split("|")])
+
+
+@pytest.mark.slow
+def test_a_computed_step_is_a_row(script, capsys):
+    script.main([*SMALL, "--compute"])
+    check_row(last_row(capsys))
