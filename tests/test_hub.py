@@ -28,6 +28,7 @@ from efficienttam_hf.checkpoints import CheckpointError, published_layout, to_pu
 from efficienttam_hf.evaluation.paper_tables import rows_for
 from efficienttam_hf.hub.model_cards import INCLUDED_MODELS, PAPER_METHODS, card_folder, model_card, place_card
 from efficienttam_hf.hub.publishing import PublishingError, checksums, make_repository, upload, verify
+from efficienttam_hf.published import Download
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -309,7 +310,7 @@ def test_the_script_sends_nothing_unless_told(hub, published, capsys):
 
 def test_the_script_fetches_makes_and_uploads(hub, published, monkeypatch, capsys, tmp_path):
     script = load_script("push_to_hub")
-    monkeypatch.setattr(script.huggingface_hub, "hf_hub_download", lambda repository, file: str(published))
+    monkeypatch.setattr(script, "download", lambda repository, file: Download(published, {}))
     arguments = ["efficienttam_s", "me/small", "--push", "--create", "--out"]
     assert script.main([*arguments, str(tmp_path / "out")]) == 0
     assert set(hub.repositories["me/small"]) == set(checksums(tmp_path / "out"))

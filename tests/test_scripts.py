@@ -9,6 +9,7 @@ from reference import tiny_config
 
 from efficienttam_hf import PRESETS, EfficientTamConfig, checkpoints
 from efficienttam_hf.checkpoints import published_layout
+from efficienttam_hf.published import Download
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,11 +51,11 @@ def test_all_eight_are_converted_from_a_folder(script, published, tmp_path, caps
 def test_chosen_ones_are_fetched_from_the_hub(script, published, tmp_path, monkeypatch):
     asked = []
 
-    def hf_hub_download(repo_id, filename):
-        asked.append((repo_id, filename))
-        return str(published / filename)
+    def download(repository, filename):
+        asked.append((repository, filename))
+        return Download(published / filename, {"repository": repository, "file": filename})
 
-    monkeypatch.setattr(script.huggingface_hub, "hf_hub_download", hf_hub_download)
+    monkeypatch.setattr(script, "download", download)
     chosen = ["efficienttam_ti", "efficienttam_s_512x512"]
     assert script.main([*chosen, "--out", str(tmp_path / "out")]) == 0
     assert asked == [("yunyangx/efficient-track-anything", f"{variant}.pt") for variant in chosen]
