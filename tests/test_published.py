@@ -328,6 +328,8 @@ def start(hub, *arguments: str, before: str = "", **environment: str) -> subproc
         "HF_ENDPOINT": hub.url,
         "HF_HUB_CACHE": str(hub.cache),
         "HF_HUB_DISABLE_XET": "1",
+        "EFFICIENTTAM_MODEL": "",
+        "NO_PROXY": "127.0.0.1,localhost",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
         **environment,
