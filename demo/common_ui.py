@@ -26,7 +26,7 @@ from efficienttam_hf.visualization import object_color
 logger = logging.getLogger(__name__)
 
 # What every event of the pages has in common: callable from the page only. `/track` is for programs.
-PAGE_EVENT = {"api_visibility": "private"}
+PAGE_EVENT: dict[str, Any] = {"api_visibility": "private"}
 
 
 def example_gallery(pictures: list[Path], elem_id: str) -> gr.Gallery:

@@ -110,9 +110,17 @@ class ImageTab:
             *(*self.choices, self.results, *self.files),
         ]
         loaded = [self.source, self.upload, self.workspace, *shown]
-        quiet = {**PAGE_EVENT, "show_progress": "hidden"}
-        model = {**PAGE_EVENT, "concurrency_id": "click", "concurrency_limit": self.settings.clicks_at_once}
-        tracking = {**PAGE_EVENT, "concurrency_id": "track", "concurrency_limit": self.settings.tracking_at_once}
+        quiet: dict[str, Any] = {**PAGE_EVENT, "show_progress": "hidden"}
+        model: dict[str, Any] = {
+            **PAGE_EVENT,
+            "concurrency_id": "click",
+            "concurrency_limit": self.settings.clicks_at_once,
+        }
+        tracking: dict[str, Any] = {
+            **PAGE_EVENT,
+            "concurrency_id": "track",
+            "concurrency_limit": self.settings.tracking_at_once,
+        }
         self.upload.upload(self.on_upload, [self.upload, self.side, self.markers], loaded, **quiet)
         self.gallery.select(self.on_example, [self.side, self.markers], loaded, **quiet)
         self.canvas.select(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 import numpy as np
 from click_image import click_image
@@ -37,7 +39,7 @@ class LiveTab:
                 self.canvas = click_image(label="With masks: click here", elem_id="live-canvas", elem_classes="canvas")
                 self.place = click_place()
                 self.restart = gr.Button("Start anew (u)", elem_classes="key-u", elem_id="live-restart")
-        quiet = {**PAGE_EVENT, "show_progress": "hidden"}
+        quiet: dict[str, Any] = {**PAGE_EVENT, "show_progress": "hidden"}
         self.camera.stream(
             self.on_frame,
             self.camera,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Settings:
         Raises:
             ValueError: if a number is not a whole number above 0.
         """
-        given = {}
+        given: dict[str, Any] = {}
         for field in fields(cls):
             name = f"EFFICIENTTAM_{field.name.upper()}"
             if name in os.environ:

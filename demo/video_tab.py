@@ -159,9 +159,13 @@ class VideoTab:
         files = [self.overlay_file, self.masks_file, self.json_file, self.player]
         shown = [self.frame, self.opacity]
         chosen = [self.side, self.stride]
-        quiet = {**PAGE_EVENT, "show_progress": "hidden"}
-        model = {**quiet, "concurrency_id": "click", "concurrency_limit": self.settings.clicks_at_once}
-        tracking = {**PAGE_EVENT, "concurrency_id": "track", "concurrency_limit": self.settings.tracking_at_once}
+        quiet: dict[str, Any] = {**PAGE_EVENT, "show_progress": "hidden"}
+        model: dict[str, Any] = {**quiet, "concurrency_id": "click", "concurrency_limit": self.settings.clicks_at_once}
+        tracking: dict[str, Any] = {
+            **PAGE_EVENT,
+            "concurrency_id": "track",
+            "concurrency_limit": self.settings.tracking_at_once,
+        }
 
         self.upload.upload(self.on_upload, [self.upload, *chosen], loaded, show_progress_on=self.upload, **PAGE_EVENT)
         recorded = self.recorder.stop_recording
@@ -188,8 +192,8 @@ class VideoTab:
             *(self.track, self.retrack, self.cancel, controls.next_object, controls.undo, controls.remove),
             self.canvas,
         ]
-        at_once = {**quiet, "queue": False}
-        waiting = {"show_progress_on": status, "show_progress": "hidden"}
+        at_once: dict[str, Any] = {**quiet, "queue": False}
+        waiting: dict[str, Any] = {"show_progress_on": status, "show_progress": "hidden"}
         tracked = [self.canvas, self.frame, status, self.results, *files, self.plot]
         for button, again in ((self.track, False), (self.retrack, True)):
             inputs = [gr.State(again), self.frame, self.direction]

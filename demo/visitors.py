@@ -85,12 +85,13 @@ class Visitors:
     def __len__(self) -> int:
         return len(self._visitors)
 
-    def of(self, session: str) -> Visitor:
+    def of(self, session: str | None) -> Visitor:
         """The visitor of a session; a new one where there is none (any more).
 
         Raises:
             UserError: if there are as many as allowed, and all are at work.
         """
+        session = session or ""  # Gradio types it as optional; every page has one
         self.sweep()
         if session not in self._visitors and len(self._visitors) >= self.settings.max_visitors:
             self._make_room()
@@ -108,10 +109,10 @@ class Visitors:
             raise UserError("There are too many visitors at the moment. Please try again later.")
         self.leave(min(idle)[1])
 
-    def leave(self, session: str) -> None:
+    def leave(self, session: str | None) -> None:
         """A page was closed."""
         with self._lock:
-            visitor = self._visitors.pop(session, None)
+            visitor = self._visitors.pop(session or "", None)
         if visitor is not None:
             visitor.close()
 

@@ -189,7 +189,7 @@ class VideoFile:
         """
         if not self._unit:
             return None
-        if self._constant:
+        if self._constant and self.fps is not None:
             return self._stamps[0] * self._unit + index / self.fps
         return self._stamps[index] * self._unit if index < len(self._stamps) else self._end
 
@@ -269,9 +269,10 @@ class VideoFile:
 
         times = [p for p in pts if p is not None]
         shown = sorted(times)
-        if len(times) < len(pts) or len(set(times)) < len(times) or not keys or any(p is None for p, _ in keys):
+        stamped = [(p, dts) for p, dts in keys if p is not None]
+        if len(times) < len(pts) or len(set(times)) < len(times) or not keys or len(stamped) < len(keys):
             return None
-        if not shown or min(key[0] for key in keys) > shown[0]:
+        if not shown or min(p for p, _ in stamped) > shown[0]:
             return (
                 None  # begins with pictures whose references were cut away: decoders differ in which of them they show
             )
@@ -280,7 +281,7 @@ class VideoFile:
         place = {p: i for i, p in enumerate(shown)}
         if max(abs(place[p] - i) for i, p in enumerate(times)) > MAX_REORDER:
             return None  # the clock jumps, as in recordings that were joined
-        keyframes = [_Keyframe(bisect_left(shown, p), p, dts) for p, dts in sorted(keys, key=lambda key: key[0])]
+        keyframes = [_Keyframe(bisect_left(shown, p), p, dts) for p, dts in sorted(stamped, key=lambda key: key[0])]
         if times != shown:
             last = 0  # where frames are reordered, MP4 states until when the next one is decoded, not shown
         return _FrameIndex(shown, keyframes, len(shown), len(shown) + lacking, shown, last)
@@ -485,7 +486,7 @@ class VideoFile:
         converted = self._reformatter.reformat(
             picture, format="rgb24", src_color_range=picture.color_range or None, dst_colorspace=BT601
         )
-        rgb = converted.to_ndarray()
+        rgb: np.ndarray = converted.to_ndarray()
         transpose, flip_rows, flip_columns = self._turn
         if transpose or flip_rows or flip_columns:
             turned = rgb.transpose(1, 0, 2) if transpose else rgb
@@ -534,7 +535,7 @@ def _side_data(picture: Any) -> Any:
     except ValueError:
         from av.sidedata.sidedata import Type
 
-        Type._missing_ = classmethod(_unknown_kind)
+        Type._missing_ = classmethod(_unknown_kind)  # type: ignore[method-assign, assignment]  # PyAV has no other way
         return picture.side_data
 
 

@@ -9,7 +9,7 @@ Source of the numbers: "Efficient Track Anything" (arXiv 2411.18933) and the pub
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -307,15 +307,27 @@ class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
 
 
 # What `vision_config` may be, by the `model_type` it says.
-VISION_CONFIGS = {config.model_type: config for config in (EfficientTamVisionConfig, EfficientTamBackboneConfig)}
+VISION_CONFIGS: dict[str, type[PreTrainedConfig]] = {
+    config.model_type: config for config in (EfficientTamVisionConfig, EfficientTamBackboneConfig)
+}
 
-SUB_CONFIGS = {
+SUB_CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "vision_config": EfficientTamVisionConfig,
     "prompt_encoder_config": EfficientTamPromptEncoderConfig,
     "mask_decoder_config": EfficientTamMaskDecoderConfig,
     "memory_attention_config": EfficientTamMemoryAttentionConfig,
     "memory_encoder_config": EfficientTamMemoryEncoderConfig,
 }
+
+if TYPE_CHECKING:
+    T = TypeVar("T")
+
+    class _Part(Generic[T]):
+        """For type checkers: a field that may be given as a dict or left out, and that is a `T` once it is set."""
+
+        def __get__(self, instance: Any, owner: type | None = None) -> T: ...
+
+        def __set__(self, instance: Any, value: T | dict[str, Any] | None) -> None: ...
 
 
 @strict
@@ -388,12 +400,20 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         "AutoModelForMaskGeneration": "modeling_efficienttam.EfficientTamModel",
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
-    prompt_encoder_config: dict | PreTrainedConfig | None = None
-    mask_decoder_config: dict | PreTrainedConfig | None = None
-    memory_attention_config: dict | PreTrainedConfig | None = None
-    memory_encoder_config: dict | PreTrainedConfig | None = None
-    image_size: int | list[int] | tuple[int, int] | None = None
+    if TYPE_CHECKING:
+        vision_config: _Part[EfficientTamVisionConfig | EfficientTamBackboneConfig] = _Part()
+        prompt_encoder_config: _Part[EfficientTamPromptEncoderConfig] = _Part()
+        mask_decoder_config: _Part[EfficientTamMaskDecoderConfig] = _Part()
+        memory_attention_config: _Part[EfficientTamMemoryAttentionConfig] = _Part()
+        memory_encoder_config: _Part[EfficientTamMemoryEncoderConfig] = _Part()
+        image_size: _Part[int | list[int] | tuple[int, int]] = _Part()
+    else:
+        vision_config: dict | PreTrainedConfig | None = None
+        prompt_encoder_config: dict | PreTrainedConfig | None = None
+        mask_decoder_config: dict | PreTrainedConfig | None = None
+        memory_attention_config: dict | PreTrainedConfig | None = None
+        memory_encoder_config: dict | PreTrainedConfig | None = None
+        image_size: int | list[int] | tuple[int, int] | None = None
     num_maskmem: int = 7
     max_cond_frame_num: int = -1
     use_object_pointers: bool = True

@@ -82,6 +82,7 @@ class FeatureMapSizes:
 
     def check(self) -> None:
         """Raise ValueError for sizes that are absurd, or that give no whole feature map."""
+        assert isinstance(self, PreTrainedConfig)
         check_sizes(self)
         for side in size_pair(self.image_size):
             if side <= 0 or side % self.patch_size:

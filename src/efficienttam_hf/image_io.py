@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -200,13 +200,14 @@ def frame_count(image: Image.Image, name: str) -> int:
 
 def _pages(image: Image.Image) -> list[int]:
     """The pages of a TIFF that are pictures of their own."""
-    count = image.n_frames
+    count = getattr(image, "n_frames", 1)
     if count == 1:
         return [0]
     pages = []
     for page in range(count):
         image.seek(page)
-        kind = image.tag_v2.get(254, 0)
+        tags: Any = image
+        kind = tags.tag_v2.get(254, 0)
         if not (isinstance(kind, int) and kind & (_SMALLER_COPY | _MASK_PAGE)):
             pages.append(page)
     image.seek(0)
@@ -332,7 +333,7 @@ class AnimatedImage:
         try:
             with _decoding(str(path)):
                 pages = _pages(self._image) if self._image.format == "TIFF" else None
-                self.count = self._image.n_frames if pages is None else len(pages)
+                self.count = getattr(self._image, "n_frames", 1) if pages is None else len(pages)
                 self._pages = pages
             limits.check_length(path, self._image.width, self._image.height, self.count, animation=True)
             self._times = None if pages else _webp_times(path, self.count)

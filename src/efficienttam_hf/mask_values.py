@@ -185,7 +185,7 @@ def labels_of(pixels: MaskPixels, coding: MaskCoding | None = None) -> np.ndarra
         return np.where(labels == VOID, VOID, labels > 0).astype(np.uint8)
     if coding is not None and coding.binary:
         if (colors := _few_colors(pixels)) is not None:
-            return colors.any(axis=2).astype(np.uint8)
+            return np.asarray(colors.any(axis=2), np.uint8)
         brightness = _brightness(pixels)
         return (2 * brightness.astype(np.int64) >= max(1, int(brightness.max()))).astype(np.uint8)
     raise VideoError(f"'{pixels.name}' {reason}. {WAY_OUT}")

@@ -54,10 +54,16 @@ class FrameObservation:
         """Predicted IoU of the chosen mask."""
         return float(self.iou_scores[self.chosen])
 
+    @property
+    def masks(self) -> np.ndarray:
+        """(K, h, w) bool, the proposals' masks; for strategies with `needs_masks`."""
+        assert self.proposals is not None
+        return self.proposals
+
     def choose(self, proposal: int) -> None:
         """Take another proposal as the mask; the proposals' masks must be known."""
         self.chosen = proposal
-        self.area = int(self.proposals[proposal].sum()) if self.score > 0 else 0
+        self.area = int(self.masks[proposal].sum()) if self.score > 0 else 0
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ class DistractorAware(Recent):
     def _is_promoted(self, frame_idx: int, observation: FrameObservation) -> bool:
         if observation.area == 0 or observation.score <= 0 or len(self._areas) < 2:
             return False
-        ratio = observation.area / np.median([area for area in self._areas if area > 0][-10:])
+        ratio = observation.area / float(np.median([area for area in self._areas if area > 0][-10:]))
         since = None if self._last_promotion is None else abs(frame_idx - self._last_promotion)
         return (
             observation.iou > self.promotion_iou
@@ -159,9 +159,9 @@ class DistractorAware(Recent):
     @staticmethod
     def _distractor_overlap(observation: FrameObservation) -> float:
         """The smallest box IoU of the mask with itself and what another proposal adds; 1 where none adds anything."""
-        mask = observation.proposals[observation.chosen]
+        mask = observation.masks[observation.chosen]
         box, smallest = mask_box(mask), 1.0
-        for index, proposal in enumerate(observation.proposals):
+        for index, proposal in enumerate(observation.masks):
             added = proposal & ~mask
             if index != observation.chosen and added.any():
                 smallest = min(smallest, box_iou(box, mask_box(largest_component(added) | mask)))

@@ -166,4 +166,4 @@ class MotionAware(Recent):
     def _boxes(observation: FrameObservation) -> list[np.ndarray | None]:
         if observation.score <= 0:  # judged absent: all masks are empty
             return [None] * len(observation.iou_scores)
-        return [mask_box(mask) for mask in observation.proposals]
+        return [mask_box(mask) for mask in observation.masks]

@@ -33,7 +33,7 @@ from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, Effic
 
 
 # The image encoder for each kind of `vision_config`. Another one is one more line here, and its file.
-VISION_MODELS = {
+VISION_MODELS: dict[type, Any] = {
     EfficientTamVisionConfig: EfficientTamVisionModel,
     EfficientTamBackboneConfig: EfficientTamBackboneModel,
 }

@@ -21,6 +21,7 @@ from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, Effic
 class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
     """The image encoder: a backbone and the neck."""
 
+    config: EfficientTamBackboneConfig  # type: ignore[assignment]  # a part's, not the whole model's
     config_class = EfficientTamBackboneConfig
     _no_split_modules = []
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -169,7 +169,8 @@ def sine_position_encoding(size: tuple[int, int], channels: int, temperature: fl
 class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
     """What all EfficientTAM models share: configuration, initialisation, attention implementations, saving."""
 
-    config_class = EfficientTamConfig
+    config: EfficientTamConfig
+    config_class: type[PreTrainedConfig] = EfficientTamConfig
     base_model_prefix = "efficienttam"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
@@ -178,7 +179,7 @@ class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["EfficientTamVisionLayer", "EfficientTamTwoWayAttentionBlock"]
+    _no_split_modules: list[str] = ["EfficientTamVisionLayer", "EfficientTamTwoWayAttentionBlock"]
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:

@@ -42,6 +42,10 @@ from .tracking_rules import Direction, TrackingRules
 from .video_session import EfficientTamVideoInferenceSession
 
 
+# Transformers wants a default of every field of an output. These fields have a value in every output.
+_SET_LATER: Any = None
+
+
 @dataclass
 class EfficientTamTrackingOutput(ModelOutput):
     r"""
@@ -60,13 +64,13 @@ class EfficientTamTrackingOutput(ModelOutput):
     memory (`Tensor` of shape `(B, N, c)`, *optional*): the frame's spatial memory, when it was asked for.
     """
 
-    pred_masks: Tensor | None = None
-    high_res_masks: Tensor | None = None
-    iou_scores: Tensor | None = None
-    object_score_logits: Tensor | None = None
-    object_pointer: Tensor | None = None
-    multimask_logits: Tensor | None = None
-    multimask_iou_scores: Tensor | None = None
+    pred_masks: Tensor = _SET_LATER
+    high_res_masks: Tensor = _SET_LATER
+    iou_scores: Tensor = _SET_LATER
+    object_score_logits: Tensor = _SET_LATER
+    object_pointer: Tensor = _SET_LATER
+    multimask_logits: Tensor = _SET_LATER
+    multimask_iou_scores: Tensor = _SET_LATER
     multimask_tokens: Tensor | None = None
     memory: Tensor | None = None
 
@@ -85,12 +89,12 @@ class EfficientTamVideoSegmentationOutput(ModelOutput):
     frame_idx (`int`): the frame.
     """
 
-    object_ids: list[int] | None = None
-    pred_masks: Tensor | None = None
-    object_score_logits: Tensor | None = None
-    iou_scores: Tensor | None = None
-    object_pointer: Tensor | None = None
-    frame_idx: int | None = None
+    object_ids: list[int] = _SET_LATER
+    pred_masks: Tensor = _SET_LATER
+    object_score_logits: Tensor = _SET_LATER
+    iou_scores: Tensor = _SET_LATER
+    object_pointer: Tensor = _SET_LATER
+    frame_idx: int = _SET_LATER
 
 
 class EfficientTamVideoModel(EfficientTamModel):
@@ -218,12 +222,13 @@ class EfficientTamVideoModel(EfficientTamModel):
         else:
             if conditioned_features is None and memory_bank is None:
                 conditioned_features = self.add_no_memory(features).expand(batch_size, -1, -1, -1)
-            elif conditioned_features is None:
+            elif conditioned_features is None and memory_bank is not None:
                 conditioned_features = self.condition_on_memory(features, memory_bank)
             if multimask_output is None:
                 num_points = 0 if input_points is None else input_points.shape[1]
                 rules = TrackingRules.from_config(self.config)
                 multimask_output = rules.use_multimask(num_points, is_initial=memory_bank is None)
+            assert conditioned_features is not None
             output = self._segment(conditioned_features, input_points, input_labels, previous_masks, multimask_output)
         if encode_memory:
             output.memory = self.encode_memory(features, output.high_res_masks, mask_from_prompts)
@@ -306,6 +311,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         if input_points is None:  # a frame without clicks has one that is none; an image without has no token at all
             input_points = torch.zeros(features.shape[0], 1, 2, device=features.device)
             input_labels = torch.full((features.shape[0], 1), -1, device=features.device)
+        assert input_labels is not None  # the processor gives labels with points
         input_points, input_labels = input_points.unsqueeze(1), input_labels.unsqueeze(1)
         proposals, iou_scores, tokens, object_score_logits = (
             x.squeeze(1)
@@ -330,11 +336,12 @@ class EfficientTamVideoModel(EfficientTamModel):
         """
         rows = torch.arange(proposals.shape[0], device=proposals.device)
         # A hard choice, in the mask and so in its memory: there, or not.
-        appears = output.object_score_logits > 0
+        appears: Tensor = output.object_score_logits > 0
         pred_masks = output.multimask_logits[rows, proposals].unsqueeze(1)
         pred_masks = torch.where(appears[..., None, None], pred_masks, self.config.no_object_score)
         # A single mask has a single token, whichever proposal stood in for it.
         tokens = output.multimask_tokens
+        assert tokens is not None  # a mask prompt has none, and no proposals to choose from
         token = tokens[rows, proposals] if tokens.shape[1] > 1 else tokens[:, 0]
         return EfficientTamTrackingOutput(
             pred_masks=pred_masks,
@@ -349,6 +356,7 @@ class EfficientTamVideoModel(EfficientTamModel):
 
     def proposal_pointers(self, output: EfficientTamTrackingOutput) -> Tensor:
         """(B, K, C) object pointers of all proposals of a tracking step; `object_pointer` is that of the chosen one."""
+        assert output.multimask_tokens is not None  # as in `choose_proposals`
         pointers = self._where_present(
             output.object_score_logits[..., None] > 0, self.object_pointer_proj(output.multimask_tokens)
         )

@@ -227,6 +227,7 @@ class EfficientTamVisionNeck(nn.Module):
 class EfficientTamVisionModel(EfficientTamPreTrainedModel):
     """The image encoder: ViT and neck."""
 
+    config: EfficientTamVisionConfig  # type: ignore[assignment]  # a part's, not the whole model's
     config_class = EfficientTamVisionConfig
     _can_record_outputs = {
         "hidden_states": EfficientTamVisionLayer,

@@ -34,8 +34,8 @@ class MemoryEntry(Protocol):
 class MemorySelection:
     """The frames one object looks at from some frame: `(entry, temporal index)` pairs, and pointer entries."""
 
-    spatial: list[tuple[MemoryEntry, int]]
-    pointers: list[MemoryEntry]
+    spatial: list[tuple[Any, int]]  # entries of the backend's own kind, each a MemoryEntry
+    pointers: list[Any]
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -39,7 +39,8 @@ class RemoteProcessor(RemoteCode):
     def to_dict(self) -> dict[str, Any]:
         """As in Transformers, with the `auto_map` that `trust_remote_code=True` goes by."""
         auto_map = {self.auto_class_name: f"processing_efficienttam.{type(self).__name__}"}
-        return {**super().to_dict(), "auto_map": auto_map}
+        fields = super().to_dict()  # type: ignore[misc]  # of what this is mixed into
+        return {**fields, "auto_map": auto_map}
 
 
 # ---------------------------------------------------------------------------------------------------------- images
@@ -256,6 +257,10 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
 class _PromptMixin(RemoteProcessor):
     """What the image and the video processor share: coordinates, checks, construction."""
 
+    image_processor: Any
+    target_size: Any
+    point_pad_value: Any
+
     def model_size(self) -> tuple[int, int]:
         """(height, width) of the model's input."""
         size = self.image_processor.size
@@ -319,8 +324,8 @@ class _PromptMixin(RemoteProcessor):
             for row, prompts in enumerate(given.objects(image)):
                 where = f" for object {row} of image {image}" if len(sizes) > 1 else f" for object {row}"
                 prompts.check(size, where, labels=CALL_LABELS)
-        tensors = {}
-        if given.points is not None:
+        tensors: dict[str, Tensor] = {}
+        if given.points is not None and given.labels is not None:
             counts = [len(points) for image in given.points for points in image]
             shape = (len(sizes), max(map(len, given.points)), max(counts, default=0))
             points = np.full((*shape, 2), self.point_pad_value, np.float32)

@@ -88,9 +88,9 @@ class CallPrompts:
         Raises:
             ValueError: as `object_prompts`.
         """
-        points, labels, boxes = (
-            values[image] if values is not None else [] for values in (self.points, self.labels, self.boxes)
-        )
+        points = [] if self.points is None else self.points[image]
+        labels = [] if self.labels is None else self.labels[image]
+        boxes = [] if self.boxes is None else self.boxes[image]
         return [
             object_prompts(
                 points[row] if row < len(points) else [],
@@ -136,7 +136,7 @@ def object_prompts(
         if box is not None:
             raise ValueError(f"There are two boxes{where}: one as a box, and one as points labelled 2 and 3.")
         box = Box(*corners[0], *corners[1])
-    return ObjectPrompts([point for point, _ in kept], [label for _, label in kept], box)
+    return ObjectPrompts([point for point, _ in kept], [label for _, label in kept], None if box is None else Box(*box))
 
 
 def read_masks(input_masks: Any, count: int) -> list[Any]:
@@ -212,13 +212,13 @@ def call_prompts(
                 number = sum(len(frame) for frame in values)
                 raise ValueError(f"Number of object ids ({len(ids)}) does not match number of {name} ({number})")
         prompts = given.objects(0, where)
-    for row, given in enumerate(prompts):
-        if given.is_empty:
+    for row, one in enumerate(prompts):
+        if one.is_empty:
             raise ValueError(
                 f"There is no point{where(row)}: each object of a call needs a point or a box. Points are nested in 4 "
                 f"levels, {POINTS_FORM}."
             )
-        given.check(size, where(row), labels=(POSITIVE, NEGATIVE, NO_POINT))
+        one.check(size, where(row), labels=(POSITIVE, NEGATIVE, NO_POINT))
     return prompts
 
 
@@ -254,9 +254,12 @@ def add_inputs(
             "(please use clear_old_inputs=True instead)"
         )
     frame_idx = session.check_frame_idx(frame_idx, upcoming=True)
-    size = None if session.video_height is None else (session.video_height, session.video_width)
+    size = None
+    if session.video_height is not None and session.video_width is not None:
+        size = (session.video_height, session.video_width)
     if original_size is not None:
-        size = tuple(int(side) for side in to_array(original_size).reshape(-1)[:2])
+        height, width = to_array(original_size).reshape(-1)[:2]
+        size = (int(height), int(width))
         session.check_original_size(*size)
     prompts = [
         frame_prompts(given, size, input_size, resize)

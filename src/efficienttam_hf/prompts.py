@@ -127,8 +127,8 @@ class ObjectPrompts:
             for point, label in zip(self.points, self.labels, strict=True):
                 if label != NO_POINT:
                     _check_point(point, size, where)
-        if self.box is not None:
-            _check_box(self.box, size, where)
+            if self.box is not None:
+                _check_box(self.box, size, where)
         if self.mask is not None:
             self.mask = check_mask(self.mask, size, where)
 
@@ -137,11 +137,11 @@ class ObjectPrompts:
 
         A mask keeps the nearest pixels; one so thin or small that none would be left keeps every pixel it touches.
         """
-        mask = self.mask
-        if mask is not None and mask.shape != tuple(new_size):
-            mask = _nearest(mask, new_size)
+        mask = given = self.mask
+        if given is not None and given.shape != tuple(new_size):
+            mask = _nearest(given, new_size)
             if not mask.any():
-                mask = covered_cells(self.mask, new_size)
+                mask = covered_cells(given, new_size)
         points = [tuple(point) for point in scale_points(self.points, size, new_size).tolist()]
         box = None
         if self.box is not None:
@@ -371,6 +371,7 @@ def frame_prompts(prompts: ObjectPrompts, size: Size | None, input_size: Size, r
     """
     if prompts.mask is not None:
         return FramePrompts(mask=mask_for_network(prompts.mask, input_size, resize)[None, None])
+    assert size is not None  # as `ObjectPrompts.check` has seen
     points, labels = list(prompts.points), list(prompts.labels)
     if prompts.box is not None:
         points = [prompts.box[:2], prompts.box[2:], *points]

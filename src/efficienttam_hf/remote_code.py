@@ -100,24 +100,25 @@ class RemoteCode:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """As in Transformers, and by name: `"efficienttam-nano"`, which comes with this package, `"efficienttam_s"`."""
-        return super().from_pretrained(named_checkpoint(pretrained_model_name_or_path, **kwargs), *args, **kwargs)
+        name = named_checkpoint(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]  # of what this is mixed into
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
         if kwargs.get("is_main_process", True):
             copy_remote_code(save_directory)
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]  # of what this is mixed into
 
     def _get_files_timestamps(self, working_dir):
         # Transformers uploads the files that change after this; the code was copied before and is to go with them.
-        timestamps = super()._get_files_timestamps(working_dir)
+        timestamps = super()._get_files_timestamps(working_dir)  # type: ignore[misc]  # of what this is mixed into
         return {name: time for name, time in timestamps.items() if name not in REMOTE_CODE_FILES}
 
 
 class RemoteConfig(RemoteCode):
     """Mixin of configurations that Auto classes load: the file says which class is which."""
 
-    remote_classes = {}
+    remote_classes: dict[str, str] = {}
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""

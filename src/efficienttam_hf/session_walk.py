@@ -30,7 +30,7 @@ from .tracking_session import EndOfVideoError, TrackedObject, TrackingSession
 
 
 class WalkBackend(Protocol):
-    """What computes. Features, results and masks are the backend's own; the walk only hands them on.
+    """What computes. Features, results, masks and memory entries are the backend's own; the walk only hands them on.
 
     A batch is of B objects on one frame. Each method is called with objects that fit in one batch: equally many
     memories and points, all of them with a mask prompt or none.
@@ -50,7 +50,7 @@ class WalkBackend(Protocol):
         self,
         conditioned: Any,
         prompts: Sequence[FramePrompts] | None,
-        previous: Sequence[MemoryEntry] | None,
+        previous: Sequence[Any] | None,
         batch_size: int,
         multimask_output: bool,
     ) -> Any:
@@ -73,22 +73,22 @@ class WalkBackend(Protocol):
     def remember(self, features: Any, result: Any, from_prompts: bool, masks: Any | None = None) -> Any:
         """The spatial memories of a batch's result; `masks` of `without_overlap` in place of the result's own."""
 
-    def without_overlap(self, entries: Sequence[MemoryEntry]) -> list[Any]:
+    def without_overlap(self, entries: Sequence[Any]) -> list[Any]:
         """The masks of all objects on a frame, each pixel left to the object with the highest logit."""
 
-    def mask_logits(self, entries: Sequence[MemoryEntry]) -> np.ndarray:
+    def mask_logits(self, entries: Sequence[Any]) -> np.ndarray:
         """The masks of objects on one frame, (objects, h, w) float32."""
 
-    def replace_mask(self, entry: MemoryEntry, logits: np.ndarray) -> None:
+    def replace_mask(self, entry: Any, logits: np.ndarray) -> None:
         """Give an entry another mask, (h, w)."""
 
-    def remember_mask(self, features: Any, entry: MemoryEntry) -> Any:
+    def remember_mask(self, features: Any, entry: Any) -> Any:
         """The spatial memory of an entry, of the mask that it has now."""
 
-    def entries(self, session: Any, result: Any, memories: Any | None) -> list[MemoryEntry]:
+    def entries(self, session: Any, result: Any, memories: Any | None) -> Sequence[MemoryEntry]:
         """A batch's result and memories as one entry for each object, to be kept by its session."""
 
-    def output(self, session: Any, frame_idx: int, entries: Sequence[MemoryEntry | None]) -> Any:
+    def output(self, session: Any, frame_idx: int, entries: Sequence[Any]) -> Any:
         """What a caller gets for a frame: a row for each object; `None` stands for no result there."""
 
 
@@ -103,8 +103,9 @@ class _Step:
 
     @property
     def num_points(self) -> int:
-        has_points = self.prompts is not None and self.prompts.points is not None
-        return self.prompts.points.shape[1] if has_points else 0
+        if self.prompts is None or self.prompts.points is None:
+            return 0
+        return self.prompts.points.shape[1]
 
     @property
     def shape(self) -> tuple:
@@ -270,12 +271,13 @@ class SessionWalk:
         """Segment objects from the prompts that wait on a frame."""
         rules, steps, corrected = self.rules(session), [], set()
         for obj in objects:
-            memory, step = obj.memory, _Step(obj, prompts=obj.prompts[frame_idx])
+            memory, prompts = obj.memory, obj.prompts[frame_idx]
+            step = _Step(obj, prompts=prompts)
             # A frame that was not tracked is segmented from its prompts alone; one that was is corrected.
             direction = memory.passed.get(frame_idx) if memory.conditioning else None
             if direction is not None:
                 corrected.add(obj.object_id)
-            if step.prompts.mask is None:
+            if prompts.mask is None:
                 step.previous = memory.find(frame_idx)
                 if direction is not None:
                     step.selection = memory.select(frame_idx, direction, rules)
@@ -353,13 +355,14 @@ class SessionWalk:
         batches: dict[tuple, list[_Step]] = defaultdict(list)
         for step in steps:
             batches[step.shape].append(step)
-        results = []
+        results: list[tuple[TrackedObject, MemoryEntry]] = []
         for batch in batches.values():
-            first, selections = batch[0], [step.selection for step in batch]
-            conditioned = backend.condition(features, None if first.selection is None else selections)
+            first = batch[0]
+            selections = [step.selection for step in batch if step.selection is not None]
+            conditioned = backend.condition(features, selections or None)
             result = backend.segment(
                 conditioned,
-                [step.prompts for step in batch] if from_prompts else None,
+                [step.prompts for step in batch if step.prompts is not None] if from_prompts else None,
                 None if first.previous is None else [step.previous for step in batch],
                 len(batch),
                 rules.use_multimask(first.num_points, first.selection is None),
@@ -411,8 +414,8 @@ class SessionWalk:
         Prompted results that do not count yet are remembered anew with them: any of them may have changed.
         """
         new = {obj.object_id: entry for obj, entry in results}
-        found = {i: new.get(i) or obj.memory.find(frame_idx) for i, obj in session.objects.items()}
-        found = {i: entry for i, entry in found.items() if entry is not None}
+        newest = {i: new.get(i) or obj.memory.find(frame_idx) for i, obj in session.objects.items()}
+        found = {i: entry for i, entry in newest.items() if entry is not None}
         masks = dict(zip(found, self.backend.without_overlap(list(found.values())), strict=True))
         for i, entry in found.items():
             memory = session.objects[i].memory

@@ -241,9 +241,9 @@ class TrackingSession:
 
     def has_frame(self, frame_idx: int) -> bool:
         """Whether a frame can be run: it is in the video, or still kept of a stream."""
-        if self.is_streaming:
+        if self._frames is None:
             return frame_idx in self._streamed or frame_idx in self.cache
-        return 0 <= frame_idx < self.num_frames
+        return 0 <= frame_idx < len(self._frames)
 
     def check_frame_idx(self, frame_idx: int | None, upcoming: bool = False) -> int:
         """A frame index as an `int`, checked to be there.
@@ -266,10 +266,8 @@ class TrackingSession:
                     "keep_history=True to be able to return."
                 )
         elif not self.has_frame(frame_idx):
-            raise ValueError(
-                f"Frame {frame_idx} is out of range: the video has {self.num_frames} frames, 0 to "
-                f"{self.num_frames - 1}."
-            )
+            number = self.num_frames or 0
+            raise ValueError(f"Frame {frame_idx} is out of range: the video has {number} frames, 0 to {number - 1}.")
         return frame_idx
 
     def check_original_size(self, height: int, width: int) -> None:
@@ -323,6 +321,7 @@ class TrackingSession:
 
     def _to_pixels(self, frame: Any) -> tuple[Any, tuple[int, int] | None]:
         """A frame of a stream as pixels (3, height, width), and its own size where that is known."""
+        assert self.process_frame is not None  # every stream has one, but those of torch, which override this
         return self.process_frame(frame)
 
     def _compact(self, pixels: Any) -> Any:
@@ -337,7 +336,7 @@ class TrackingSession:
             EndOfVideoError: if the video turns out to end before it.
         """
         frame_idx = self.check_frame_idx(frame_idx)
-        if self.is_streaming:
+        if self._frames is None:
             return self._streamed[frame_idx]
         try:
             frame = self._frames[frame_idx]
@@ -370,11 +369,12 @@ class TrackingSession:
         Raises:
             ValueError: if `max_frames` is no whole number, or negative.
         """
-        count = self.num_frames if max_frames is None else whole_number(max_frames, "max_frame_num_to_track")
+        num_frames = self.num_frames or 0
+        count = num_frames if max_frames is None else whole_number(max_frames, "max_frame_num_to_track")
         if count < 0:
             raise ValueError(f"max_frame_num_to_track must not be negative, got {count}.")
         if direction is Direction.FORWARD:
-            return range(start, min(start + count, self.num_frames - 1) + 1)
+            return range(start, min(start + count, num_frames - 1) + 1)
         return range(start, max(start - count, 0) - 1, -1) if start > 0 else range(0)
 
     # --------------------------------------------------------------------------------------------------- results

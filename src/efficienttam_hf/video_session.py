@@ -57,7 +57,7 @@ class ProcessedFrames(Mapping[int, Tensor]):
         return len(self._indices())
 
     def _indices(self) -> Sequence[int]:
-        return list(self._session._streamed) if self._session.is_streaming else range(self._session.num_frames)
+        return list(self._session._streamed) if self._session.is_streaming else range(self._session.num_frames or 0)
 
 
 class EfficientTamVideoInferenceSession(TrackingSession):
@@ -176,7 +176,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
             row: {
                 frame_idx: {"point_coords": given.points[None], "point_labels": given.labels[None]}
                 for frame_idx, given in obj.prompts.items()
-                if given.points is not None
+                if given.points is not None and given.labels is not None
             }
             for row, obj in enumerate(self.objects.values())
         }
@@ -243,7 +243,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
 
     @staticmethod
     def _entries(obj: TrackedObject, conditioning: bool) -> dict[int, FrameMemory]:
-        memory = obj.memory
+        memory: Any = obj.memory  # whose entries are FrameMemory in this session
         if conditioning:
             return {**memory.conditioning, **memory.pending_conditioning}
         return {**memory.tracked, **memory.pending_tracked}
@@ -299,6 +299,8 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         frame_idx = self.check_frame_idx(frame_idx)
         obj = self.objects[self.obj_idx_to_id(obj_idx)]
         if output_key is None:
+            if not isinstance(output_value, dict):
+                raise KeyError("A whole result is a dictionary of its values.")
             missing = [k for k in ("pred_masks", "object_pointer", "object_score_logits") if k not in output_value]
             if missing:
                 raise KeyError(f"A result needs {', '.join(missing)} too.")
@@ -311,11 +313,12 @@ class EfficientTamVideoInferenceSession(TrackingSession):
             kept[frame_idx] = entry
             other.pop(frame_idx, None)
             return
-        entry = self._entries(obj, is_conditioning_frame).get(frame_idx)
-        if output_key not in OUTPUT_KEYS or entry is None:
-            what = f"result on frame {frame_idx}" if entry is None else f"{output_key!r} of a frame"
+        kept_entry = self._entries(obj, is_conditioning_frame).get(frame_idx)
+        if output_key not in OUTPUT_KEYS or kept_entry is None:
+            what = f"result on frame {frame_idx}" if kept_entry is None else f"{output_key!r} of a frame"
             raise KeyError(f"The session keeps no {what} of object {obj.object_id} to set a value of.")
-        setattr(entry, OUTPUT_KEYS[output_key], _as_kept(output_key, output_value))
+        assert isinstance(output_value, Tensor)
+        setattr(kept_entry, OUTPUT_KEYS[output_key], _as_kept(output_key, output_value))
 
 
 # What Transformers calls the values of a result, and what an entry of memory does.

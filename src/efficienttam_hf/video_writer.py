@@ -155,8 +155,8 @@ class VideoWriter:
         self._mux(self._stream.encode(picture))
         self._last_tick, self._end_tick = tick, end
         self.frames_written += 1
-        if self._sound is not None:
-            self._attempt_sound(lambda: self._sound.write_until(float(tick * self._time_base)))
+        if (sound := self._sound) is not None:
+            self._attempt_sound(lambda: sound.write_until(float(tick * self._time_base)))
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:  # encoders state the nominal length of a frame, and the last one keeps it
@@ -174,7 +174,7 @@ class VideoWriter:
                 context.options = {**context.options, "bf": "0"}
         elif (time is None) != (self._first_time is None):
             raise VideoError(f"Frame {self.frames_written} for '{self._path}': give the time of all frames or of none.")
-        if time is None:
+        if time is None or self._first_time is None:
             tick = self.frames_written * self._ticks_per_frame
             return tick, tick + self._ticks_per_frame
         if not math.isfinite(time):
@@ -184,6 +184,7 @@ class VideoWriter:
         return tick, max(end, tick + 1)
 
     def _open_sound(self) -> None:
+        assert self._audio_from is not None  # it is asked for only then
         self._sound = SoundTrack(self._audio_from, self._container, self._first_time or 0.0)
 
     def _attempt_sound(self, act: Callable[[], None]) -> None:
@@ -219,8 +220,8 @@ class VideoWriter:
             return
         try:
             self._mux(self._stream.encode(None))
-            if self._sound is not None:
-                self._attempt_sound(lambda: self._sound.finish(float(self._end_tick * self._time_base)))
+            if (sound := self._sound) is not None:
+                self._attempt_sound(lambda: sound.finish(float(self._end_tick * self._time_base)))
                 self._close_sound()
             self._container.close()
             os.replace(self._temporary, self._path)

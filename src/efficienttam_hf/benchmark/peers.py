@@ -71,7 +71,7 @@ def make_peer(name: str, image_size: int | None = None) -> tuple[nn.Module, Any]
     size = image_size or NATIVE_SIZE
     cells = size // 16
     vision: dict[str, Any] = {"backbone_feature_sizes": [[4 * cells] * 2, [2 * cells] * 2, [cells] * 2]}
-    common = {
+    common: dict[str, Any] = {
         "vision_config": vision,
         "prompt_encoder_config": {"image_size": size},
         "image_size": size,

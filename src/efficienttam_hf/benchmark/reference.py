@@ -102,15 +102,20 @@ class ReferenceContender(Contender):
         ours = load_ours(spec.model, spec.image_size)
         variant, (self.image_size, _) = published_variant(ours.config), size_pair(ours.config.image_size)
         self.spec = spec
-        for module in import_published(spec.checkout.resolve()):
-            module.tqdm = lambda frames, **_: frames
+        for module in import_published(self._checkout):
+            vars(module)["tqdm"] = lambda frames, **_: frames
         compiled = spec.compiled and torch.device(spec.device).type == "cuda"
-        self.model = _instantiate(variant, self.image_size, compiled)
+        self.model: Any = _instantiate(variant, self.image_size, compiled)
         self.model.load_state_dict(to_published(ours.state_dict(), ours.config))
         self.model = self.model.to(spec.device).eval().requires_grad_(False)
 
+    @property
+    def _checkout(self) -> Path:
+        assert self.spec.checkout is not None  # a reference has one
+        return self.spec.checkout.resolve()
+
     def read_frame(self, path: Path) -> Tensor:
-        _, misc = import_published(self.spec.checkout.resolve())
+        _, misc = import_published(self._checkout)
         image, _, _ = misc._load_img_as_tensor(str(path), self.image_size)
         mean, std = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         return ((image.float() - mean) / std).to(self.spec.device)

@@ -136,14 +136,14 @@ def draw_plot(report: BenchmarkReport, path: Path) -> list[str]:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for result in results:
-        if accuracies[result.name] is None:
+        accuracy = accuracies[result.name]
+        if accuracy is None:
             continue
         speeds = [1 / seconds for seconds in (result.frame.high, result.frame.median, result.frame.low)]
         ends = [[speeds[1] - speeds[0]], [speeds[2] - speeds[1]]]
         marker = {"ours": "o", "peer": "s", "reference": "^"}[result.kind]
-        axes.errorbar(speeds[1], accuracies[result.name], xerr=ends, fmt=marker, capsize=3)
-        place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 8}
-        axes.annotate(result.name, (speeds[1], accuracies[result.name]), **place)
+        axes.errorbar(speeds[1], accuracy, xerr=ends, fmt=marker, capsize=3)
+        axes.annotate(result.name, (speeds[1], accuracy), xytext=(6, 6), textcoords="offset points", fontsize=8)
     axes.set_xlabel(
         f"frames a second, {objects} object{'' if objects == 1 else 's'}, {report.settings['dtype']}, measured here"
     )
@@ -153,8 +153,8 @@ def draw_plot(report: BenchmarkReport, path: Path) -> list[str]:
     if len(unknown) == len(results):
         axes.set(xticks=[], yticks=[])
     if unknown:
-        speeds = {result.name: f"{result.name} ({result.frames_per_second:.1f} frames/s)" for result in results}
-        axes.set_title("no published accuracy: " + ", ".join(speeds[name] for name in unknown), fontsize=7, wrap=True)
+        labels = {result.name: f"{result.name} ({result.frames_per_second:.1f} frames/s)" for result in results}
+        axes.set_title("no published accuracy: " + ", ".join(labels[name] for name in unknown), fontsize=7, wrap=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         figure.savefig(file, format="png", dpi=150)
     return unknown

@@ -99,7 +99,7 @@ def plan(options: BenchmarkOptions) -> list[ContenderSpec]:
         check_peer(peer, options.image_size)
     if options.reference is not None:
         check_checkout(options.reference)
-    common = {
+    common: dict[str, Any] = {
         "device": options.device,
         "dtype": options.dtype,
         "image_size": options.image_size,
@@ -264,8 +264,8 @@ def _time_frames(
 
 def _collect(rounds: Iterator[dict[Any, Any]]) -> dict[Any, list[Any]]:
     """Rounds of results by name to results of all rounds by name."""
-    rounds = list(rounds)
-    return {name: [results[name] for results in rounds] for name in rounds[0]}
+    collected = list(rounds)
+    return {name: [results[name] for results in collected] for name in collected[0]}
 
 
 def _time_inputs(contenders: dict[str, Contender], video: BenchmarkVideo, clock: Clock) -> dict[str, Spread]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,7 +61,7 @@ class StageMeter:
         """Meter what runs in the block: a sum for each stage that ran, also of several calls."""
         taken: dict[str, float] = defaultdict(float)
         begun: dict[nn.Module, float] = {}
-        handles = []
+        handles: list[Any] = []
 
         def hook(stage: str, module: nn.Module) -> None:
             def before(*_) -> None:

@@ -77,7 +77,7 @@ def _finetune(args: argparse.Namespace) -> int:
     )
     config = load_config(config.to_dict(), args.set)
     is_main = is_first_process()
-    training, held_out = config.data[0].sequences, config.evaluation.sequences or []
+    training, held_out = config.data[0].sequences or [], config.evaluation.sequences or []
     if is_main:
         print(f"Training on {len(training)} videos, scoring {len(held_out)}: {', '.join(held_out) or 'none to spare'}.")
     result = finetune(config, args.resume)

@@ -56,11 +56,11 @@ def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
             f"--{kind}", metavar=metavar, action=_Append, type=_coordinates(metavar, count), help=texts[kind]
         )
     if video:
-        for option, metavar, kind, text in (
+        for option, metavar, read, text in (
             ("--mask-threshold", "N", _whole(1), "in the masks that follow, values of at least N are one object"),
             ("--mask-colors", "COLOR=ID ...", str, "their objects by colour, as in '#ff0000=1 0,255,0=2', one text"),
         ):
-            group.add_argument(option, metavar=metavar, action=_SetCurrent, type=kind, help=text)
+            group.add_argument(option, metavar=metavar, action=_SetCurrent, type=read, help=text)
         group.add_argument(
             "--mask-binary",
             action=_SetCurrent,

@@ -87,10 +87,10 @@ class AugmentationOptions:
             object.__setattr__(self, name, value)
         if self.attempts < 1:
             raise ValueError(f"attempts must be at least 1, got {self.attempts!r}.")
-        highest = {"hue": 0.5, "rotation": 180.0, "still_rotation": 180.0, "shear": 80.0, "still_shear": 80.0}
+        limits = {"hue": 0.5, "rotation": 180.0, "still_rotation": 180.0, "shear": 80.0, "still_shear": 80.0}
         for name, value in vars(self).items():
-            if name not in (*ranges, "attempts") and not 0 <= value <= highest.get(name, 1.0):
-                raise ValueError(f"{name} must be from 0 to {highest.get(name, 1.0)}, got {value!r}.")
+            if name not in (*ranges, "attempts") and not 0 <= value <= limits.get(name, 1.0):
+                raise ValueError(f"{name} must be from 0 to {limits.get(name, 1.0)}, got {value!r}.")
 
 
 SAM2_AUGMENTATION = AugmentationOptions()
@@ -149,7 +149,7 @@ class Augmentation:
         num_objects = masks.shape[1]
         frames, labels = self._change_geometry(frames, labels, num_objects, generator, is_still, min_area)
         if self.options is not None:
-            frames = self._change_colour(frames, generator)
+            frames = self._change_colour(frames, self.options, generator)
         labels = labels.bool()
         return frames.contiguous(), labels[:, :num_objects], None if void is None else labels[:, num_objects]
 
@@ -163,8 +163,10 @@ class Augmentation:
         min_area: int,
     ) -> tuple[Tensor, Tensor]:
         size = (self.image_size, self.image_size)
-        for _ in range(0 if self.options is None else self.options.attempts):
-            is_flipped = generator.random() < self.options.flip_probability
+        options = self.options
+        for _ in range(0 if options is None else options.attempts):
+            assert options is not None
+            is_flipped = generator.random() < options.flip_probability
             poses = self._draw_poses(len(frames), is_still, generator)
             moved = _move(labels, is_flipped, poses, InterpolationMode.NEAREST, fill=None)
             first = moved[0, :num_objects]
@@ -184,6 +186,7 @@ class Augmentation:
     def _draw_poses(self, num_frames: int, is_still: bool, generator: np.random.Generator) -> np.ndarray:
         """(T, 5): each frame's rotation and shear in degrees, log scale, and shifts right and down as fractions."""
         options = self.options
+        assert options is not None  # without options nothing is drawn
         pose = _draw_pose(options.rotation, options.shear, options.scale, options.translation, generator)
         if not is_still:
             return np.tile(pose, (num_frames, 1))
@@ -194,6 +197,7 @@ class Augmentation:
 
     def _draw_crop(self, first_masks: np.ndarray, generator: np.random.Generator) -> tuple[int, int, int, int]:
         """Top, left, height and width of a part with a pixel of each of the masks (N, height, width), none empty."""
+        assert self.options is not None  # without options nothing is drawn
         shape = np.array(first_masks.shape[1:])
         pixels = np.array([generator.choice(np.argwhere(mask)) for mask in first_masks]).reshape(-1, 2)
         if not len(pixels):
@@ -207,8 +211,8 @@ class Augmentation:
         corner = generator.integers(np.maximum(high - size, 0), np.minimum(low, shape - size) + 1)
         return int(corner[0]), int(corner[1]), int(size[0]), int(size[1])
 
-    def _change_colour(self, frames: Tensor, generator: np.random.Generator) -> Tensor:
-        options = self.options
+    @staticmethod
+    def _change_colour(frames: Tensor, options: AugmentationOptions, generator: np.random.Generator) -> Tensor:
         frames = _jitter(frames, options.brightness, options.contrast, options.saturation, options.hue, generator)
         if generator.random() < options.greyscale_probability:
             frames = F.rgb_to_grayscale(frames, num_output_channels=3)

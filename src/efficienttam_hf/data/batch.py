@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ class ClipBatch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: function(value) for name, value in tensors.items()})
+        changed: dict[str, Any] = {name: function(value) for name, value in tensors.items()}
+        return replace(self, **changed)
 
 
 def collate_clips(clips: Sequence[Clip]) -> ClipBatch:

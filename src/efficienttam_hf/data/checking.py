@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from .frames import ImageFrames
 from .records import VideoRecord
@@ -70,17 +71,17 @@ def _problems(records: Sequence[VideoRecord], index: int) -> Iterator[str]:
         )
 
 
-def _checks(record: VideoRecord) -> Iterator[Callable[[], None]]:
+def _checks(record: VideoRecord) -> Iterator[Callable[[], Any]]:
     """What to try on each file of a video, in order; each raises DatasetError."""
     if isinstance(record.frames, ImageFrames):
         for index in range(record.num_frames):
-            yield partial(_check_image, record, index)
+            yield partial(_check_image, record, record.frames, index)
     else:  # a file that was cut short lacks its end
         yield partial(record.frame, min(max(record.annotated_frames, default=0), record.num_frames - 1))
 
 
-def _check_image(record: VideoRecord, index: int) -> None:
-    size = record.frames.checked_size(index)
+def _check_image(record: VideoRecord, frames: ImageFrames, index: int) -> None:
+    size = frames.checked_size(index)
     if size != record.size:
         raise DatasetError(
             f"{record.frames.name(index)} is {size[1]}x{size[0]} pixels, "

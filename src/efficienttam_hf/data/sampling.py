@@ -200,9 +200,9 @@ class RecordClips:
         for place, mask in enumerate([*map(masks.get, object_ids), void]):
             if mask is not None:
                 labels[place] = mask
-        labels = self.augment.shrink(torch.from_numpy(labels), is_mask=True)
+        shrunk = self.augment.shrink(torch.from_numpy(labels), is_mask=True)
         # A copy, as arrays of decoders can be read-only, which tensors cannot.
-        return self.augment.shrink(torch.tensor(frame).permute(2, 0, 1)), labels.bool()
+        return self.augment.shrink(torch.tensor(frame).permute(2, 0, 1)), shrunk.bool()
 
 
 @lru_cache(maxsize=8)

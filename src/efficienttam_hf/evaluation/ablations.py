@@ -134,7 +134,7 @@ def _rows(ablation: str, config: EfficientTamConfig, image_sizes: Sequence[int] 
             memory(f"{squares}, keys shifted (`_2`)", cross_attention="pooled_key_shift"),
         ]
     if ablation == "resolution":
-        sizes = image_sizes or [config.image_size, _half(config)]
+        sizes: Sequence[Any] = image_sizes or [config.image_size, _half(config)]
         return [row("{}x{}".format(*reversed(size_pair(size))), image_size=size) for size in sizes]
     if ablation == "object-pointers":
         return [row("with", use_object_pointers=True), row("without", use_object_pointers=False)]

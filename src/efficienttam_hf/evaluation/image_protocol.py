@@ -180,7 +180,7 @@ def _evaluate_image(
     seconds = time.perf_counter() - start
     for scores in objects:
         scores.category = record.categories.get(scores.object_id)
-    return VideoResult(name, 1, *image.shape[:2], int(bool(objects)), seconds, objects)
+    return VideoResult(name, 1, image.shape[0], image.shape[1], int(bool(objects)), seconds, objects)
 
 
 @torch.inference_mode()

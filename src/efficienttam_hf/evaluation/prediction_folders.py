@@ -198,7 +198,8 @@ class _Part:
         annotated_numbers, predicted_numbers = set(), set()
         for name in self.frames:
             true_labels, numbers = truth.read(name)
-            labels, guessed = np.zeros_like(true_labels), []
+            labels = np.zeros_like(true_labels)
+            guessed: list[int] = []
             if (self.predicted / name).is_file():  # if not, it does not count, see above
                 labels, guessed = prediction.read(name)
                 prediction.check_order(truth)

@@ -77,7 +77,7 @@ def plot_clicks(summary: Mapping[str, float], path: str | os.PathLike) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    after = []
+    after: list[float] = []
     while (key := f"{len(after) + 1}-click mIoU") in summary:
         after.append(100 * summary[key])
     figure = _figure(5, 3.4)
@@ -140,7 +140,8 @@ def _literal(name: str) -> str:
 def _with_gaps(frames: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
     """A line that stops where frames that would be judged were left out: NaN between what is farther apart."""
     step = min((b - a for a, b in zip(frames, frames[1:], strict=False)), default=1)
-    xs, ys = [], []
+    xs: list[float] = []
+    ys: list[float] = []
     for frame, value in zip(frames, values, strict=True):
         if xs and frame - xs[-1] > step:
             xs.append(xs[-1] + step)

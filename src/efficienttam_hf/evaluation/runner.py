@@ -22,8 +22,8 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from torch import nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from ..checkpoints import weights_sha256
 from ..configuration_efficienttam import size_pair
@@ -36,7 +36,7 @@ from ..processing_efficienttam import EfficientTamVideoProcessor
 from ..safe_names import one_line, safe_path
 from .conventions import Groups, convention_named
 from .pictures import VideoPicture
-from .prompted import check_prompt
+from .prompted import Prompt, check_prompt
 from .result_folder import ResultFolder
 from .results import EvaluationResult, ObjectResult, VideoResult
 from .scores import DatasetScores, ObjectScores, SequenceScorer, SequenceScores
@@ -96,7 +96,7 @@ class RunOptions:
     dataset: str = "folder"
     split: str = ""
     model: str = ""
-    prompt: str = "mask"
+    prompt: Prompt = "mask"
     convention: str = "semi_supervised"
     groups: Groups | None = None
     memory: Mapping[str, Any] = field(default_factory=dict)
@@ -340,7 +340,7 @@ def _deciding_settings(model: EfficientTamVideoModel, options: RunOptions) -> di
     return settings
 
 
-def model_settings(model: nn.Module) -> dict[str, Any]:
+def model_settings(model: PreTrainedModel) -> dict[str, Any]:
     """What of the model and how it runs the scores depend on."""
     return {
         "weights": _weights_digest(model),
@@ -351,13 +351,13 @@ def model_settings(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _weights_digest(model: nn.Module) -> str:
+def _weights_digest(model: PreTrainedModel) -> str:
     """A text that changes when a weight or an option of a model does."""
     options = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
     return weights_sha256(model, json.dumps(options, sort_keys=True, default=str))[:16]
 
 
-def surroundings(model: nn.Module) -> dict[str, Any]:
+def surroundings(model: PreTrainedModel) -> dict[str, Any]:
     """What scores should not depend on, for the record."""
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.processor()
     return {

@@ -267,7 +267,7 @@ def frame_agreements(
     if void is not None and convention.void == "excluded":
         truth, predicted = ({i: mask.astype(bool) & ~void for i, mask in m.items()} for m in (truth, predicted))
     masks = [*truth.values(), *predicted.values()]
-    absent = np.zeros(masks[0].shape, dtype=bool) if masks else None
+    absent = np.zeros(masks[0].shape if masks else (), dtype=bool)
     found = {
         object_id: agreement(predicted.get(object_id, absent), truth.get(object_id, absent), convention.tolerance)
         for object_id in {**truth, **predicted}

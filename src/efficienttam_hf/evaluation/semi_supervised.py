@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -29,7 +29,8 @@ __all__ = ["AnnotatedFrame", "TrackedFrame", "frames_of", "has_hidden_truth", "t
 
 READ_AHEAD = 3  # frames: enough to hide decoding, few enough not to matter
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class AnnotatedFrame(NamedTuple):
@@ -71,7 +72,7 @@ def has_hidden_truth(record: VideoRecord) -> bool:
     return not record.complete or len(record.annotated_frames) < 2
 
 
-def frames_of(record: VideoRecord, max_frames: int | None = None) -> Iterator[AnnotatedFrame]:
+def frames_of(record: VideoRecord, max_frames: int | None = None) -> Generator[AnnotatedFrame, None, None]:
     """The frames of a video, from the first to the last that is judged, or to the end where the truth is hidden.
 
     Frames between annotated ones come too: a tracker that sees few frames a second tracks another video. A thread reads
@@ -91,7 +92,7 @@ def frames_of(record: VideoRecord, max_frames: int | None = None) -> Iterator[An
     return _read_ahead(range(count if max_frames is None else min(count, max_frames)), read)
 
 
-def _read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
+def _read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Generator[R, None, None]:
     """`map(read, items)`, on a thread that is a few items ahead. An error comes where its item would."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque = deque()

@@ -70,7 +70,8 @@ def balanced_shares(lengths: Sequence[int], count: int) -> list[list[int]]:
     Returns:
         `count` lists, each ascending.
     """
-    shares, busy = [[] for _ in range(count)], [0] * count
+    shares: list[list[int]] = [[] for _ in range(count)]
+    busy = [0] * count
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         least = busy.index(min(busy))
         shares[least].append(item)

@@ -31,11 +31,11 @@ class FrameOutput(Protocol):
 class TrackingModel(Protocol):
     """What tracks."""
 
-    def segment_prompts(self, inference_session: Any, frame_idx: int) -> FrameOutput:
-        """Run the prompts that wait on a frame."""
+    def segment_prompts(self, inference_session: Any, frame_idx: int) -> Any:
+        """Run the prompts that wait on a frame; gives a `FrameOutput`."""
 
-    def track_frame(self, inference_session: Any, frame_idx: int) -> FrameOutput:
-        """Give every object a result on a frame."""
+    def track_frame(self, inference_session: Any, frame_idx: int) -> Any:
+        """Give every object a result on a frame, as a `FrameOutput`."""
 
 
 class TrackingProcessor(Protocol):
@@ -65,14 +65,14 @@ class TrackingProcessor(Protocol):
 @contextmanager
 def evaluating(model: TrackingModel) -> Iterator[None]:
     """In the block a model that can be trained is in evaluation mode; afterwards it is in the mode that it was in."""
-    was_training = getattr(model, "training", False)
-    if was_training:
-        model.eval()
+    trainable: Any = model if getattr(model, "training", False) else None
+    if trainable is not None:
+        trainable.eval()
     try:
         yield
     finally:
-        if was_training:
-            model.train()
+        if trainable is not None:
+            trainable.train()
 
 
 def start_session(model: TrackingModel, processor: TrackingProcessor, options: Mapping[str, Any] | None = None) -> Any:
@@ -81,7 +81,8 @@ def start_session(model: TrackingModel, processor: TrackingProcessor, options: M
     Args:
         options: more of `init_video_session`.
     """
-    placed = {"inference_device": model.device, "dtype": model.dtype} if hasattr(model, "device") else {}
+    of_torch: Any = model
+    placed = {"inference_device": of_torch.device, "dtype": of_torch.dtype} if hasattr(model, "device") else {}
     return processor.init_video_session(keep_history=False, **placed, **(options or {}))
 
 

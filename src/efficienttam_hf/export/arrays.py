@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -24,27 +26,27 @@ def resize_weights(size: int, new_size: int, antialias: bool) -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def resize(maps: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.ndarray:
+def resize(maps: np.ndarray, size: Sequence[int], antialias: bool = False) -> np.ndarray:
     """(..., h, w) maps to (..., *size), float32, bilinearly."""
     rows = resize_weights(maps.shape[-2], size[0], antialias)
     columns = resize_weights(maps.shape[-1], size[1], antialias)
     return rows @ (maps.astype(np.float32) @ columns.T)
 
 
-def video_pixels(frame: np.ndarray, size: tuple[int, int], mean: list[float], std: list[float]) -> np.ndarray:
+def video_pixels(frame: np.ndarray, size: Sequence[int], mean: list[float], std: list[float]) -> np.ndarray:
     """A uint8 (height, width, 3) frame to (3, *size) for the network, as for videos: by Pillow's bicubic filter."""
     resized = Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return _normalized(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1), mean, std)
 
 
-def image_pixels(image: np.ndarray, size: tuple[int, int], mean: list[float], std: list[float]) -> np.ndarray:
+def image_pixels(image: np.ndarray, size: Sequence[int], mean: list[float], std: list[float]) -> np.ndarray:
     """A uint8 (height, width, 3) image to (3, *size) for the network, as for images: bilinear, antialiased."""
     return _normalized(resize(image.transpose(2, 0, 1), size, antialias=True), mean, std)
 
 
 def _normalized(pixels: np.ndarray, mean: list[float], std: list[float]) -> np.ndarray:
-    mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (mean, std))
-    return (pixels / np.float32(255) - mean) / std
+    means, stds = (np.array(values, dtype=np.float32)[:, None, None] for values in (mean, std))
+    return (pixels / np.float32(255) - means) / stds
 
 
 def pack(memory: np.ndarray, dtype: str) -> np.ndarray:

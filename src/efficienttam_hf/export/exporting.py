@@ -222,8 +222,8 @@ def differences(
                     pairs[name].append((np.asarray(mine).ravel(), value.numpy().ravel()))
     largest = mean = 0.0
     for compared in pairs.values():
-        mine, value = (np.concatenate(values) for values in zip(*compared, strict=True))
-        difference = np.abs(mine - value) / max(np.abs(value).max(), 1e-6)
+        found, wanted = (np.concatenate(values) for values in zip(*compared, strict=True))
+        difference = np.abs(found - wanted) / max(np.abs(wanted).max(), 1e-6)
         largest, mean = max(largest, float(difference.max())), max(mean, float(difference.mean()))
     return largest, mean
 

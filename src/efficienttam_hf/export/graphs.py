@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -219,14 +220,14 @@ class MemoryEncoder(ExportedGraph):
 GRAPHS = (ImageEncoder, MemoryAttention, MaskDecoder, MemoryEncoder)
 
 
-def traces(graph: ExportedGraph) -> Iterator[tuple[Counts, dict[str, dict[int, torch.export.Dim]]]]:
+def traces(graph: ExportedGraph) -> Iterator[tuple[Counts, dict[str, dict[int, Any]]]]:
     """What a graph is to be traced with: counts of the example inputs, and the axes that may vary for each input.
 
     There is one trace, or two where a single memory is treated otherwise: first for several, then for one.
     """
     several = Counts()
     names = {axis for axes in graph.inputs.values() for axis in axes if isinstance(axis, str)}
-    variable = {name: torch.export.Dim(name, min=1) for name in names}
+    variable: dict[str, Any] = {name: torch.export.Dim(name, min=1) for name in names}
     if graph.needs_several_memories:
         for counts in (several, replace(several, memories=1)):
             variable["memories"] = torch.export.Dim("memories", min=2) if counts.memories > 1 else None
@@ -235,14 +236,14 @@ def traces(graph: ExportedGraph) -> Iterator[tuple[Counts, dict[str, dict[int, t
         yield several, _dynamic_axes(graph, variable)
 
 
-def _dynamic_axes(graph: ExportedGraph, variable: dict[str, torch.export.Dim | None]) -> dict[str, dict]:
+def _dynamic_axes(graph: ExportedGraph, variable: dict[str, Any]) -> dict[str, dict[int, Any]]:
     return {
         name: {i: variable[axis] for i, axis in enumerate(axes) if isinstance(axis, str) and variable[axis] is not None}
         for name, axes in graph.inputs.items()
     }
 
 
-def host_constants(model: EfficientTamVideoModel) -> dict[str, list]:
+def host_constants(model: EfficientTamVideoModel) -> dict[str, Any]:
     """Learned numbers that a host needs beside the graphs.
 
     `mask_downsample` brings a mask prompt (0 and 1, at the input size) to logits at a quarter of it: a weighted sum
@@ -250,6 +251,7 @@ def host_constants(model: EfficientTamVideoModel) -> dict[str, list]:
     show.
     """
     convolution = model.mask_downsample
+    assert convolution.bias is not None
     return {
         "mask_downsample_weight": convolution.weight[0, 0].float().tolist(),
         "mask_downsample_bias": convolution.bias.item(),

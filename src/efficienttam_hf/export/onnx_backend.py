@@ -104,8 +104,9 @@ class OnnxBackend:
         multimask_output: bool,
     ) -> StepOutput:
         def batch(name: str) -> np.ndarray | None:
-            given = None if prompts is None else getattr(prompts[0], name)
-            return None if given is None else np.concatenate([getattr(p, name) for p in prompts])
+            if prompts is None or getattr(prompts[0], name) is None:
+                return None
+            return np.concatenate([getattr(p, name) for p in prompts])
 
         masks = batch("mask")
         if masks is not None:
@@ -118,9 +119,11 @@ class OnnxBackend:
         return self.graphs.segment(conditioned.features, points, labels, previous_masks, multimask_output)
 
     def observe(self, result: StepOutput, with_masks: bool) -> list[FrameObservation]:
-        is_choice = result.proposals is not None
-        iou_scores = result.proposal_iou_scores if is_choice else result.iou_scores
-        proposals = (result.proposals if is_choice else result.pred_masks) > 0
+        if result.proposals is None or result.proposal_iou_scores is None:  # of a mask prompt: no choice
+            iou_scores, masks = result.iou_scores, result.pred_masks
+        else:
+            iou_scores, masks = result.proposal_iou_scores, result.proposals
+        proposals = masks > 0
         areas = (result.pred_masks > 0).sum(axis=(1, 2, 3))
         return [
             FrameObservation(
@@ -139,6 +142,7 @@ class OnnxBackend:
                 "This memory selection takes other proposals than the decoder's best, and the exported mask decoder "
                 "has no object pointers for them: export the model again, or choose another memory selection."
             )
+        assert result.proposals is not None and result.proposal_iou_scores is not None  # as it has their pointers
         rows, rules = np.arange(len(proposals)), self.graphs.rules
         appears = result.object_score_logits > 0
         masks = result.proposals[rows, proposals][:, None]
@@ -180,7 +184,7 @@ class OnnxBackend:
         # Copies, so that no batch is kept alive by one of its rows.
         return [
             OnnxFrameMemory(
-                *(getattr(result, name)[row : row + 1].copy() for name in ROWS),
+                **{name: getattr(result, name)[row : row + 1].copy() for name in ROWS},
                 spatial=None if memories is None else memories[row].copy(),
             )
             for row in range(len(result.pred_masks))

@@ -114,7 +114,7 @@ class OnnxGraphs:
         """The mask decoder on (1 or B, C, H, W) features; (B, K, 2) points and (B, K) labels, in model pixels."""
         given = [x.shape[0] for x in (features, points, previous_masks) if x is not None]
         batch = max(given)
-        if points is None:  # one that is none
+        if points is None or labels is None:  # one that is none
             points, labels = np.zeros((batch, 1, 2)), np.full((batch, 1), -1)
         has_previous_mask = np.full(batch, previous_masks is not None)
         if previous_masks is None:
@@ -144,7 +144,7 @@ class OnnxGraphs:
                 masks * rules.mask_prompt_scale + rules.mask_prompt_bias, rules.mask_size, antialias=True
             ),
             iou_scores=np.ones((batch, 1), np.float32),
-            object_score_logits=(appears * rules.mask_prompt_scale + rules.mask_prompt_bias).astype(np.float32),
+            object_score_logits=np.asarray(appears * rules.mask_prompt_scale + rules.mask_prompt_bias, np.float32),
             object_pointer=np.where(appears, decoded.object_pointer, np.array(rules.no_object_pointer, np.float32)),
         )
 

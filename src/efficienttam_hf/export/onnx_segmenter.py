@@ -94,12 +94,15 @@ class OnnxImageSegmenter:
                 raise ValueError(f"There is no point for object {row}: each object needs a point or a box.")
             one.check(encoded.original_size, f" for object {row}", labels=(POSITIVE, NEGATIVE, NO_POINT))
             prompts.append(frame_prompts(one, encoded.original_size, self.graphs.rules.image_size, resize))
-        objects, longest = len(prompts), max(p.points.shape[1] for p in prompts)
+        clicks = [(np.asarray(p.points), np.asarray(p.labels)) for p in prompts]
+        objects, longest = len(clicks), max(given.shape[1] for given, _ in clicks)
         points = np.zeros((objects, longest, 2), np.float32)
         labels = np.full((objects, longest), PADDING, np.int64)
-        for row, p in enumerate(prompts):
-            points[row, : p.points.shape[1]], labels[row, : p.labels.shape[1]] = p.points[0], p.labels[0]
+        for row, (given_points, given_labels) in enumerate(clicks):
+            points[row, : given_points.shape[1]] = given_points[0]
+            labels[row, : given_labels.shape[1]] = given_labels[0]
         output = self.graphs.segment(encoded.embeddings, points, labels, input_masks, multimask_output)
+        assert output.proposal_iou_scores is not None and output.proposals is not None  # the mask decoder gives both
         number = None if multimask_output else 1
         return OnnxImageSegmentationOutput(
             iou_scores=output.proposal_iou_scores[None, :, :number],

@@ -66,6 +66,9 @@ class ClipTracker(nn.Module):
             activations.
     """
 
+    image_mean: Tensor
+    image_std: Tensor
+
     def __init__(
         self,
         model: EfficientTamVideoModel,
@@ -123,6 +126,7 @@ class ClipTracker(nn.Module):
             total = losses if total is None else total + losses
             judged = torch.ones_like(masks) if void is None else ~void
             iou[frame] = mask_iou(output.high_res_masks.squeeze(1) > 0, masks, judged)
+        assert total is not None  # every plan has a frame that is judged
         loss = total.total(self.loss_options).sum() / num_objects
         if feature_loss is not None:
             # An average already; it counts once a step as the others do.

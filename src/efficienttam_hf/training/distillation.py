@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,13 @@ class FeatureDistillation(nn.Module):
         ConfigError: the teacher cannot be loaded, or has no image encoder of this family.
     """
 
+    scale: Tensor
+    shift: Tensor
+    teacher: Any  # an image encoder of any model of the family
+
     def __init__(self, options: DistillationOptions, student_config: EfficientTamConfig):
         super().__init__()
+        assert options.teacher is not None  # there is no distillation without
         self.weight = options.weight
         # An attribute like any other, not a registered module.
         self.__dict__["teacher"] = _load_image_encoder(options.teacher)

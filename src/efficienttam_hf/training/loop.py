@@ -322,7 +322,7 @@ class Trainer:
             if self.average is not None:
                 average = torch.load(self.resume_from / STATE_FOLDER / AVERAGE_FILE, weights_only=True)
             self.resume_from = None
-        if average is not None:
+        if average is not None and self.average is not None:
             average["shadow"] = sharded_like(average["shadow"], self.average.shadow)
             self.average.load_state_dict(average)
 

@@ -155,9 +155,9 @@ def tracking_losses(
         mask_logits = F.interpolate(mask_logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
     else:
         # Of each cell the share that is judged, and of that the share that the object covers.
-        size = mask_logits.shape[-2:]
-        covered = F.adaptive_avg_pool2d(true_masks * judged, size)
-        judged = F.adaptive_avg_pool2d(judged, size)
+        height, width = mask_logits.shape[-2:]
+        covered = F.adaptive_avg_pool2d(true_masks * judged, (height, width))
+        judged = F.adaptive_avg_pool2d(judged, (height, width))
         true_masks = torch.where(judged > 0, covered / judged, 0.0)
 
     expanded = true_masks.expand_as(mask_logits)

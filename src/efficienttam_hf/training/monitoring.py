@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ def step_numbers(outputs: Sequence[ClipOutput], num_objects: float, accelerator:
         predicted masks. `feature_loss`, where there is a teacher.
     """
     iou = torch.cat([output.iou.flatten() for output in outputs])
-    sums = {
+    sums: dict[str, Any] = {
         "loss": sum(output.loss.detach() for output in outputs),
         "predicted": (~iou.isnan()).sum().float(),
         "mask_iou": iou.nansum(),

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...image_io import IMAGE_SUFFIXES
-from ..frames import VideoFrames, reference
-from ..masks import LabelImages
+from ..frames import Frames, VideoFrames, reference
+from ..masks import LabelImages, Masks
 from ..records import VideoRecord
 from ..schema import DatasetError
 from .common import (
@@ -86,13 +86,13 @@ class Folder(Layout):
 
     def record(self, name: str) -> VideoRecord:
         frames, masks = self._places(name)
+        stored: tuple[Frames, Masks]
         if frames.is_file():
             labels = LabelImages(numbered_images(masks, "masks", gaps=True), coding=self._coding)
             stored = VideoFrames(reference(frames)), labels
         else:
             stored = label_video(frames, masks, coding=self._coding)
-        described = {"split": self.split or "", "licence": self._licence, "fps": self._fps}
-        return VideoRecord(name, *stored, source="folder", **described)
+        return VideoRecord(name, *stored, source="folder", split=self.split or "", licence=self._licence, fps=self._fps)
 
     def _places(self, name: str) -> tuple[Path, Path]:
         if self._single:

@@ -26,7 +26,10 @@ FRAME = 2
 class Body(Protocol):
     """What all bodies have: `size` (height, width) of their picture in pixels, and the picture."""
 
-    size: tuple[int, int]
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture in pixels."""
+        ...
 
     def image(self, time: float) -> np.ndarray:
         """At a time in frames, uint8 (height, width, 4)."""
@@ -184,7 +187,7 @@ def relief(rng: np.random.Generator, alpha: np.ndarray) -> np.ndarray:
     height, width = alpha.shape
     small = (max(4, width // 4), max(4, height // 4))
     bulge = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    bulge = cv2.GaussianBlur(bulge, None, max(small) * rng.uniform(0.04, 0.15))
+    bulge = cv2.GaussianBlur(bulge, (0, 0), max(small) * rng.uniform(0.04, 0.15))
     slope_x, slope_y = cv2.Sobel(bulge, cv2.CV_32F, 1, 0), cv2.Sobel(bulge, cv2.CV_32F, 0, 1)
     steepest = max(1e-3, cv2.norm(slope_x, cv2.NORM_INF), cv2.norm(slope_y, cv2.NORM_INF))
     angle = rng.uniform(0, 2 * math.pi)
@@ -272,7 +275,7 @@ def of_cutout(rng: np.random.Generator, cutout: np.ndarray, side: int, wardrobe:
         own = framed(own)
         return Picture(lit(own, relief(rng, cv2.extractChannel(own, 3))) if rng.random() < options.shading else own)
     if hollow or rng.random() < 0.7:
-        alpha = cv2.max(alpha, cv2.blur(cv2.erode(solid, None), (3, 3)))
+        alpha = cv2.max(alpha, cv2.blur(cv2.erode(solid, np.ones((3, 3), np.uint8)), (3, 3)))
     body = of_outline(rng, alpha, wardrobe)
     if isinstance(body, Picture) and rng.random() < 0.3:
         # The drawing's lines and patches under the new surface, as its light and dark.
@@ -285,11 +288,12 @@ def of_cutout(rng: np.random.Generator, cutout: np.ndarray, side: int, wardrobe:
 def soften(body: Body, width: float) -> None:
     """Let a body's edge run over so many pixels, as hair and what is out of focus do."""
     if isinstance(body, Solid):
-        body.outlines = tuple(outline / width for outline in body.outlines)
+        first, second = body.outlines
+        body.outlines = first / width, second / width
     elif isinstance(body, Figure):
         for part in body.parts:
             part.pixels = cv2.GaussianBlur(part.pixels, (5, 5), width / 2.5)
-    else:
+    elif isinstance(body, Picture):
         body.pixels = cv2.GaussianBlur(body.pixels, (5, 5), width / 2.5)
 
 

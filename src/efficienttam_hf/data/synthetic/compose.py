@@ -165,7 +165,7 @@ def _background(rng: np.random.Generator, extent: np.ndarray, pixels: float, war
             if patch is not None:
                 lay_over(image, patch)
     if rng.random() < options.defocus:
-        image = cv2.GaussianBlur(image, None, rng.uniform(0.003, 0.012) * pixels)
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.003, 0.012) * pixels)
     parallax = 1.0 if rng.random() < 0.4 else rng.uniform(*options.parallax)
     return Ground(image, pixels, parallax)
 
@@ -197,14 +197,14 @@ def _look(rng: np.random.Generator, times: np.ndarray, size: tuple[int, int], op
     if rng.random() < options.lamp:
         light = rng.uniform(160 * rng.uniform(0.4, 0.9), 160 * 1.15, (8, 8)).astype(np.uint8)
         places = np.stack([rng.uniform(0.05, 0.4) * oscillation(rng, times) for _ in range(2)], axis=1)
-        lamp = (cv2.GaussianBlur(light, None, 1.0), places)
+        lamp = (cv2.GaussianBlur(light, (0, 0), 1.0), places)
     noise = None
     if rng.random() < options.noise:
         level = rng.uniform(*options.noise_level)
         # One tile, as drawing noise for all of a frame takes as long as the rest of it.
         tile = rng.standard_normal((96, 96, 3), dtype=np.float32)
         if rng.random() < 0.4:
-            tile = 2 * cv2.blur(tile, (2, 2))
+            tile = np.asarray(2 * cv2.blur(tile, (2, 2)), np.float32)
         repeats = (-(-(size[0] + 96) // 96), -(-(size[1] + 96) // 96), 1)
         noise = np.tile(np.round(tile * level).astype(np.int16), repeats)
     quality = int(rng.uniform(*options.compression_quality)) if rng.random() < options.compression else None

@@ -45,7 +45,9 @@ class _Assembly:
             size = max(8, self.side // 2)
             self.surfaces[material] = self.wardrobe.surface(self.rng, size, size)
         alpha = framed(alpha)
-        image = premultiply(textures.photo_crop(self.rng, self.surfaces[material], *alpha.shape, (0.5, 1.0)), alpha)
+        image = premultiply(
+            textures.photo_crop(self.rng, self.surfaces[material], alpha.shape[0], alpha.shape[1], (0.5, 1.0)), alpha
+        )
         if self.shaded:
             image = lit(image, relief(self.rng, alpha))
         return self.add_picture(image, pivot, joint, parent, **movement)
@@ -78,11 +80,11 @@ def person(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
     stocking = "bottom" if rng.random() < 0.7 else "skin"
 
     shape = shapes.box if rng.random() < 0.5 else shapes.blob
-    torso = made.sized(shape(rng, made.pixels(0.3)), 0.17 * bulk, 0.32)
-    torso = made.add(torso, "top", (0.5, 0.9), (0.5, 0.53), rest=lean, swing=0.1, rate=rate, front=2)
-    head = shapes.blob(rng, made.pixels(rng.uniform(0.12, 0.18)))
-    hair = cv2.resize(head, None, fx=rng.uniform(0.9, 1.2), fy=rng.uniform(0.35, 0.7))
-    head = made.add(head, "skin", (0.5, 0.95), (0.5, 0.04), torso, swing=0.15, rate=rate, phase=phase, front=3)
+    trunk = made.sized(shape(rng, made.pixels(0.3)), 0.17 * bulk, 0.32)
+    torso = made.add(trunk, "top", (0.5, 0.9), (0.5, 0.53), rest=lean, swing=0.1, rate=rate, front=2)
+    face = shapes.blob(rng, made.pixels(rng.uniform(0.12, 0.18)))
+    hair = cv2.resize(face, None, fx=rng.uniform(0.9, 1.2), fy=rng.uniform(0.35, 0.7))
+    head = made.add(face, "skin", (0.5, 0.95), (0.5, 0.04), torso, swing=0.15, rate=rate, phase=phase, front=3)
     if rng.random() < 0.6:
         made.add(hair, "hair", (0.5, 0.3), (0.5, 0.12), head, front=4)
 
@@ -117,9 +119,9 @@ def animal(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
     socks = "coat" if rng.random() < 0.6 else "socks"
 
     long = rng.uniform(0.4, 0.55)
-    trunk = made.sized(shapes.blob(rng, made.pixels(long)), long, rng.uniform(0.16, 0.3))
+    barrel = made.sized(shapes.blob(rng, made.pixels(long)), long, rng.uniform(0.16, 0.3))
     tilt = rng.uniform(-0.1, 0.1)
-    trunk = made.add(trunk, "coat", (0.5, 0.5), (0.5, 0.47), rest=tilt, swing=0.06, rate=rate, front=2)
+    trunk = made.add(barrel, "coat", (0.5, 0.5), (0.5, 0.47), rest=tilt, swing=0.06, rate=rate, front=2)
     upright = {"rest": rng.uniform(-2.6, -1.4), "swing": 0.2, "rate": rate, "front": 3}
     neck = made.limb(rng.uniform(0.12, 0.3), 0.28, "coat", joint=(0.9, 0.35), parent=trunk, **upright)
     head = shapes.blob(rng, made.pixels(rng.uniform(0.12, 0.22)))
@@ -140,8 +142,8 @@ def vehicle(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
     """A chassis, a cabin and wheels that roll."""
     made = _Assembly(rng, side, wardrobe)
     long = rng.uniform(0.7, 0.95)
-    chassis = made.sized(shapes.box(rng, made.pixels(long)), long, rng.uniform(0.2, 0.35))
-    chassis = made.add(chassis, "paint", (0.5, 0.5), (0.5, 0.55), swing=0.03, rate=0.8, front=1)
+    frame = made.sized(shapes.box(rng, made.pixels(long)), long, rng.uniform(0.2, 0.35))
+    chassis = made.add(frame, "paint", (0.5, 0.5), (0.5, 0.55), swing=0.03, rate=0.8, front=1)
     if rng.random() < 0.8:
         cabin = shapes.outline(rng, made.pixels(rng.uniform(0.3, 0.5)))
         made.add(cabin, "cabin", (0.5, 0.8), (rng.uniform(0.3, 0.7), 0.2), chassis)

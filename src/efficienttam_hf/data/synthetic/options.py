@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 Range = tuple[float, float]
@@ -152,7 +153,9 @@ class SyntheticOptions:
         Raises:
             ValueError: for a field there is none of.
         """
-        values = {} if given is None else dict(vars(given) if isinstance(given, cls) else given)
+        values: dict[str, Any] = {}
+        if given is not None:
+            values |= vars(given) if isinstance(given, SyntheticOptions) else given
         values |= more
         known = {field.name: field.default for field in fields(cls)}
         if unknown := sorted(values.keys() - known.keys()):

@@ -21,7 +21,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
         coarse = rng.random(across, dtype=np.float32)
         total += strength * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         cells, strength = cells * 2.3, strength * 0.55
-    return cv2.normalize(total, None, 0, 1, cv2.NORM_MINMAX)
+    return cv2.normalize(total, np.empty_like(total), 0, 1, cv2.NORM_MINMAX)
 
 
 def _coordinates(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
