@@ -121,7 +121,7 @@ def published_layout(config: EfficientTamConfig) -> dict[str, tuple[str, tuple[i
     """Every tensor a published checkpoint of this configuration has: name -> (our name, shape)."""
     with torch.device("meta"):
         tensors = EfficientTamVideoModel(config).state_dict()
-    layout = {}
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
     for ours, tensor in tensors.items():
         shape = tuple(tensor.shape)
         if ours == _OUR_POINTS:

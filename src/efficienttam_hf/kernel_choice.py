@@ -133,8 +133,8 @@ class KernelChoices:
         mode, forced = parse(value, self.operations)
         if mode == PLAIN:
             return PLAIN
-        if self._prepare is not None:
-            self._prepare, prepare = None, self._prepare
+        prepare, self._prepare = self._prepare, None
+        if prepare is not None:
             prepare()
         if f"{operation}.{name}" in forced:
             return forced[f"{operation}.{name}"]

@@ -101,9 +101,8 @@ def _parsed_colors(colors: Mapping[Any, int] | str) -> dict[Color, int]:
     else:
         raise VideoError(f"Colours of masks are a mapping from colour to object id, got {type(colors).__name__}.")
     found: dict[Color, int] = {}
-    for color, number in pairs:
-        if isinstance(number, str) and number.isdecimal():
-            number = int(number)
+    for color, given in pairs:
+        number = int(given) if isinstance(given, str) and given.isdecimal() else given
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 255:
             raise VideoError(f"The id of the colour {color!r} must be a whole number from 0 to 255, got {number!r}.")
         found[_parsed_color(color)] = number

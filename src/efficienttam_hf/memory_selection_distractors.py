@@ -161,6 +161,7 @@ class DistractorAware(Recent):
         """The smallest box IoU of the mask with itself and what another proposal adds; 1 where none adds anything."""
         mask = observation.masks[observation.chosen]
         box, smallest = mask_box(mask), 1.0
+        assert box is not None  # the chosen mask is not empty, see `_is_promoted`
         for index, proposal in enumerate(observation.masks):
             added = proposal & ~mask
             if index != observation.chosen and added.any():

@@ -150,12 +150,15 @@ class EfficientTamPromptEncoder(nn.Module):
         if input_boxes is not None:
             corners = input_boxes.view(*input_boxes.shape[:2], 2, 2)
             corner_labels = torch.tensor([2, 3], device=corners.device).expand(*corners.shape[:2], 2)
-            if input_points is None:
+            if input_points is None or input_labels is None:
                 input_points, input_labels = corners, corner_labels
             else:
                 input_points = torch.cat([corners.to(input_points.dtype), input_points], dim=2)
                 input_labels = torch.cat([corner_labels.to(input_labels.dtype), input_labels], dim=2)
-        sparse = None if input_points is None else self.embed_points(input_points, input_labels)
+        sparse = None
+        if input_points is not None:
+            assert input_labels is not None  # points come with labels
+            sparse = self.embed_points(input_points, input_labels)
         no_mask = self.no_mask_embed.weight.view(1, -1, 1, 1)
         if input_masks is None:
             return sparse, no_mask.expand(-1, -1, *self.image_embedding_size)

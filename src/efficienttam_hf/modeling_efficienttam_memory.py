@@ -150,7 +150,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         super().__init__(config, key_size=config.memory_size)
         self.bias = 2 * math.log(config.pool_size)
 
-    def forward(
+    def forward(  # type: ignore[override]  # it attends to something else than its own tokens
         self, tokens: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
         """
@@ -248,7 +248,7 @@ class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
         if isinstance(self.activation, nn.ReLU):
             self.activation.inplace = True  # the hidden layer is the largest tensor here
 
-    def forward(
+    def forward(  # type: ignore[override]  # it attends to something else than its own tokens
         self, tokens: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
         """(B or 1, N, C) to (B, N, C); arguments as `EfficientTamMemoryCrossAttention`."""

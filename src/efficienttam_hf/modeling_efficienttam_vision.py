@@ -126,7 +126,7 @@ class EfficientTamVisionAttention(nn.Module):
         output, weights = attend(self, query, key, value, **kwargs)
         output = output.view(batch_size, height, width, -1)
         if self.window_size:
-            output = merge_windows(output, size)
+            output = merge_windows(output, (size[0], size[1]))
         return self.proj(output), weights
 
 

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 
 # The files that make a checkpoint folder usable with `trust_remote_code=True`, where this package is not installed.
@@ -57,6 +57,14 @@ def copy_remote_code(folder: str | Path) -> None:
             shutil.copyfile(source, target)
 
 
+@overload
+def included_checkpoint(name: str | Path) -> str | Path: ...
+
+
+@overload
+def included_checkpoint(name: None) -> None: ...
+
+
 def included_checkpoint(name: str | Path | None) -> str | Path | None:
     """The folder of a model that comes with this package, for its name (`"efficienttam-nano"`).
 
@@ -67,6 +75,14 @@ def included_checkpoint(name: str | Path | None) -> str | Path | None:
     folder = Path(__file__).resolve().parent / "pretrained" / str(name)
     is_name = Path(name).name == str(name)
     return folder if is_name and not Path(name).is_dir() and (folder / "config.json").is_file() else name
+
+
+@overload
+def named_checkpoint(name: str | Path, **options: Any) -> str | Path: ...
+
+
+@overload
+def named_checkpoint(name: None, **options: Any) -> None: ...
 
 
 def named_checkpoint(name: str | Path | None, **options: Any) -> str | Path | None:

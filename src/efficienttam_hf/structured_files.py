@@ -130,7 +130,7 @@ def field(
     if not isinstance(content, holder):
         raise error(f"{where} must be {'a list' if holder is list else 'a mapping'}, got {_shown(content)}.")
     try:
-        value = content[name]
+        value = content[name]  # type: ignore[index]  # `holder` says which of the two it is
     except LookupError as problem:
         if default is not _MISSING:
             return default

@@ -90,7 +90,7 @@ def _add_video_arguments(parser: argparse.ArgumentParser, prompt: str | list[str
     add_data_arguments(parser)
     add_model_arguments(parser)
     group = parser.add_argument_group("protocol")
-    several = {} if isinstance(prompt, str) else {"nargs": "+"}
+    several: dict[str, Any] = {} if isinstance(prompt, str) else {"nargs": "+"}
     told = prompt if isinstance(prompt, str) else "all of them, one after the other"
     group.add_argument(
         "--prompt", choices=PROMPTS, default=prompt, help=f"what an object is shown with; default: {told}", **several

@@ -173,7 +173,7 @@ class Augmentation:
             if not first.flatten(1).any(dim=1).all():
                 continue
             box = (0, 0, *frames.shape[-2:])
-            if generator.random() < self.options.crop_probability:
+            if generator.random() < options.crop_probability:
                 box = self._draw_crop(first.numpy(), generator)
             moved = _resize(F.crop(moved, *box), size, is_mask=True)
             if (moved[0, :num_objects].flatten(1).sum(dim=1) < min_area).any():

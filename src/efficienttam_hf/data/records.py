@@ -132,7 +132,7 @@ class VideoRecord:
 
     def to_row(self) -> dict[str, Any]:
         """This video as a row of :func:`.schema.video_features`. Reads all its masks, and of its frames the first."""
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for index in self.annotated_frames:
             annotation = self._annotation(index)
             annotations.append(

@@ -179,8 +179,7 @@ class RecordClips:
         loaded = {index: self._load_frame(record, index, object_ids) for index in sorted(set(frame_indices))}
         frames, labels = (torch.stack([loaded[index][part] for index in frame_indices]) for part in range(2))
         is_still = len(record.annotated_frames) == 1 and self.num_frames > 1
-        masks, void = labels[:, :-1], labels[:, -1]
-        frames, masks, void = self.augment(frames, masks, void, generator, is_still, min_area)
+        frames, masks, void = self.augment(frames, labels[:, :-1], labels[:, -1], generator, is_still, min_area)
         is_visible = masks[0].flatten(1).any(dim=1)
         if not is_visible.any():
             return None

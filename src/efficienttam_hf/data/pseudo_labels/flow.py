@@ -6,6 +6,8 @@ draws the mask. Frames between two labelled ones are used as stepping stones, fo
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -34,7 +36,8 @@ def flow_between(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     import cv2
 
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(target, source, None)
+    algorithms: Any = cv2  # whose stubs lack this one
+    return algorithms.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(target, source, None)
 
 
 def carry_mask(mask: np.ndarray, flow: np.ndarray) -> np.ndarray:

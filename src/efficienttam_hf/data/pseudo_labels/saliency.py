@@ -49,7 +49,8 @@ class SaliencyProposer:
 
         small = cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_AREA)
         pixels = small.astype(np.float32) / max(1, int(small.max()))
-        pixels = ((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)[None]
+        mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+        pixels = ((pixels - mean) / std).transpose(2, 0, 1)[None]
         salience = np.squeeze(self._network.run([self._output], {self._input: pixels})[0])
         spread = float(salience.max() - salience.min())
         if spread <= 0:

@@ -163,7 +163,8 @@ class SyntheticOptions:
                 f"There is no synthetic option {', '.join(map(repr, unknown))}. There are: {', '.join(known)}."
             )
         # YAML and JSON have lists where these options have tuples.
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        taken: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**taken)
 
 
 __all__ = ["SyntheticOptions"]

@@ -116,7 +116,7 @@ def warp(
             patch = cv2.warpPerspective(image, inverse, patch_size, flags=how, borderMode=border)
     else:
         where = _map(inverse, patch_size, (height, width), deformation, time)
-        patch = cv2.remap(image, where, None, cv2.INTER_LINEAR, borderMode=border)
+        patch = cv2.remap(image, where, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]  # one map
     return Patch(patch, left, top)
 
 

@@ -71,4 +71,4 @@ class PromptedSegmentation(evaluate.Metric):
 def _measured(prediction: Any, reference: Any) -> tuple[float, int]:
     """Intersection over union, and the pixels of the reference."""
     truth = as_mask(reference)
-    return region_similarity(as_mask(prediction), truth), np.count_nonzero(truth)
+    return region_similarity(as_mask(prediction), truth), int(np.count_nonzero(truth))
