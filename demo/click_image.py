@@ -28,7 +28,7 @@ class ClickImage(gr.Image):
 
     is_template = True  # drawn by the page as its parent is
 
-    def postprocess(self, value: np.ndarray | None) -> ImageData | None:
+    def postprocess(self, value: np.ndarray | None) -> ImageData | None:  # type: ignore[override]  # pixels only
         """uint8 (height, width, 3) RGB as a JPEG in a data URL."""
         if value is None:
             return None

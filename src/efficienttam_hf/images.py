@@ -20,7 +20,7 @@ types, and shapes whose first and last axis both look like channels, such as (3,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -139,7 +139,7 @@ def rgb_frames(videos: Any, channels: str | None = None) -> Any:
     return rgb.transpose(2, 0, 1) if channels == "first" else rgb
 
 
-def check_sizes(masks: Sequence[Any], sizes: Sequence[Any]) -> None:
+def check_sizes(masks: Sized, sizes: Sized) -> None:
     """Check that masks of several images come with the (height, width) of each.
 
     Raises:

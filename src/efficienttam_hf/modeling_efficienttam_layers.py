@@ -87,7 +87,8 @@ def attend(
     Returns:
         (B, queries, heads * C), and the weights where the implementation gives them.
     """
-    implementation = module.config._attn_implementation
+    config: Any = module.config
+    implementation: str = config._attn_implementation
     if logit_bias is not None and implementation != "eager":
         implementation = "sdpa"
     if implementation == "sdpa":

@@ -236,7 +236,9 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
         mean, std = (torch.as_tensor(v, device=images.device).view(-1, 1, 1) for v in (image_mean, image_std))
         return (images.float() / (1 / rescale_factor) - mean) / std
 
-    def resize(self, image: Tensor, size: Any, resample: Any = None, **kwargs: Any) -> Tensor:
+    def resize(  # type: ignore[override]  # any way of giving a size
+        self, image: Tensor, size: Any, resample: Any = None, **kwargs: Any
+    ) -> Tensor:
         """As in Transformers; frames of uint8 on the CPU go through PIL, as published.
 
         torchvision's bicubic differs from PIL's by one step in 0.3 % of the pixels. That is little, but it is enough to
@@ -452,9 +454,9 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         session.change_rules(memory_selection, memory_options, memory_stride, object_competition)
         return session
 
-    def add_inputs_to_inference_session(
+    def add_inputs_to_inference_session(  # type: ignore[override]  # a session of this package
         self,
-        inference_session: EfficientTamVideoInferenceSession,
+        inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
         frame_idx: int,
         obj_ids: list[int] | int,
         input_points: Any = None,
@@ -504,9 +506,9 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         )
         return inference_session
 
-    def process_new_points_or_boxes_for_video_frame(
+    def process_new_points_or_boxes_for_video_frame(  # type: ignore[override]  # a session of this package
         self,
-        inference_session: EfficientTamVideoInferenceSession,
+        inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
         frame_idx: int,
         obj_ids: list[int] | int,
         input_points: Any = None,
@@ -529,7 +531,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
 
     def process_new_mask_for_video_frame(
         self,
-        inference_session: EfficientTamVideoInferenceSession,
+        inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
         frame_idx: int,
         obj_ids: list[int] | int,
         input_masks: Any,
@@ -572,7 +574,7 @@ def _open(path: str | Path) -> Any:
     except ImportError:
         from transformers.video_utils import load_video
 
-        return load_video(str(path))[0]
+        return load_video(str(path))[0]  # type: ignore[arg-type]  # the hint lacks paths, which are documented
     return open_video(path)
 
 

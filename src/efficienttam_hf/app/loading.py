@@ -27,6 +27,7 @@ from .defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, INCLUDED_MODEL, MODEL_VARI
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from ..configuration_efficienttam import EfficientTamConfig
     from ..processing_efficienttam import EfficientTamVideoProcessor
@@ -224,7 +225,9 @@ def load_config(name: str, **overrides: Any) -> EfficientTamConfig:
     return EfficientTamConfig.from_pretrained(source.location, **overrides)
 
 
-def load_weights(model_class: type, name: str, dtype: str = "float32", config: EfficientTamConfig | None = None) -> Any:
+def load_weights(
+    model_class: type[PreTrainedModel], name: str, dtype: str = "float32", config: EfficientTamConfig | None = None
+) -> Any:
     """A named model on the CPU, in evaluation mode.
 
     Args:
@@ -255,7 +258,7 @@ def load_weights(model_class: type, name: str, dtype: str = "float32", config: E
 
 
 def load_model(
-    model_class: type, name: str, device: torch.device, dtype: str = "float32"
+    model_class: type[PreTrainedModel], name: str, device: torch.device, dtype: str = "float32"
 ) -> tuple[Any, EfficientTamVideoProcessor]:
     """A named model, ready to run on a device, and its processor.
 

@@ -115,6 +115,7 @@ def read_output(
     object_ids: list[int],
 ) -> TrackedFrame:
     """Results of some objects on a frame, brought to the size of the video."""
+    assert session.video_height is not None and session.video_width is not None  # known once a frame was run
     size = (session.video_height, session.video_width)
     rows = [output.object_ids.index(object_id) for object_id in object_ids]
     logits = np.zeros((0, *size), np.float32)

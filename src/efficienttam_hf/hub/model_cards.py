@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..configuration_efficienttam import PRESETS, EfficientTamConfig
+from ..configuration_efficienttam import PRESETS, EfficientTamConfig, EfficientTamVisionConfig
 from ..evaluation.paper_tables import PublishedTable, load_table
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..published import INCLUDED_MODELS, PUBLISHED_REPOSITORY, VARIANTS
@@ -223,6 +223,7 @@ def _eval_results(name: str) -> list[EvalResult]:
             if column.measure == "parameters" or column.name not in numbers:
                 continue
             dataset = column.dataset or table.collection
+            assert dataset is not None  # a column names it where its table does not
             results.append(
                 EvalResult(
                     task_type="mask-generation",
@@ -258,6 +259,8 @@ def _paper_results(name: str) -> list[str]:
 
 def _introduction(name: str) -> str:
     config = EfficientTamConfig.from_preset(name)
+    vision = config.vision_config
+    assert isinstance(vision, EfficientTamVisionConfig)  # as all presets have
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in EfficientTamVideoModel(config).parameters())
     return INTRODUCTION.format(
@@ -265,8 +268,8 @@ def _introduction(name: str) -> str:
         name=name,
         source=PUBLISHED_REPOSITORY,
         parameters=parameters / 1e6,
-        layers=config.vision_config.num_hidden_layers,
-        width=config.vision_config.hidden_size,
+        layers=vision.num_hidden_layers,
+        width=vision.hidden_size,
         size=config.image_size,
         attention=ATTENTION[config.memory_attention_config.cross_attention],
         memories=config.num_maskmem - 1,

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -71,6 +72,7 @@ def make_repository(name: str, folder: Path, repo_id: str, checkpoint: Path | No
         if name in INCLUDED_MODELS:
             _copy_included(name, folder)
         else:
+            assert checkpoint is not None  # see above
             convert_checkpoint(checkpoint, folder, name)
             (folder / LIST_NAME).unlink()  # of use on this machine only
         verify(folder, checkpoint)
@@ -201,7 +203,7 @@ def upload(folder: Path, repo_id: str, api: HfApi, message: str, create: bool = 
 def _not_there(folder: Path, repo_id: str, api: HfApi) -> list[str]:
     """The files of a folder that the repository has not, or has with other bytes."""
     sums = checksums(folder)
-    remote = {info.path: info for info in api.get_paths_info(repo_id, list(sums))}
+    remote: dict[str, Any] = {info.path: info for info in api.get_paths_info(repo_id, list(sums))}
     missing = []
     for file, sha in sums.items():
         info = remote.get(file)

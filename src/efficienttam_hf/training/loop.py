@@ -181,17 +181,19 @@ class Trainer:
         count = torch.tensor(float(sum(len(batch.clip_index) for batch in micro_batches)), device=accelerator.device)
         num_objects = accelerator.reduce(count, "mean").item()
 
-        self.tracker.train()
+        tracker = self.tracker
+        assert tracker is not None  # `_begin` has made it
+        tracker.train()
         outputs = []
         for batch in micro_batches:
             # Processes exchange gradients once a step, with the last micro-batch.
             is_last = batch is micro_batches[-1]
-            with nullcontext() if is_last else accelerator.no_sync(self.tracker):
-                outputs.append(self.tracker(batch.to(accelerator.device, non_blocking=True), plan, num_objects))
+            with nullcontext() if is_last else accelerator.no_sync(tracker):
+                outputs.append(tracker(batch.to(accelerator.device, non_blocking=True), plan, num_objects))
                 accelerator.backward(outputs[-1].loss)
 
         limit = config.optimizer.max_grad_norm or math.inf
-        norm = float(accelerator.clip_grad_norm_(self.tracker.parameters(), limit))
+        norm = float(accelerator.clip_grad_norm_(tracker.parameters(), limit))
         numbers = {**step_numbers(outputs, num_objects, accelerator), "grad_norm": norm}
         self._check_finite(numbers, outputs, micro_batches)
         self.optimizer.step()
@@ -393,9 +395,10 @@ class Trainer:
 
     def _save(self, is_scored: bool) -> None:
         """A checkpoint of this step: the model in `from_pretrained` form, and what resuming needs."""
-        is_best = is_scored and (self.best_score is None or self.score > self.best_score)
+        score = self.score if is_scored else None
+        is_best = score is not None and (self.best_score is None or score > self.best_score)
         if is_best:
-            self.best_score = self.score
+            self.best_score = score
         unfinished = self.folder.unfinished(self.global_step)
         with self.folder.writing(unfinished):
             self.accelerator.save_state(str(unfinished / STATE_FOLDER))
