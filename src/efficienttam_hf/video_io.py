@@ -285,7 +285,7 @@ class _BufferedSource(FrameSource):
         return (self._start + index) / self.fps
 
     @property
-    def shortfall(self) -> str:
+    def shortfall(self) -> str:  # type: ignore[override]  # reading may change it
         return self._decoder.shortfall
 
     def close(self) -> None:
@@ -361,6 +361,7 @@ class _Prefetcher:
                     self._changed.wait()
                 if self._decoder.stopping:
                     return
+                assert index is not None
                 backward = self._backward
             result: np.ndarray | Exception
             try:
@@ -411,7 +412,8 @@ class CameraStream(Iterator[np.ndarray]):
         self._capture.set(
             cv2.CAP_PROP_BUFFERSIZE, 1
         )  # a slow reader should see the present, where the driver allows it
-        opened, self._first = self._capture.read()
+        opened, frame = self._capture.read()
+        self._first: np.ndarray | None = frame
         if not opened:
             self._capture.release()
             what = f"camera {source}" if isinstance(source, int) else f"'{source}'"
@@ -419,7 +421,7 @@ class CameraStream(Iterator[np.ndarray]):
                 f"No frame comes from {what}. Give the index of a connected camera (0 is the first) that no other "
                 "program uses, or the address of a stream, such as rtsp://host/path."
             )
-        self.height, self.width = self._first.shape[:2]
+        self.height, self.width = frame.shape[:2]
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = float(fps) if fps and math.isfinite(fps) and fps > 0 else DEFAULT_FPS
 

@@ -8,7 +8,7 @@ beginning, with the memory of what followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -185,7 +185,7 @@ class TrackingPlan:
                 yield output, [i for i in output.object_ids if output.frame_idx < self.first[i]]
 
 
-def plan_tracking(prompted: dict[int, list[int]], direction: str | None = None) -> TrackingPlan:
+def plan_tracking(prompted: Mapping[int, Iterable[int]], direction: str | None = None) -> TrackingPlan:
     """The plan for objects prompted on frames.
 
     Args:

@@ -169,7 +169,7 @@ def run_videos(args: argparse.Namespace) -> int:
     results = []
     for prompt, name, memory in runs:
         folder = prompt if len(prompts) > 1 else name
-        output = job.options.output / folder if len(runs) > 1 and folder else job.options.output
+        output = job.output / folder if len(runs) > 1 and folder else job.output
         options = replace(job.options, prompt=prompt, memory=memory, output=output)
         try:
             results.append(evaluate_videos(job.model, job.processor, job.records, options, job.processes))
@@ -180,11 +180,11 @@ def run_videos(args: argparse.Namespace) -> int:
             if args.zip:
                 _pack(results[-1], output)
     if job.processes.is_main and len(results) > len(prompts):
-        table = write_comparison(dict(zip(names, results, strict=True)), job.options.output, command=args.command)
+        table = write_comparison(dict(zip(names, results, strict=True)), job.output, command=args.command)
         print(table.read_text(encoding="utf-8"))
         print(f"Comparison: {table}")
     elif job.processes.is_main and len(results) > 1:
-        print(f"Overview: {write_overview(results, job.options.output, command=args.command, date=_today())}")
+        print(f"Overview: {write_overview(results, job.output, command=args.command, date=_today())}")
     return 1 if any(result.failures for result in results) else 0
 
 
@@ -200,7 +200,7 @@ def run_ablations(args: argparse.Namespace) -> int:
     except KeyboardInterrupt as stop:
         return _stopped(job, stop)
     if job.processes.is_main:
-        report = ablations.write_ablations(rows, job.options.output, args.command)
+        report = ablations.write_ablations(rows, job.output, args.command)
         print(report.read_text(encoding="utf-8"))
         print(f"Report: {report}")
     return 1 if any(row.result.failures for row in rows) else 0
@@ -215,6 +215,12 @@ class _Job:
     processes: Processes
     model: EfficientTamVideoModel
     processor: EfficientTamVideoProcessor
+
+    @property
+    def output(self) -> Path:
+        """The folder of results; a command always has one."""
+        assert self.options.output is not None
+        return Path(self.options.output)
 
 
 def _prepare(args: argparse.Namespace) -> _Job:
@@ -263,7 +269,7 @@ def _device_and_model(args: argparse.Namespace, processes: Processes) -> tuple[t
 
 def _stopped(job: _Job, stop: KeyboardInterrupt) -> int:
     if job.processes.is_main:
-        print(f"\nStopped. Finished videos are in '{job.options.output}'; the same command goes on from there.")
+        print(f"\nStopped. Finished videos are in '{job.output}'; the same command goes on from there.")
     return exit_code(stop)
 
 
@@ -295,7 +301,8 @@ def run_images(args: argparse.Namespace) -> int:
             print(f"\nStopped. Finished images are in '{options.output}'; the same command goes on from there.")
         return exit_code(stop)
     if processes.is_main:
-        _report(result, options.output, args)
+        assert options.output is not None  # a command always has one
+        _report(result, Path(options.output), args)
     return 1 if result.failures else 0
 
 
@@ -333,7 +340,7 @@ def describe(result: EvaluationResult) -> str:
     if not result.scored:
         why = "" if result.failures else ": no masks are given beyond those of the prompts"
         return f"{what}: nothing could be scored{why} ({speed})"
-    shown = [name for name in ("G", "J&F", "J", "F") if name in result.summary] or list(result.summary)
+    shown: list[str] = [name for name in ("G", "J&F", "J", "F") if name in result.summary] or list(result.summary)
     return f"{what}: {', '.join(f'{name} {100 * result.summary[name]:.1f}' for name in shown)} ({speed})"
 
 

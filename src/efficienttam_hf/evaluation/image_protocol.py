@@ -136,7 +136,7 @@ def evaluate_images(
 
 def _evaluate_record(
     model: EfficientTamModel,
-    processor: EfficientTamProcessor,
+    processor: EfficientTamProcessor | EfficientTamVideoProcessor,
     record: VideoRecord,
     options: ImageOptions,
     folder: ResultFolder | None,
@@ -167,7 +167,7 @@ def _evaluate_record(
 
 def _evaluate_image(
     model: EfficientTamModel,
-    processor: EfficientTamProcessor,
+    processor: EfficientTamProcessor | EfficientTamVideoProcessor,
     record: VideoRecord,
     index: int,
     name: str,
@@ -269,7 +269,12 @@ class _Target:
         )
 
 
-def _click(model: EfficientTamModel, processor: EfficientTamProcessor, features: Tensor, batch: list[_Target]) -> None:
+def _click(
+    model: EfficientTamModel,
+    processor: EfficientTamProcessor | EfficientTamVideoProcessor,
+    features: Tensor,
+    batch: list[_Target],
+) -> None:
     """One more click on each object: (1, C, H, W) features of the image to its next mask and score."""
     open_targets = []
     for target in batch:
@@ -287,7 +292,7 @@ def _click(model: EfficientTamModel, processor: EfficientTamProcessor, features:
         return_tensors="pt",
     )
     is_first = open_targets[0].logits is None
-    previous = None if is_first else torch.stack([target.logits for target in open_targets])
+    previous = None if is_first else torch.stack([t.logits for t in open_targets if t.logits is not None])
     # A mask prompt belongs to an image, so each object here is an image of its own, with the same features.
     logits, predicted_iou, _, _ = model.decode_masks(
         features.expand(len(open_targets), -1, -1, -1),

@@ -119,7 +119,7 @@ def check(graph: ExportedGraph, entries: dict[str, Function], path: Path) -> Cou
 def _border(axes: tuple[int | str, ...], example: Tensor, function: Function) -> tuple:
     """What an input should be: its type, and the least and the largest of each axis."""
     return BORDER_TYPES[example.dtype], [
-        function.axes.get(axis, (size, size)) for axis, size in zip(axes, example.shape, strict=True)
+        function.axes.get(str(axis), (size, size)) for axis, size in zip(axes, example.shape, strict=True)
     ]
 
 

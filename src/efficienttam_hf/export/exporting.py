@@ -268,6 +268,7 @@ def _to_onnx(graph: ExportedGraph, dtype: str, opset: int, folder: Path) -> onnx
                 opset_version=opset,
                 verbose=False,
             )
+        assert program is not None  # it is, with dynamo
         model = with_axes(program, graph.inputs, graph.outputs)
         models.append(quantised(model, QUANTISED_OPERATORS, folder) if dtype == "int8" else model)
     return models[0] if len(models) == 1 else choose_by_memories(*models)

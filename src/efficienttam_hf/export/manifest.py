@@ -86,6 +86,12 @@ class Rules(TrackingRules):
     mask_downsample_bias: float
     no_object_pointer: list[float]
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """`image_size`, (height, width), as a pair."""
+        height, width = self.image_size
+        return height, width
+
 
 # Rules that folders exported before they existed do not name: they were made with the defaults.
 LATER_RULES = (

@@ -93,7 +93,7 @@ class OnnxImageSegmenter:
             if one.is_empty:
                 raise ValueError(f"There is no point for object {row}: each object needs a point or a box.")
             one.check(encoded.original_size, f" for object {row}", labels=(POSITIVE, NEGATIVE, NO_POINT))
-            prompts.append(frame_prompts(one, encoded.original_size, self.graphs.rules.image_size, resize))
+            prompts.append(frame_prompts(one, encoded.original_size, self.graphs.rules.input_size, resize))
         clicks = [(np.asarray(p.points), np.asarray(p.labels)) for p in prompts]
         objects, longest = len(clicks), max(given.shape[1] for given, _ in clicks)
         points = np.zeros((objects, longest, 2), np.float32)

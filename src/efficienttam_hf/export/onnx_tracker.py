@@ -127,7 +127,7 @@ class OnnxVideoTracker:
             input_masks,
             original_size,
             clear_old_inputs,
-            input_size=self.rules.image_size,
+            input_size=self.rules.input_size,
             resize=partial(resize, antialias=True),
         )
         return inference_session

@@ -147,7 +147,10 @@ def add_adapters(model: nn.Module, options: LoraOptions) -> None:
                 "mlp.layers.0 and mlp.layers.1."
             )
     config = LoraConfig(
-        r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=options.target_modules
+        r=options.rank,
+        lora_alpha=options.alpha,  # type: ignore[arg-type]  # PEFT divides it by the rank; any number will do
+        lora_dropout=options.dropout,
+        target_modules=options.target_modules,
     )
     inject_adapter_in_model(config, model)
 

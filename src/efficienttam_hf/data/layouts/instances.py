@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ...safe_names import contained_path
 from ...structured_files import field
@@ -139,7 +140,9 @@ class Coco(Layout):
         self.names = [n for n in self._file_names if not all(crowd for *_, crowd in grouped.get(n, []))]
 
     def record(self, name: str) -> VideoRecord:
-        objects, void, categories = {}, [], {}
+        objects: dict[int, Any] = {}
+        void: list[Any] = []
+        categories: dict[int, str] = {}
         for segmentation, category, crowd in json.loads(self._annotations[name]):
             if crowd:
                 void.append(segmentation)
