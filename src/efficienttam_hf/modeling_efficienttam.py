@@ -194,6 +194,7 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
             vision_outputs = self.get_image_features(pixel_values, return_dict=True, **kwargs)
             image_embeddings = [self.add_no_memory(vision_outputs.fpn_hidden_states[-1])]
         features = image_embeddings[-1] if isinstance(image_embeddings, list | tuple) else image_embeddings
+        assert features is not None  # as one of the two is given
 
         if input_points is not None and input_labels is None:
             input_labels = torch.ones(input_points.shape[:3], dtype=torch.int64, device=input_points.device)

@@ -174,7 +174,7 @@ class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
     config_class: type[PreTrainedConfig] = EfficientTamConfig
     base_model_prefix = "efficienttam"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities: tuple[str, ...] = ("image",)  # type: ignore[assignment]  # a tuple, as Transformers' own have
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
