@@ -158,6 +158,11 @@ def test_a_damaged_result_is_done_again(tmp_path):
         {"size": [10**400, 1], "counts": [1]},
         {"size": [float("inf"), 5], "counts": [20]},
         {"size": [0, 0], "counts": []},
+        {"size": [4, 5], "counts": [[[0] * 1000] * 1000] * 1000},  # a thousand million numbers
+        {"size": [4, 5], "counts": [0] * 1000 + [20]},
+        {"size": [4, 5], "counts": "0" * 1000},
+        {"size": ["x" * 10_000, 5], "counts": [20]},
+        [["x" * 10_000] * 6],
         {"size": "45", "counts": [20]},
         5,
         None,
@@ -165,10 +170,12 @@ def test_a_damaged_result_is_done_again(tmp_path):
     ids=lambda value: str(value)[:50],
 )
 def test_run_lengths_are_bounded(segmentation):
-    with pytest.raises(DatasetError, match="the mask"):
+    with pytest.raises(DatasetError, match="the mask") as refusal:
         run_lengths_of(segmentation, (4, 5), "the mask")
-    with pytest.raises(VideoError, match="COCO"):
+    assert len(str(refusal.value)) < 1000
+    with pytest.raises(VideoError, match="COCO") as refusal:
         decode_rle(segmentation)
+    assert len(str(refusal.value)) < 1000
 
 
 def test_polygons_are_clipped_and_bounded():

@@ -19,7 +19,11 @@ import pytest
 from PIL import Image, features
 
 from efficienttam_hf import image_io, video_io
+from efficienttam_hf.data.frames import checked_size, header_size
+from efficienttam_hf.data.ingredients import Ingredients
+from efficienttam_hf.data.schema import DatasetError
 from efficienttam_hf.image_io import open_image, read_image
+from efficienttam_hf.mask_io import read_indexed_png
 from efficienttam_hf.video_io import MediaLimits, VideoError, open_video
 from efficienttam_hf.video_writer import VideoWriter
 
@@ -115,6 +119,18 @@ def test_an_animated_image_is_not_taken_for_one_image(tmp_path, name):
         read_image(path)
     with pytest.raises(VideoError, match="holds 6"):
         read_image(io.BytesIO(path.read_bytes()))
+
+
+@pytest.mark.parametrize("name", animation_names())
+def test_an_animated_image_is_no_mask_no_photo_and_no_frame_of_a_data_set(tmp_path, name):
+    path = write_animation(tmp_path / name, **ANIMATIONS[name])
+    with pytest.raises(VideoError, match=rf"{name}' holds 6 (frames|pages)"):
+        read_indexed_png(path)
+    with pytest.raises(VideoError, match=rf"{name}' holds 6 (frames|pages)"):
+        Ingredients(tmp_path)
+    for read in (header_size, checked_size):
+        with pytest.raises(DatasetError, match="holds 6 (frames|pages)"):
+            read({"path": str(path), "bytes": None}, "frame 0")
 
 
 @pytest.mark.parametrize("name", [name for name in animation_names() if name != "a.gif"])

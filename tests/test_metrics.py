@@ -289,6 +289,21 @@ def test_files_that_are_not_object_numbers_are_named(folders, image, message):
         score_prediction_folder(*folders)
 
 
+@pytest.mark.parametrize("kind", ["predictions", "annotations"])
+def test_a_file_that_cannot_be_decoded_costs_its_own_sequence_only(folders, kind, caplog):
+    broken = folders[0].parent / kind / "two" / "00001.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    scores = score_prediction_folder(*folders)
+    assert [sequence.name for sequence in scores.sequences] == ["one"] and scores.j_and_f == 1
+    assert list(scores.failures) == ["two"] and "00001.png' is damaged" in scores.failures["two"]
+    assert "'two' is not scored" in caplog.text
+    assert scores.to_dict()["failures"] == scores.failures
+    assert "1 of 2 sequences are scored. Left out:" in scores.to_markdown()
+    (folders[0].parent / kind / "one" / "00001.png").write_bytes(b"no image")
+    with pytest.raises(VideoError, match=r"No sequence can be scored\. .*one/00001\.png'"):
+        score_prediction_folder(*folders)
+
+
 def test_palettes_that_change_are_named(folders):
     image = Image.fromarray(labels(_1=THERE, _2=HERE))  # sorted anew: 1 has the colour that 2 had
     image.putpalette(davis_palette()[[0, 2, 1]].tobytes())

@@ -30,6 +30,7 @@ from efficienttam_hf.data.pseudo_labels.tracks import ClipFrames, Track, TrackOp
 from efficienttam_hf.data.pseudo_labels.writing import remove_objects, split_into_layers, write_labels
 from efficienttam_hf.data.schema import DatasetError
 from efficienttam_hf.mask_io import write_indexed_png
+from efficienttam_hf.output_folders import LIST_NAME, OutputFolder
 
 
 HEIGHT, WIDTH = 96, 160
@@ -186,7 +187,7 @@ def test_tracks_that_are_known_on_too_few_frames_are_left_out():
 def test_what_is_written_is_a_dataset_that_knows_the_gaps(tmp_path):
     scenes = moving_scene(hidden=range(5, 7))
     tracks = follow(scenes)
-    write_labels(tmp_path, "clip", [image for image, _ in scenes], tracks, {"teacher": "scripted"})
+    write_labels(OutputFolder(tmp_path), "clip", [image for image, _ in scenes], tracks, {"teacher": "scripted"})
     records = load_records("folder", tmp_path)
     assert check_dataset(records) == []
     by_name = {record.video_id: record for record in records}
@@ -205,7 +206,7 @@ def test_a_part_does_not_make_a_hole_in_its_whole(tmp_path):
     whole, part = box_mask(10, 10, 60, 60), box_mask(20, 20, 30, 30)
     tracks = [Track({0: whole}, 0.9, 0.9, 1.0), Track({0: part}, 0.9, 0.9, 1.0, part_of=0)]
     assert split_into_layers(tracks) == [[0], [1]]
-    write_labels(tmp_path, "photo", [moving_scene(1)[0][0]], tracks, {})
+    write_labels(OutputFolder(tmp_path), "photo", [moving_scene(1)[0][0]], tracks, {})
     masks = [record.masks(0)[1] for record in load_records("folder", tmp_path)]
     np.testing.assert_array_equal(masks[0], whole)
     np.testing.assert_array_equal(masks[1], part)
@@ -213,15 +214,39 @@ def test_a_part_does_not_make_a_hole_in_its_whole(tmp_path):
 
 def test_objects_and_videos_that_do_not_look_right_are_removed(tmp_path):
     scenes = moving_scene()
-    write_labels(tmp_path, "clip", [image for image, _ in scenes], follow(scenes), {})
+    write_labels(OutputFolder(tmp_path), "clip", [image for image, _ in scenes], follow(scenes), {})
     remove_objects(tmp_path, ["clip:1"])
     assert load_records("folder", tmp_path)[0].object_ids == [2]
     with pytest.raises(DatasetError, match="no object '1'; it has 2"):
         remove_objects(tmp_path, ["clip:1"])
     remove_objects(tmp_path, ["clip"])
-    assert not any((tmp_path / "masks").iterdir()) and not any((tmp_path / "frames").iterdir())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [LIST_NAME]
     with pytest.raises(DatasetError, match="no labels of a video 'clip'"):
         remove_objects(tmp_path, ["clip"])
+
+
+@pytest.mark.parametrize("chosen", ["clip", "clip:1"])
+@pytest.mark.parametrize("place", ["frames/clip/thesis.txt", "masks/clip/mine.png"])
+def test_what_is_not_ours_is_neither_removed_nor_changed(tmp_path, chosen, place):
+    scenes = moving_scene()
+    write_labels(OutputFolder(tmp_path), "clip", [image for image, _ in scenes], follow(scenes), {})
+    (tmp_path / place).write_text("years of work")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(FileExistsError, match=f"{Path(place).name}' was not written by efficienttam"):
+        remove_objects(tmp_path, [chosen])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_names_that_lead_elsewhere_and_damaged_notes_are_refused(tmp_path):
+    root = tmp_path / "labels_of_mine"
+    (tmp_path / "other.json").write_text('{"objects": {"1": {}}}')
+    (root / "labels").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="no labels of a video"):
+        remove_objects(root, ["../../other"])
+    for content in ("[" * 200_000, '{"objects": 3}', "[]", "{"):
+        (root / "labels" / "clip.json").write_text(content)
+        with pytest.raises(DatasetError, match=r"clip\.json'"):
+            remove_objects(root, ["clip"])
 
 
 # ------------------------------------------------------------------------------------------------------------ folders
@@ -253,6 +278,16 @@ def test_a_folder_of_photographs_and_clips_is_labelled_and_a_second_run_goes_on(
     looks = teacher.looks
     again = list(label_folder(folder, tmp_path / "labels", teacher, OPTIONS))
     assert teacher.looks == looks and all(result.is_known for result in again)
+
+
+def test_a_damaged_list_of_labels_is_named(media, tmp_path):
+    folder, teacher = media
+    notes = tmp_path / "labels" / "pseudo_labels.json"
+    notes.parent.mkdir()
+    for content in ("{", "[]", '{"teacher": "scripted", "files": {"photo": {"videos": 3}}}'):
+        notes.write_text(content)
+        with pytest.raises(DatasetError, match=r"pseudo_labels\.json'"):
+            list(label_folder(folder, tmp_path / "labels", teacher, OPTIONS))
 
 
 def test_labels_of_two_teachers_are_not_mixed(media, tmp_path):

@@ -218,5 +218,11 @@ def test_an_overview_has_a_row_an_evaluation(tmp_path):
     assert "| DAVIS 2016 val | 1-click | 45.0 | 40.0 | 50.0 | 1 of 1 | 20.0 |" in text
     assert "| DAVIS 2016 val | box | 45.0 | 40.0 | 50.0 | 1 of 2 | 20.0 |" in text
     assert "† Left out, because of errors: 1 video." in text
+    assert write_overview(results, tmp_path, date=DATE).read_text() != text  # its own is replaced
     with pytest.raises(ValueError, match="at least one"):
         write_overview([], tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.md").write_text("my thesis")
+    with pytest.raises(FileExistsError, match=r"report\.md' was not written by efficienttam"):
+        write_overview(results, tmp_path / "mine")
+    assert (tmp_path / "mine" / "report.md").read_text() == "my thesis"

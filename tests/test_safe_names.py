@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from efficienttam_hf.safe_names import contained_path, markdown_text, one_line, safe_name, safe_path, spreadsheet_cell
+from efficienttam_hf.safe_names import (
+    contained_path,
+    markdown_text,
+    one_line,
+    reason_of,
+    safe_name,
+    safe_path,
+    shown,
+    spreadsheet_cell,
+)
 
 
 HOSTILE = [
@@ -74,3 +83,16 @@ def test_atomic_files_reach_the_disk_before_they_have_their_name(tmp_path, monke
     with atomic_path(tmp_path / "folder" / "a.txt") as temporary:
         temporary.write_text("x")
     assert events == [temporary.name, "replace", "folder"]
+
+
+def test_quoted_values_are_short_whatever_they_are():
+    nested, shared = [], ["x"]
+    for _ in range(60):
+        shared = [shared, shared]  # 2**60 texts if all of them were written out
+    for _ in range(100_000):
+        nested = [nested]
+    for value in ("x" * 10_000, "a\nb" * 9_000, shared, nested, 10**5000, dict.fromkeys(range(999), "y" * 999)):
+        text = shown(value)
+        assert 0 < len(text) <= 60 and len(text.splitlines()) == 1
+    assert (shown("clip"), shown(-3), shown([1, "a"])) == ("'clip'", "-3", "[1, 'a']")
+    assert len(reason_of(ValueError("x\n" * 9_000))) <= 300 and reason_of(KeyError()) == "KeyError"

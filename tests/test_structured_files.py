@@ -91,7 +91,7 @@ def test_dataclasses_are_built_from_what_files_hold():
         ({"name": "a"}, "f lacks the field 'inner'"),
         ({"name": 1, "inner": {"size": []}}, "f, name must be text, got 1"),
         ({"name": "a", "inner": {"size": ["x"]}}, r"f, inner, size\[0\] must be a whole number"),
-        ({"name": "a", "inner": {"size": []}, "new": 1}, "unknown field new"),
+        ({"name": "a", "inner": {"size": []}, "new": 1}, "unknown field 'new'"),
         ({"name": "a", "inner": {"size": [], "score": 10**400}}, "too large"),
     ]:
         with pytest.raises(FileError, match=message):

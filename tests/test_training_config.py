@@ -90,8 +90,33 @@ def test_what_is_not_accepted_is_named(overrides, message):
 def test_a_file_of_another_kind_is_named(content, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path / "run.yaml", content))
-    with pytest.raises(ConfigError, match="nowhere.yaml: No such file"):
+    with pytest.raises(ConfigError, match="There is no configuration '.*nowhere.yaml'"):
         load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "seed: 2024-99-99",  # a date that does not exist
+        "model: " + "[" * 5000,
+        "seed: " + "9" * 10_000,
+        "seed: " + "x" * 10_000,
+        "? " + "x" * 10_000,
+        "optimizer: {eps: 1" + "0" * 400 + "}",
+        "stages:\n  - {name: [1, 2]\n  x",
+        "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)) + "seed: *a59",
+    ],
+    ids=["date", "nesting", "digits", "text", "key", "overflow", "lines", "aliases"],
+)
+def test_a_hostile_file_is_refused_in_one_short_line_that_names_it(content, tmp_path):
+    with pytest.raises(ConfigError, match="run.yaml") as refusal:
+        load_config(write(tmp_path / "run.yaml", content))
+    assert len(str(refusal.value)) < 2000 and "\n" not in str(refusal.value)
+
+
+def test_what_is_wrong_with_values_and_overrides_names_both():
+    with pytest.raises(ConfigError, match=r"^my.yaml with seed=2 workers=x: `workers` must be int, got 'x'"):
+        load_config({}, ["seed=2", "workers=x"], where="my.yaml")
 
 
 # ------------------------------------------------------------------------------------------------------ sharing out

@@ -146,7 +146,7 @@ def test_a_signal_ends_the_step_and_saves(number, model, tmp_path):
     wait_for(lambda: lines_of(folder.path) >= 2, process)
     process.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     (step,) = folder.steps()
     assert f"Stopped after step {step}. {folder.checkpoint(step)} is saved; --resume goes on from it." in output
     assert "Traceback" not in output
@@ -156,7 +156,7 @@ def test_a_signal_ends_the_step_and_saves(number, model, tmp_path):
     wait_for(lambda: lines_of(folder.path) > step, process)
     process.terminate()
     process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signal.SIGTERM
     assert steps_logged(folder.path) == list(range(1, folder.steps()[-1] + 1))
 
 

@@ -30,6 +30,7 @@ from .modeling_efficienttam_video import EfficientTamVideoModel
 from .output_folders import check_place, check_replaceable, new_folder
 from .processing_efficienttam import EfficientTamVideoProcessor
 from .published import SOURCE_FILE
+from .safe_names import reason_of, shown
 
 
 class CheckpointError(ValueError):
@@ -398,20 +399,25 @@ def read_config(path: Path) -> EfficientTamConfig:
         if path.stat().st_size > LARGEST_CONFIG:
             raise CheckpointError(f"{path} has {path.stat().st_size} bytes: it is no configuration.")
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {reason_of(error)}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must hold a mapping of fields, found {type(values).__name__}.")
     model_type = values.get("model_type", EfficientTamConfig.model_type)
     if model_type != EfficientTamConfig.model_type:
-        raise CheckpointError(f"{path} is of a model of type {model_type!r}, not {EfficientTamConfig.model_type!r}.")
-    _check_numbers(values, path, "")
+        raise CheckpointError(
+            f"{path} is of a model of type {shown(model_type)}, not {EfficientTamConfig.model_type!r}."
+        )
+    try:
+        _check_numbers(values, path, "")
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is nested too deeply for a configuration.") from error
     _check_types(values, EfficientTamConfig().to_dict(), path, "")
     try:
         return EfficientTamConfig.from_dict(values)
     except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not describe a model: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise CheckpointError(f"{path} does not describe a model: {reason}") from error
 
 
 def _check_types(values: dict[str, Any], defaults: dict[str, Any], path: Path, field: str) -> None:
@@ -422,10 +428,10 @@ def _check_types(values: dict[str, Any], defaults: dict[str, Any], path: Path, f
         value, full = values[name], f"{field}.{name}" if field else name
         if isinstance(default, dict):
             if not isinstance(value, dict):
-                raise CheckpointError(f"{path}: `{full}` must be a mapping of fields, found {value!r}.")
+                raise CheckpointError(f"{path}: `{full}` must be a mapping of fields, found {shown(value)}.")
             _check_types(value, default, path, full)
         elif isinstance(default, int | float) and not isinstance(value, int | float):
-            raise CheckpointError(f"{path}: `{full}` must be a number, found {value!r}.")
+            raise CheckpointError(f"{path}: `{full}` must be a number, found {shown(value)}.")
 
 
 def _check_numbers(value: Any, path: Path, field: str) -> None:
@@ -439,7 +445,7 @@ def _check_numbers(value: Any, path: Path, field: str) -> None:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         most = MOST_LAYERS if "layers" in field or "depth" in field else LARGEST_NUMBER
         if not abs(value) <= most:
-            raise CheckpointError(f"{path}: `{field}` is {value}; {most} is the most that is accepted.")
+            raise CheckpointError(f"{path}: `{field}` is {shown(value)}; {most} is the most that is accepted.")
 
 
 def convert_checkpoint(

@@ -56,13 +56,22 @@ def read_image(path: str | os.PathLike | BinaryIO, *, limits: MediaLimits | None
     """
     name = _name_of(path)
     with open_image(path, limits=limits) as image:
-        count = frame_count(image, name)
-        if count > 1:
-            raise VideoError(
-                f"'{name}' holds {count} {'pages' if image.format == 'TIFF' else 'frames'}, and one image is wanted "
-                "here: open it as a video, or save the one you mean as a file of its own."
-            )
+        check_single(image, name)
         return image_to_rgb(image, name)
+
+
+def check_single(image: Image.Image, name: str) -> None:
+    """Refuse a file of several pictures, of which Pillow would show the first; ``name`` is for messages.
+
+    Raises:
+        VideoError: it is an animation, or has several pages; or it is damaged.
+    """
+    count = frame_count(image, name)
+    if count > 1:
+        raise VideoError(
+            f"'{name}' holds {count} {'pages' if image.format == 'TIFF' else 'frames'}, and one image is wanted "
+            "here: open it as a video, or save the one you mean as a file of its own."
+        )
 
 
 def image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -266,11 +275,12 @@ def displayed_size(image: Image.Image, name: str) -> tuple[int, int]:
 
 
 def decode(image: Image.Image, name: str) -> None:
-    """Decode an open image, to see whether it is whole; ``name`` is for messages.
+    """Decode an open image, to see whether it is whole and one picture; ``name`` is for messages.
 
     Raises:
-        VideoError: it is damaged.
+        VideoError: it is damaged, or holds several frames or pages.
     """
+    check_single(image, name)
     with _decoding(name):
         image.load()
 

@@ -190,7 +190,7 @@ class KernelChoices:
         try:
             content = json.loads(path.read_text())
             found = Measured(dict(content["choices"]), dict(content["milliseconds"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError):
             return None
         for name, operation in self.operations.items():
             if found.choices.get(name, PLAIN) not in operation.candidates.get(dtype, (PLAIN,)):

@@ -18,8 +18,9 @@ from PIL import Image
 
 from ._media import VideoError
 from .atomic_file import atomic_path
-from .image_io import open_image
+from .image_io import check_single, open_image
 from .mask_values import MaskCoding, MaskPixels, davis_palette, labels_of
+from .safe_names import reason_of, shown
 
 
 __all__ = ["MaskCoding", "davis_palette", "decode_rle", "decompress_counts", "encode_rle", "read_indexed_png"]
@@ -85,7 +86,7 @@ def read_mask_pixels(path: str | os.PathLike, size: tuple[int, int] | None = Non
 
     Raises:
         FileNotFoundError: there is no file at ``path``.
-        VideoError: not an image, damaged, too large, or of another size.
+        VideoError: not an image, damaged, too large, of several frames, or of another size.
     """
     path = Path(path)
     try:
@@ -95,6 +96,7 @@ def read_mask_pixels(path: str | os.PathLike, size: tuple[int, int] | None = Non
                 raise VideoError(f"The mask '{path}' is {width}x{height} pixels, but its frame is {size[1]}x{size[0]}.")
             if width * height > MAX_MASK_PIXELS:
                 raise VideoError(f"'{path}' has {width}x{height} pixels; masks of up to {MAX_MASK_PIXELS} are read.")
+            check_single(image, str(path))
             return _pixels_of(image, path)
     except Image.DecompressionBombError as error:
         raise VideoError(f"'{path}' is too large to be decoded as a mask: {error}") from error
@@ -173,7 +175,8 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
         runs = checked_runs(rle["counts"], (height, width))
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise VideoError(
-            f'Not a COCO run-length mask ({error}); {{"size": [height, width], "counts": str or list}} is accepted.'
+            f"Not a COCO run-length mask ({reason_of(error)}); "
+            f'{{"size": [height, width], "counts": str or list}} is accepted.'
         ) from error
     return mask_of_runs(runs, height, width)
 
@@ -186,7 +189,7 @@ def mask_size(size: Any) -> tuple[int, int]:
     """
     height, width = size
     if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in (height, width)):
-        raise TypeError(f"its size must be two whole numbers, got {size!r}"[:200])
+        raise TypeError(f"its size must be two whole numbers, got {shown(size)}")
     if height < 1 or width < 1 or int(height) * int(width) > MAX_MASK_PIXELS:
         raise ValueError(f"its size is {width}x{height}; masks of 1 to {MAX_MASK_PIXELS} pixels are read")
     return int(height), int(width)
@@ -198,13 +201,18 @@ def checked_runs(counts: str | bytes | list[int] | tuple[int, ...], size: tuple[
     Raises:
         ValueError, TypeError, OverflowError: damaged counts, or runs that do not add up.
     """
+    pixels = size[0] * size[1]
+    # Of a run in two at most one is empty, and seven characters are the longest number.
+    if isinstance(counts, str | bytes | list | tuple) and len(counts) > 7 * (2 * pixels + 2):
+        raise ValueError(f"its counts are of length {len(counts)}, more than {size[1]}x{size[0]} pixels can have")
     if isinstance(counts, str | bytes):
         runs = decompress_counts(counts)
     else:
-        runs = np.asarray(counts)
-        if not isinstance(counts, list | tuple) or runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
+        # Before anything is made of it: what is nested would be gone through to the end.
+        whole = isinstance(counts, list | tuple) and all(isinstance(n, int | np.integer) for n in counts)
+        runs = np.asarray(counts) if whole else np.empty((0, 0))
+        if runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
             raise TypeError("its counts must be text or a list of whole numbers")
-    pixels = size[0] * size[1]
     # Each run is compared first: the sum of runs that are too long could wrap around to the right number.
     if (runs < 0).any() or (runs > pixels).any():
         raise ValueError(f"it has runs that are negative or longer than its {size[1]}x{size[0]} pixels")

@@ -3,7 +3,10 @@
 A video's name may come from a JSON file, a table on the Hub or a folder that somebody else made. As a path it could
 leave the folder of results, in a spreadsheet it could be a formula, and in a report a tag or a table's border.
 Everything that writes such a name asks here first; everything that opens a file that data names asks
-:func:`contained_path`. Ordinary names come back unchanged, so that archives hold exactly the names that a benchmark's
+:func:`contained_path`; and messages that quote a value or another library's reason take it from :func:`shown` and
+:func:`reason_of`, which bound its length.
+
+Ordinary names come back unchanged, so that archives hold exactly the names that a benchmark's
 server expects.
 """
 
@@ -12,11 +15,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import reprlib
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 
-__all__ = ["contained_path", "markdown_text", "one_line", "safe_name", "safe_path", "spreadsheet_cell"]
+__all__ = ["contained_path", "markdown_text", "one_line", "reason_of", "safe_name", "safe_path", "shown"]
+__all__ += ["spreadsheet_cell"]
 
 MAX_NAME_BYTES = 160  # leaves room for a suffix and for the name of a temporary file beside it; most systems allow 255
 # Separators of Windows count everywhere: archives are unpacked there too. A colon is an ordinary character elsewhere.
@@ -24,6 +30,12 @@ _UNSAFE = re.compile(
     r'[<>"|?*/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]' if os.name != "nt" else r'[<>:"|?*/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]'
 )
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+MAX_SHOWN = 60  # characters of a value in a message
+MAX_REASON = 300  # and of another library's words
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 4
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = 10
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = MAX_SHOWN
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _MARKDOWN = str.maketrans({c: "\\" + c for c in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
@@ -77,14 +89,38 @@ def contained_path(folder: str | os.PathLike, name: object, within: str | os.Pat
         ValueError: `name` is not text, is empty or absolute, or leaves the folder by ``..``.
     """
     if not isinstance(name, str) or not name or "\0" in name:
-        raise ValueError(f"A file name must be nonempty text, got {name!r}.")
+        raise ValueError(f"A file name must be nonempty text, got {shown(name)}.")
     if os.path.isabs(name) or re.match(r"[A-Za-z]:[\\/]|\\", name):
-        raise ValueError(f"The file name {name!r} is absolute; a name relative to '{folder}' is accepted.")
+        raise ValueError(f"The file name {shown(name)} is absolute; a name relative to '{folder}' is accepted.")
     limit = os.path.normpath(folder if within is None else within)
     path = os.path.normpath(os.path.join(folder, name.replace("\\", "/") if os.name == "nt" else name))
     if os.path.commonpath([os.path.abspath(limit), os.path.abspath(path)]) != os.path.abspath(limit):
-        raise ValueError(f"The file name {name!r} leaves the folder '{limit}'; files are read from inside it only.")
+        raise ValueError(
+            f"The file name {shown(name)} leaves the folder '{limit}'; files are read from inside it only."
+        )
     return Path(folder) / name
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: its `repr` on one line, of at most 60 characters, whatever the value is.
+
+    No more of it is looked at than is shown: a nested value of a few bytes of YAML may stand for gigabytes of text.
+    """
+    try:
+        text = _SHORT.repr(value)
+    except (ValueError, RecursionError):  # whole numbers of more than 4300 digits have no decimal text
+        text = type(value).__name__
+    text = one_line(text)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library says of a file, as a message quotes it: on one line, of at most 300 characters.
+
+    Such texts often quote the file at length. Errors without a text give their type's name.
+    """
+    text = one_line(" ".join(str(error)[:3000].split())) or type(error).__name__
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
 
 
 def one_line(text: object) -> str:

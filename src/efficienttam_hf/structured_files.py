@@ -8,6 +8,7 @@ Here the file is parsed, and :func:`field` and :func:`build` take values out of 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -16,6 +17,8 @@ import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from .safe_names import reason_of, shown
 
 
 __all__ = ["build", "field", "parse_json", "parse_yaml", "read_json", "read_yaml"]
@@ -63,12 +66,17 @@ def read_yaml(
 
 def parse_json(text: str | bytes, where: str, *, error: type[ValueError] = ValueError) -> Any:
     """What a JSON text holds; `where` begins the message of the `error`."""
+    collects = gc.isenabled()
+    gc.disable()  # which would look through all there is already, again and again: four times the time
     try:
         return json.loads(text)
     except RecursionError as problem:
         raise error(f"{where} is nested too deeply to be read.") from problem
     except (ValueError, OverflowError, MemoryError) as problem:
-        raise error(f"{where} is not JSON that can be read: {problem}") from problem
+        raise error(f"{where} is not JSON that can be read: {reason_of(problem)}") from problem
+    finally:
+        if collects:
+            gc.enable()
 
 
 def parse_yaml(text: str | bytes, where: str, *, error: type[ValueError] = ValueError) -> Any:
@@ -81,7 +89,7 @@ def parse_yaml(text: str | bytes, where: str, *, error: type[ValueError] = Value
         raise error(f"{where} is nested too deeply to be read.") from problem
     # PyYAML raises plain errors for dates that do not exist, keys that cannot be hashed and numbers that are too large.
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError) as problem:
-        raise error(f"{where} is neither YAML nor JSON: {problem}") from problem
+        raise error(f"{where} is neither YAML nor JSON: {reason_of(problem)}") from problem
 
 
 def _read(path: Path, error: type[ValueError], what: str, max_bytes: int) -> bytes:
@@ -95,7 +103,7 @@ def _read(path: Path, error: type[ValueError], what: str, max_bytes: int) -> byt
     except FileNotFoundError as problem:
         raise FileNotFoundError(f"There is no {what} '{path}'.") from problem
     except OSError as problem:
-        raise error(f"The {what} '{path}' cannot be read: {problem.strerror or problem}") from problem
+        raise error(f"The {what} '{path}' cannot be read: {problem.strerror or reason_of(problem)}") from problem
 
 
 _MISSING: Any = object()
@@ -128,7 +136,7 @@ def field(
     """
     holder = list if isinstance(name, int) else Mapping
     if not isinstance(content, holder):
-        raise error(f"{where} must be {'a list' if holder is list else 'a mapping'}, got {_shown(content)}.")
+        raise error(f"{where} must be {'a list' if holder is list else 'a mapping'}, got {shown(content)}.")
     try:
         value = content[name]  # type: ignore[index]  # `holder` says which of the two it is
     except LookupError as problem:
@@ -143,13 +151,13 @@ def field(
             value = math.inf
     if not any(isinstance(value, k) and not (k in (int, float) and isinstance(value, bool)) for k in kinds):
         expected = " or ".join(_NAMES.get(k, k.__name__) for k in kinds)
-        raise error(f"{where}: {name!r} must be {expected}, got {_shown(value)}.")
+        raise error(f"{where}: {name!r} must be {expected}, got {shown(value)}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise error(f"{where}: {name!r} must be finite, got {value}.")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and ((least is not None and value < least) or (most is not None and value > most)):
         limits = f"at least {least}" if most is None else f"at most {most}" if least is None else f"{least} to {most}"
-        raise error(f"{where}: {name!r} must be {limits}, got {_shown(value)}.")
+        raise error(f"{where}: {name!r} must be {limits}, got {shown(value)}.")
     return value
 
 
@@ -163,9 +171,9 @@ def build(kind: Callable[..., T], content: Any, where: str, *, error: type[Value
         ValueError: as `error`, with the name of the field after `where`.
     """
     if not isinstance(content, Mapping):
-        raise error(f"{where} must be a mapping, got {_shown(content)}.")
+        raise error(f"{where} must be a mapping, got {shown(content)}.")
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := [str(name) for name in content if name not in fields]:
+    if unknown := [shown(name) for name in content if name not in fields]:
         raise error(f"{where} has the unknown field {', '.join(unknown[:5])}; it may be of another version.")
     for name, f in fields.items():
         if name not in content and f.default is f.default_factory is dataclasses.MISSING:
@@ -177,7 +185,7 @@ def build(kind: Callable[..., T], content: Any, where: str, *, error: type[Value
     except error:
         raise
     except (ValueError, TypeError, OverflowError) as problem:
-        raise error(f"{where}: {problem}") from problem
+        raise error(f"{where}: {reason_of(problem)}") from problem
 
 
 def _checked(hint: Any, value: Any, where: str, error: type[ValueError]) -> Any:
@@ -207,17 +215,9 @@ def _checked(hint: Any, value: Any, where: str, error: type[ValueError]) -> Any:
         return value  # scores may be NaN where nothing was judged
     if hint in _NAMES:
         if isinstance(value, bool) != (hint is bool) or not isinstance(value, (int, float) if hint is float else hint):
-            raise error(f"{where} must be {_NAMES[hint]}, got {_shown(value)}.")
+            raise error(f"{where} must be {_NAMES[hint]}, got {shown(value)}.")
         try:
             return float(value) if hint is float else value
         except OverflowError as problem:
             raise error(f"{where} is a number that is too large.") from problem
     return value
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # whole numbers of more than 4300 digits have no decimal text
-        text = type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}..."

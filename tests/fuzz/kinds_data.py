@@ -10,6 +10,7 @@ from harness import Kind, mutate_bytes, mutate_json
 from PIL import Image
 
 from efficienttam_hf.mask_io import decode_rle, encode_rle, read_indexed_png, write_indexed_png
+from efficienttam_hf.structured_files import read_json
 
 
 HEIGHT, WIDTH = 24, 32
@@ -37,7 +38,7 @@ def run_lengths(folder: Path) -> list[Path]:
 
 
 def read_run_lengths(path: Path) -> None:
-    mask = decode_rle(json.loads(path.read_bytes()))
+    mask = decode_rle(read_json(path))
     if mask.ndim != 2 or mask.dtype != bool:
         raise AssertionError(f"decode_rle gave {mask.dtype} {mask.shape}")
 

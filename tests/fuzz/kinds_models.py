@@ -50,14 +50,16 @@ def configurations(folder: Path) -> list[Path]:
 
 def load_folder(path: Path) -> None:
     from efficienttam_hf import EfficientTamVideoModel
+    from efficienttam_hf.app.loading import load_weights
 
-    EfficientTamVideoModel.from_pretrained(path)
+    load_weights(EfficientTamVideoModel, str(path))
 
 
 def build(path: Path) -> None:
-    from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
+    from efficienttam_hf import EfficientTamVideoModel
+    from efficienttam_hf.app.loading import load_config
 
-    EfficientTamVideoModel(EfficientTamConfig.from_pretrained(path))
+    EfficientTamVideoModel(load_config(str(path)))
 
 
 def published(folder: Path) -> list[Path]:

@@ -242,13 +242,15 @@ def load_weights(
     import torch
     from safetensors import SafetensorError
 
+    from ..safe_names import reason_of
+
     config = config or load_config(name)
     try:
         model, loading = model_class.from_pretrained(
             find_model(name).location, config=config, dtype=getattr(torch, dtype), output_loading_info=True
         )
     except SafetensorError as error:
-        raise ValueError(f"The weights in '{name}' are damaged: {error}") from error
+        raise ValueError(f"The weights in '{name}' are damaged: {reason_of(error)}") from error
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise ValueError(

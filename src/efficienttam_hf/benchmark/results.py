@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_file import atomic_path
+from ..structured_files import build, read_json
 from .machine import MemoryUse
 from .stages import STAGES
 from .timing import Spread
@@ -59,14 +60,6 @@ class ContenderResult:
         """Of the median frame."""
         return 1 / self.frame.median
 
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> ContenderResult:
-        """The inverse of `asdict`."""
-        spreads = {name: Spread(**stored[name]) for name in ("frame", "ratio", "input")}
-        parts = {name: Spread(**spread) for name, spread in stored["parts"].items()}
-        memory = None if stored["memory"] is None else MemoryUse(**stored["memory"])
-        return cls(**{**stored, **spreads, "parts": parts, "memory": memory})
-
 
 @dataclass(frozen=True)
 class BenchmarkReport:
@@ -91,11 +84,10 @@ class BenchmarkReport:
 
     @classmethod
     def load(cls, path: Path) -> BenchmarkReport:
-        """Read what `save` wrote."""
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            stored["machine"],
-            stored["settings"],
-            {dtype: Spread(**spread) for dtype, spread in stored["matrix_product"].items()},
-            [ContenderResult.from_dict(result) for result in stored["results"]],
-        )
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it cannot be read, or is something else; the message names the file and the field.
+        """
+        return build(cls, read_json(path, what="benchmark"), f"The benchmark '{path}'")

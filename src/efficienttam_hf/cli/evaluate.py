@@ -159,6 +159,7 @@ def run_videos(args: argparse.Namespace) -> int:
     from ..evaluation.memory_comparison import write_comparison
     from ..evaluation.report import write_overview
     from ..evaluation.runner import evaluate_videos
+    from ..output_folders import OutputFolder
 
     prompts = [args.prompt] if isinstance(args.prompt, str) else args.prompt
     runs = [(prompt, name, memory_options(args, name)) for prompt in prompts for name in memory_names(args)]
@@ -166,6 +167,8 @@ def run_videos(args: argparse.Namespace) -> int:
     if len(prompts) > 1 and len(names) > len(prompts):
         raise ValueError("Several --memory are compared with one prompt: give one --prompt, such as --prompt box.")
     job = _prepare(args)
+    if len(runs) > 1 and len(names) == len(prompts):
+        OutputFolder(job.options.output).check("report.md", overwrite=True)  # now, rather than when all is computed
     results = []
     for prompt, name, memory in runs:
         folder = prompt if len(prompts) > 1 else name

@@ -83,7 +83,7 @@ def _finetune(args: argparse.Namespace) -> int:
     result = finetune(config, args.resume)
     if result.training.stopped:
         print(f"Stopped after step {result.training.steps}; --resume goes on from there.")
-        return 130
+        return 128 + result.training.signal
     if not is_main:
         return 0
     if result.before:

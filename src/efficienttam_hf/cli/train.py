@@ -63,13 +63,13 @@ def _train(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in ("model", "output", "seed") if getattr(args, name) is not None}
     if not (values or given or args.overrides):
         raise ConfigError("Which run? Give --config FILE, or at least --model and --output.")
-    result = train(load_config({**values, **given}, args.overrides), resume=args.resume)
+    result = train(load_config({**values, **given}, args.overrides, where=args.config), resume=args.resume)
     if not is_first_process():
-        return 130 if result.stopped else 0
+        return 128 + result.signal if result.stopped else 0
     score = "" if result.score is None else f", J&F {result.score:.1f} (best {result.best_score:.1f})"
     if result.stopped:
         print(f"Stopped after step {result.steps}{score}. {result.checkpoint} is saved; --resume goes on from it.")
-        return 130
+        return 128 + result.signal
     print(f"Done: {result.steps} steps{score}. The model is in {result.checkpoint.parents[1] / 'last'}.")
     return 0
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .._media import VideoError
-from ..image_io import decode, displayed_size, open_image, read_image
+from ..image_io import check_single, decode, displayed_size, open_image, read_image
 from ..video_io import FrameSource, open_video
 from .schema import DatasetError
 
@@ -148,6 +148,7 @@ def header_size(given: Reference, name: str) -> tuple[int, int]:
     """(height, width) of an image as displayed, from its header."""
     try:
         with _open_image(given) as image:
+            check_single(image, name)
             return displayed_size(image, name)
     except (VideoError, OSError) as error:
         raise DatasetError(f"{name} cannot be read: {error}") from error

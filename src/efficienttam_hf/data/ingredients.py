@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .._media import VideoError
-from ..image_io import IMAGE_SUFFIXES, open_image, read_image
+from ..image_io import IMAGE_SUFFIXES, check_single, open_image, read_image
 
 
 __all__ = ["Ingredients"]
@@ -113,6 +113,7 @@ def _images_in(folder: Path) -> list[Path]:
 def _is_cutout(path: Path) -> bool:
     """Whether any pixel is transparent. Many programs write an alpha channel in which none is."""
     with open_image(path) as image:
+        check_single(image, str(path))
         if not image.has_transparency_data:
             return False
     return bool((_read_rgba(path)[..., 3] < 255).any())
@@ -121,6 +122,7 @@ def _is_cutout(path: Path) -> bool:
 def _read_rgba(path: Path) -> np.ndarray:
     """uint8 (height, width, 4); alpha is 255 throughout where an image has none."""
     with open_image(path) as image:
+        check_single(image, str(path))
         try:
             return np.array(image.convert("RGBA"))
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises, by format

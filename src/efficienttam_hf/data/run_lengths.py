@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..mask_io import checked_runs, decompress_counts, encode_rle, import_coco_mask, mask_of_runs, mask_size
+from ..safe_names import reason_of
 from .schema import DatasetError
 
 
@@ -49,7 +50,8 @@ def run_lengths_of(segmentation: Any, size: tuple[int, int], name: str) -> tuple
         raise
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
         raise DatasetError(
-            f'{name} is not a COCO run-length mask ({error}); {{"size": [height, width], "counts": ...}} is expected.'
+            f"{name} is not a COCO run-length mask ({reason_of(error)}); "
+            f'{{"size": [height, width], "counts": ...}} is expected.'
         ) from error
     if isinstance(counts, bytes):
         counts = counts.decode("ascii")
@@ -74,7 +76,9 @@ def _from_polygons(polygons: list, size: tuple[int, int], name: str) -> RunLengt
         try:
             outline = np.array(polygon, dtype=np.float64)
         except (TypeError, ValueError, OverflowError) as error:
-            raise DatasetError(f"{name} is not a list of polygons [[x0, y0, x1, y1, ...], ...] ({error}).") from error
+            raise DatasetError(
+                f"{name} is not a list of polygons [[x0, y0, x1, y1, ...], ...] ({reason_of(error)})."
+            ) from error
         if outline.ndim != 1 or len(outline) < 6 or len(outline) % 2 or not np.isfinite(outline).all():
             raise DatasetError(
                 f"{name} is not a list of polygons [[x0, y0, x1, y1, ...], ...]: each has at least three points of two "

@@ -9,7 +9,9 @@ The annotations say which frames are scored; what else was predicted is not look
 evaluators read them: the number of a pixel, never its colour. But where those would score something else than what was
 meant (colours, 0 and 255 for object numbers, a folder too high or too low), a `VideoError` names the file and what was
 expected. Everything that names can tell is checked before the first frame is scored. One frame is in memory at a time.
-A sequence whose files cannot be scored stops the scoring, as its score would be that of other predictions.
+
+Files that cannot be decoded cost their own sequence only: it is left out with a warning, and the scores say so. What
+is wrong in the way a folder was written, such as colours for numbers, stops the scoring: other sequences have it too.
 """
 
 from __future__ import annotations
@@ -53,12 +55,13 @@ def score_prediction_folder(
         groups: for each sequence the group of its objects (`"seen"`, `"unseen"`), for conventions that need one.
 
     Returns:
-        Scores; their speed is NaN, as nothing was tracked.
+        Scores; their speed is NaN, as nothing was tracked. Sequences with a damaged or too large file are among their
+        `failures`.
 
     Raises:
         FileNotFoundError: a folder, a sequence or a frame is missing.
-        VideoError: folders of another level, files that cannot be read or are not of object numbers, of another size
-            than annotated, or with objects that are not annotated where the convention allows none.
+        VideoError: folders of another level, files that are not of object numbers, of another size than annotated, or
+            with objects that are not annotated where the convention allows none; or no sequence can be read.
         ValueError: there is no such convention, or a sequence has no group.
         ImportError: OpenCV is not installed.
     """
@@ -75,8 +78,15 @@ def score_prediction_folder(
         if groups is not None and name not in groups:
             raise ValueError(f"Sequence '{name}' has no group; those that have are {_listed(groups)}.")
         group = groups[name] if groups is not None else None
-        objects = [scores for part in parts for scores in part.scores(convention, group)]
+        try:
+            objects = [scores for part in parts for scores in part.scores(convention, group)]
+        except _UnreadableError as error:
+            logger.warning("The sequence '%s' is not scored: %s", name, error)
+            scores.failures[name] = str(error)
+            continue
         scores.sequences.append(SequenceScores(name, objects, max(len(part.frames) for part in parts), 0.0))
+    if scores.failures and not scores.sequences:
+        raise VideoError(f"No sequence can be scored. {next(iter(scores.failures.values()))}")
     return scores
 
 
@@ -247,6 +257,10 @@ def _of_one(groups: str | Mapping[int, str] | None, number: int) -> str | None:
     return groups if groups is None or isinstance(groups, str) else groups.get(number)
 
 
+class _UnreadableError(VideoError):
+    """A file is damaged, too large, or no image; that says nothing about other sequences."""
+
+
 class _LabelReader:
     """Reads the PNGs of one folder, all of which must say in the same way which pixel is of which object."""
 
@@ -259,10 +273,14 @@ class _LabelReader:
         """A file's labels, uint8 (height, width), and which numbers other than 0 there are.
 
         Raises:
-            VideoError: a file that cannot be read, is in colour, or of another kind or palette than those before.
+            VideoError: a file that is in colour, or of another kind or palette than those before; an
+                `_UnreadableError` if it cannot be decoded.
         """
         path = self._folder / name
-        pixels = read_mask_pixels(path)
+        try:
+            pixels = read_mask_pixels(path)
+        except (VideoError, OSError) as error:
+            raise _UnreadableError(str(error)) from error
         if pixels.mode not in KINDS:
             raise VideoError(
                 f"'{path}' is {pixels.mode}, but object numbers are wanted: an indexed or greyscale PNG of 8 bits. "

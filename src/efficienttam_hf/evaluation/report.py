@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..atomic_file import atomic_path
+from ..output_folders import OutputFolder
 from ..safe_names import markdown_text, one_line, safe_path, spreadsheet_cell
 from .paper_tables import Measured, beside_published, title_of
 from .report_plots import plot_clicks, plot_video, worst_sheet
@@ -93,6 +94,7 @@ def write_overview(
 
     Raises:
         ValueError: there are no results.
+        FileExistsError: there is a `report.md` that was not written by this package.
     """
     if not results:
         raise ValueError("An overview needs at least one result, got none.")
@@ -110,7 +112,7 @@ def write_overview(
         ]
         lines.append(_row([*cells, _number(result.frames_per_second)]))
     lines += ["", *_compared(results, date), *_reproduced(command)]
-    path = Path(folder) / "report.md"
+    path = OutputFolder(folder).add("report.md")
     _write_text("\n".join(lines) + "\n", path)
     return path
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
@@ -161,10 +162,12 @@ class DatasetScores(_Measures):
     Attributes:
         sequences: one for each.
         convention: says what J and F are means of; its other rules have been applied to the sequences already.
+        failures: why, by name, for sequences that could not be scored; the means are without them.
     """
 
     sequences: list[SequenceScores]
     convention: ScoringConvention = SEMI_SUPERVISED
+    failures: dict[str, str] = dataclass_field(default_factory=dict)
 
     def summary(self) -> dict[str, float]:
         """As `summary`, but the mean over what the convention says.
@@ -200,16 +203,21 @@ class DatasetScores(_Measures):
         return sum(sequence.num_frames for sequence in self.sequences) / seconds if seconds else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the summary, the speed, and `SequenceScores.to_dict` of each sequence by its name."""
+        """For JSON: the summary, the speed, `SequenceScores.to_dict` of each sequence by its name, and the failures."""
         sequences = {sequence.name: sequence.to_dict() for sequence in self.sequences}
-        return {**self.summary(), "frames_per_second": self.frames_per_second, "sequences": sequences}
+        rest = {"frames_per_second": self.frames_per_second, "sequences": sequences, "failures": self.failures}
+        return {**self.summary(), **rest}
 
     def to_markdown(self) -> str:
-        """A table, a row a sequence and the score of them all below, in percent."""
+        """A table, a row a sequence and the score of them all below, in percent; then what was left out, and why."""
         lines = ["| sequence | objects | J&F | J | F | frames/s |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
         for name, row in [(sequence.name, sequence) for sequence in self.sequences] + [("all", self)]:
             numbers = " | ".join(f"{100 * value:.1f}" for value in (row.j_and_f, row.j, row.f))
             lines.append(f"| {markdown_text(name)} | {len(row.objects)} | {numbers} | {row.frames_per_second:.1f} |")
+        if self.failures:
+            total = len(self.sequences) + len(self.failures)
+            lines += ["", f"{len(self.sequences)} of {total} sequences are scored. Left out:", ""]
+            lines += [f"- {markdown_text(name)}: {markdown_text(reason)}" for name, reason in self.failures.items()]
         return "\n".join(lines)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.prompted import Prompt
+from ..safe_names import reason_of, shown
+from ..structured_files import parse_yaml, read_yaml
 from .losses import LossOptions
 from .ranges import check_range
 from .simulated_user import UserOptions
@@ -90,7 +92,9 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         if not self.weight > 0:
-            raise ValueError(f"`weight` must be above 0, got {self.weight}. Leave a source out rather than weigh it 0.")
+            raise ValueError(
+                f"`weight` must be above 0, got {shown(self.weight)}. Leave a source out rather than weigh it 0."
+            )
 
 
 @dataclass
@@ -112,7 +116,7 @@ class OptimizerOptions:
     def __post_init__(self) -> None:
         check_range(self, "eps", "weight_decay", "vision_layer_decay", "max_grad_norm")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"`betas` must be from 0 to below 1, got {self.betas}.")
+            raise ValueError(f"`betas` must be from 0 to below 1, got {shown(self.betas)}.")
 
 
 @dataclass
@@ -173,7 +177,7 @@ class EvaluationOptions:
         check_range(self, "every")
         check_range(self, "max_frames", least=3)
         if self.prompt not in typing.get_args(Prompt):
-            raise ValueError(f"`prompt` must be one of {', '.join(typing.get_args(Prompt))}, got {self.prompt!r}.")
+            raise ValueError(f"`prompt` must be one of {', '.join(typing.get_args(Prompt))}, got {shown(self.prompt)}.")
 
 
 @dataclass
@@ -231,9 +235,9 @@ class TrainingConfig:
             if not getattr(self, name):
                 raise ValueError(f"`{name}` is empty: a run needs at least one.")
         if self.precision not in PRECISIONS:
-            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
+            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {shown(self.precision)}.")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"`ema_decay` must be from 0 to below 1, got {self.ema_decay}.")
+            raise ValueError(f"`ema_decay` must be from 0 to below 1, got {shown(self.ema_decay)}.")
         check_range(self, "seed", "workers", "log_every", "overlay_every", "checkpoint_every")
         check_range(self, "keep_checkpoints", least=1)
         for number in range(len(self.stages)):
@@ -254,23 +258,35 @@ class TrainingConfig:
         return dataclasses.asdict(self)
 
 
-def load_config(source: str | Path | dict[str, Any], overrides: Iterable[str] = ()) -> TrainingConfig:
+def load_config(
+    source: str | Path | dict[str, Any], overrides: Iterable[str] = (), *, where: str | Path | None = None
+) -> TrainingConfig:
     """A run's configuration.
 
     Args:
         source: a YAML or JSON file, or its content as plain values. What is not there is by default.
         overrides: `key.path=value`, which go before the source. Values are YAML, items of lists go by their number.
+        where: the file that plain values are from, which messages name; by default `source`, if that is a file.
 
     Raises:
-        ConfigError: unreadable file, unknown field, or a value of the wrong type.
+        ConfigError: unreadable file, unknown field, or a value of the wrong type. The message names the file, and the
+            overrides where there are some.
     """
+    if where is None and not isinstance(source, dict):
+        where = source
+    overrides = list(overrides)
     values = copy.deepcopy(source) if isinstance(source, dict) else read_values(source)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"An override is written key.path=value, got {override!r}.")
-        _assign(values, key, _parse(text, override))
-    return build_options(TrainingConfig, values, "")
+            raise ConfigError(f"An override is written key.path=value, got {shown(override)}.")
+        _assign(values, key, parse_yaml(text, override, error=ConfigError))
+    try:
+        return build_options(TrainingConfig, values, "")
+    except ConfigError as error:
+        if where is None:
+            raise
+        raise ConfigError(f"{where}{' with ' + ' '.join(overrides) if overrides else ''}: {error}") from error
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
@@ -280,23 +296,12 @@ def read_values(path: str | Path) -> dict[str, Any]:
         ConfigError: no such file, or something else in it.
     """
     try:
-        values = _parse(Path(path).read_text(encoding="utf-8"), str(path)) or {}
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text: {error}") from error
+        values = read_yaml(path, error=ConfigError, what="configuration") or {}  # JSON is YAML: one parser reads both
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of fields, got {type(values).__name__}.")
     return values
-
-
-def _parse(text: str, where: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)  # JSON is YAML: one parser reads both
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is neither YAML nor JSON: {error}") from error
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
@@ -328,21 +333,21 @@ def build_options(kind: type, values: Any, where: str) -> Any:
         ConfigError: an unknown field, or a value of the wrong type or range; the message has its name, after `where`.
     """
     if not isinstance(values, dict):
-        raise ConfigError(f"`{where}` must be a mapping of fields, got {values!r}.")
+        raise ConfigError(f"`{where}` must be a mapping of fields, got {shown(values)}.")
     known = {f.name: f for f in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     for name in values:
         if name not in known:
             raise ConfigError(
-                f"There is no field {(where + '.' if where else '') + str(name)!r}. "
+                f"There is no field {shown(f'{where}.{name}' if where else name)}. "
                 f"{'`' + where + '` has' if where else 'The fields are'} {', '.join(known)}."
             )
     try:
         return kind(**{n: _convert(hints[n], v, f"{where}.{n}" if where else n) for n, v in values.items()})
     except ConfigError:
         raise
-    except ValueError as error:
-        raise ConfigError(f"`{where}`: {error}" if where else str(error)) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ConfigError(f"`{where}`: {reason_of(error)}" if where else reason_of(error)) from error
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -356,15 +361,15 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, hint) else build_options(hint, value, where)
     if origin is list:
         if not isinstance(value, list):
-            raise ConfigError(f"`{where}` must be a list, got {value!r}.")
+            raise ConfigError(f"`{where}` must be a list, got {shown(value)}.")
         return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
-            raise ConfigError(f"`{where}` must be {len(arguments)} values, got {value!r}.")
+            raise ConfigError(f"`{where}` must be {len(arguments)} values, got {shown(value)}.")
         return tuple(_convert(a, v, where) for a, v in zip(arguments, value, strict=True))
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"`{where}` must be a mapping, got {value!r}.")
+            raise ConfigError(f"`{where}` must be a mapping, got {shown(value)}.")
         return dict(value)
     if hint is float and isinstance(value, str):
         try:  # YAML reads 1e-4 as text
@@ -375,8 +380,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         value = "yes" if value else "no"
     accepted = (int, float) if hint is float else (hint,)
     if hint is Any or (isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))):
-        return float(value) if hint is float else value
-    raise ConfigError(f"`{where}` must be {hint.__name__}, got {value!r}.")
+        try:
+            return float(value) if hint is float else value
+        except OverflowError as error:
+            raise ConfigError(f"`{where}` is a number that is too large.") from error
+    raise ConfigError(f"`{where}` must be {hint.__name__}, got {shown(value)}.")
 
 
 __all__ = [

@@ -7,7 +7,6 @@ Everything is a `TrainingConfig` with defaults that suit few videos, so what hap
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..data.loading import kind_of
 from ..evaluation.prompted import Prompt
 from ..evaluation.runner import RunOptions, evaluate_video
 from ..processing_efficienttam import EfficientTamVideoProcessor
+from ..structured_files import parse_json
 from .config import ConfigError, EvaluationOptions, OptimizerOptions, SourceOptions, StageOptions, TrainingConfig
 from .loop import Trainer, TrainingResult
 from .models import losses_of
@@ -174,7 +174,8 @@ def _scores_before(trainer: Trainer) -> dict[str, float]:
 
 def _last_scores(run: Path) -> dict[str, float]:
     """J&F in percent of a run's last evaluation."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    path = run / "metrics.jsonl"
+    lines = [parse_json(line, f"A line of '{path}'") for line in path.read_text(encoding="utf-8").splitlines()]
     return next((line["videos"] for line in reversed(lines) if "videos" in line), {})
 
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ..data.seeding import derive_seed, generator_of
 from ..evaluation.runner import RunOptions, evaluate_video, summarize
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
+from ..structured_files import build, read_json
 from .clip_tracker import ClipOutput, ClipTracker
 from .config import ConfigError, StageOptions, TrainingConfig
 from .models import enable_activation_checkpointing, load_model, load_model_config, save_losses, with_weights
@@ -49,6 +51,16 @@ class TrainingError(RuntimeError):
 
 
 @dataclass
+class Progress:
+    """Where a run was when a checkpoint was written, as `progress.json` has it; see `TrainingResult` for the scores."""
+
+    stage: int
+    stage_step: int
+    score: float | None
+    best_score: float | None
+
+
+@dataclass
 class TrainingResult:
     """How a run ended.
 
@@ -58,6 +70,7 @@ class TrainingResult:
         checkpoint: the newest checkpoint's folder, in `from_pretrained` form.
         score: J&F in percent of the last evaluation, `None` without one.
         best_score: the highest so far.
+        signal: what stopped it, SIGINT or SIGTERM; 0 if nothing did.
     """
 
     steps: int
@@ -65,6 +78,7 @@ class TrainingResult:
     checkpoint: Path
     score: float | None
     best_score: float | None
+    signal: int = 0
 
 
 def train(config: TrainingConfig, resume: bool = False) -> TrainingResult:
@@ -132,7 +146,9 @@ class Trainer:
                     self.stage_number, self.stage_step = self.stage_number + 1, 0
         self.accelerator.end_training()
         newest = self.folder.checkpoint(self.folder.steps()[-1])
-        return TrainingResult(self.global_step, stopped, newest, self.score, self.best_score)
+        # A process that another one told to stop has got no signal itself.
+        number = (self.signals.number or signal.SIGINT) if stopped else 0
+        return TrainingResult(self.global_step, stopped, newest, self.score, self.best_score, number)
 
     def _run_stage(self, stage: StageOptions) -> bool:
         """One stage, from `self.stage_step` on. Returns whether the run was stopped."""
@@ -217,9 +233,10 @@ class Trainer:
             )
         self.folder.check_same_config(self.config)
         checkpoint = self.folder.checkpoint(self._newest_intact(steps))
-        progress = json.loads((checkpoint / STATE_FOLDER / PROGRESS_FILE).read_text(encoding="utf-8"))
-        self.stage_number, self.stage_step = progress["stage"], progress["stage_step"]
-        self.score, self.best_score = progress["score"], progress["best_score"]
+        file = checkpoint / STATE_FOLDER / PROGRESS_FILE
+        progress = build(Progress, read_json(file, error=ConfigError), str(file), error=ConfigError)
+        self.stage_number, self.stage_step = progress.stage, progress.stage_step
+        self.score, self.best_score = progress.score, progress.best_score
         return checkpoint
 
     def _newest_intact(self, steps: list[int]) -> int:
@@ -409,12 +426,7 @@ class Trainer:
                 save_losses(self.config.losses, unfinished)
                 if average is not None:
                     torch.save(average, unfinished / STATE_FOLDER / AVERAGE_FILE)
-                progress = {
-                    "stage": self.stage_number,
-                    "stage_step": self.stage_step,
-                    "score": self.score,
-                    "best_score": self.best_score,
-                }
+                progress = asdict(Progress(self.stage_number, self.stage_step, self.score, self.best_score))
                 (unfinished / STATE_FOLDER / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
             self.accelerator.wait_for_everyone()  # for what the others write
             if self.is_main:

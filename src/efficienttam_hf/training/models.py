@@ -16,6 +16,7 @@ from ..app.loading import load_config, load_weights, preset_config
 from ..configuration_efficienttam import PRESETS, SMALL_PRESETS, EfficientTamConfig
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..remote_code import included_checkpoint
+from ..structured_files import read_json
 from .config import ConfigError, build_options
 from .losses import LossOptions
 from .processes import is_first_process
@@ -109,10 +110,7 @@ def losses_of(name: str) -> LossOptions:
     file = Path(included_checkpoint(name)) / LOSSES_FILE
     if not file.is_file():
         return LossOptions()
-    try:
-        return build_options(LossOptions, json.loads(file.read_text(encoding="utf-8")), str(file))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{file} is not JSON: {error}") from error
+    return build_options(LossOptions, read_json(file, error=ConfigError, what="losses"), str(file))
 
 
 __all__ = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..safe_names import shown
+
 
 def check_range(options: Any, *names: str, least: float = 0, most: float = math.inf) -> None:
     """Check fields of `options` that are numbers; `None` passes.
@@ -16,7 +18,7 @@ def check_range(options: Any, *names: str, least: float = 0, most: float = math.
         value = getattr(options, name)
         if value is not None and not least <= value <= most:
             accepted = f"at least {least}" if most == math.inf else f"between {least} and {most}"
-            raise ValueError(f"`{name}` must be {accepted}, got {value}.")
+            raise ValueError(f"`{name}` must be {accepted}, got {shown(value)}.")
 
 
 __all__ = ["check_range"]

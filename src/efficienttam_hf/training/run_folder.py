@@ -33,6 +33,7 @@ from typing import IO, Any
 from ..app.defaults import PRESET_PREFIX
 from ..atomic_file import atomic_path
 from ..checksums import CHECKSUMS_FILE, damaged_files, sync_folder, sync_names, write_checksums
+from ..structured_files import parse_json, read_json
 from .config import ConfigError, TrainingConfig, load_config
 
 
@@ -102,8 +103,8 @@ class RunFolder:
         path = self.path / "config.json"
         try:
             # Fields that are younger than the run have their default values in it.
-            saved = load_config(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as error:
+            saved = load_config(read_json(path, error=ConfigError, what="configuration"))
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"Cannot resume: {path} cannot be read ({error}). Bring it back from a copy, or start a new run from "
                 f"its weights (`model: {self.path / 'last'}`, another `output`)."
@@ -141,9 +142,9 @@ class RunFolder:
         except FileNotFoundError:  # written before checkpoints had checksums: what can be read is taken as it is
             progress = self.checkpoint(step) / STATE_FOLDER / PROGRESS_FILE
             try:
-                json.loads(progress.read_text(encoding="utf-8"))
+                read_json(progress, what="progress of a run")
             except (OSError, ValueError) as error:
-                return [f"{progress} cannot be read: {error}."]
+                return [str(error)]
             return []
 
     def set_aside(self, step: int) -> None:
@@ -232,8 +233,8 @@ class RunFolder:
             return
         kept = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # the line a killed run was writing
-                if json.loads(line)["step"] <= step:
+            with contextlib.suppress(ValueError, TypeError, LookupError):  # the line a killed run was writing
+                if parse_json(line, str(path))["step"] <= step:
                     kept.append(line + "\n")
         with atomic_path(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")

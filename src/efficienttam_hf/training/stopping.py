@@ -18,10 +18,12 @@ class StopSignals:
 
     Attributes:
         asked: when a stop was asked for, in `time.monotonic()` seconds; `None` if it was not.
+        number: the signal that asked first, 0 if none did.
     """
 
     def __init__(self) -> None:
         self.asked: float | None = None
+        self.number = 0
 
     def __enter__(self) -> StopSignals:
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -35,7 +37,8 @@ class StopSignals:
         now = time.monotonic()
         if self.asked is not None and number == signal.SIGINT and now - self.asked > SAME_PRESS:
             raise KeyboardInterrupt
-        self.asked = self.asked or now
+        if self.asked is None:
+            self.asked, self.number = now, number
 
 
 __all__ = ["StopSignals"]

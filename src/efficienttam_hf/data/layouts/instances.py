@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...safe_names import contained_path
+from ...safe_names import contained_path, reason_of, shown
 from ...structured_files import field
 from ..benchmark_rules import BenchmarkRules
 from ..frames import ImageFrames, reference
@@ -119,10 +119,12 @@ class Coco(Layout):
             try:
                 contained_path(self._images, file_name, within=limit)
             except ValueError as error:
-                raise DatasetError(f"{here}: {error}") from error
+                raise DatasetError(f"{here}: {reason_of(error)}") from error
             name = str(Path(file_name).with_suffix(""))
             if name in self._file_names:
-                raise DatasetError(f"{here}: the name {name!r} occurs twice; names without their suffix are unique.")
+                raise DatasetError(
+                    f"{here}: the name {shown(name)} occurs twice; names without their suffix are unique."
+                )
             self._file_names[name] = file_name
             name_of[field(entry, "id", (int, str), here, error=DatasetError)] = name
         grouped: dict[str, list] = {}
@@ -130,7 +132,7 @@ class Coco(Layout):
             here = f"{where}, annotation {place}"
             image_id = field(entry, "image_id", (int, str), here, error=DatasetError)
             if image_id not in name_of:
-                raise DatasetError(f"{here}: there is no image with the id {image_id!r}.")
+                raise DatasetError(f"{here}: there is no image with the id {shown(image_id)}.")
             category = field(entry, "category_id", (int, type(None)), here, error=DatasetError, default=None)
             crowd = field(entry, "iscrowd", (int, bool), here, error=DatasetError, default=0)
             segmentation = field(entry, "segmentation", (dict, list), here, error=DatasetError)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...safe_names import shown
 from ...structured_files import field
 from ..benchmark_rules import BenchmarkRules
 from ..records import VideoRecord
@@ -107,7 +108,8 @@ class YouTubeVos(Layout):
         videos = field(read_annotations(file), "videos", dict, where, error=DatasetError)
         for name in videos:
             video = field(videos, name, dict, where, error=DatasetError)
-            self._objects[name] = field(video, "objects", dict, f"{where}, {name!r}", error=DatasetError, default={})
+            described = f"{where}, {shown(name)}"
+            self._objects[name] = field(video, "objects", dict, described, error=DatasetError, default={})
         self.names = sorted(self._objects)
         check_names(self.names, self._frames, file)
 
@@ -115,7 +117,7 @@ class YouTubeVos(Layout):
         objects = self._objects.get(name, {})
         categories = {}
         for number in objects:
-            where = f"The object {number!r} of {name!r} in meta.json"
+            where = f"The object {shown(number)} of {shown(name)} in meta.json"
             about = field(objects, number, dict, where, error=DatasetError)
             if not number.isdecimal() or len(number) > 9:
                 raise DatasetError(f"{where} has no number for a name.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,10 @@ import numpy as np
 from ..._media import VideoError
 from ...atomic_file import atomic_path
 from ...image_io import IMAGE_SUFFIXES, read_image
+from ...output_folders import OutputFolder
+from ...safe_names import shown
+from ...structured_files import build, read_json
+from ...structured_files import field as checked_field
 from ...video_io import open_video
 from ..layouts.folder import VIDEO_SUFFIXES
 from ..schema import DatasetError
@@ -117,6 +121,15 @@ def find_media(folder: Path) -> list[Path]:
     return media
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What `pseudo_labels.json` says of a file that is labelled."""
+
+    source: str
+    videos: list[str]
+    objects: int
+
+
 Proposer = Callable[[np.ndarray], list[Prompt]]
 
 
@@ -133,24 +146,30 @@ def label_folder(
         proposer: prompts where whole objects are (`SaliencyProposer`), asked before a grid of clicks.
 
     Raises:
-        DatasetError: nothing to label, or labels in `output` that another teacher drew.
+        DatasetError: nothing to label, labels in `output` that another teacher drew, or a damaged list of them.
+        FileExistsError: a file is in the way in `output` that was not written by this package.
     """
     files = find_media(folder)
     names = _names(files, folder)
     notes = output / "pseudo_labels.json"
-    done: dict[str, dict] = {}
+    done: dict[str, _Done] = {}
+    written = OutputFolder(output)
     if notes.is_file():
-        known = json.loads(notes.read_text(encoding="utf-8"))
-        if known["teacher"] != teacher.name:
+        where = f"The list of labels '{notes}'"
+        known = read_json(notes, error=DatasetError, what="list of labels")
+        if checked_field(known, "teacher", str, where, error=DatasetError) != teacher.name:
             raise DatasetError(
                 f"'{output}' has labels of the teacher '{known['teacher']}', not of '{teacher.name}'; give another "
                 "output folder."
             )
-        done = known["files"]
+        done = {
+            name: build(_Done, found, f"{where}, {shown(name)}", error=DatasetError)
+            for name, found in checked_field(known, "files", dict, where, error=DatasetError).items()
+        }
     for file in files:
         name = names[file]
         if name in done:
-            yield LabelledFile(file, done[name]["videos"], done[name]["objects"], is_known=True)
+            yield LabelledFile(file, done[name].videos, done[name].objects, is_known=True)
             continue
         try:
             images, tracks = _label_file(file, teacher, options, proposer)
@@ -158,10 +177,11 @@ def label_folder(
             yield LabelledFile(file, [], 0, problem=str(error))
             continue
         described = {"source": str(file.relative_to(folder)), "teacher": teacher.name}
-        videos = write_labels(output, name, images, tracks, described) if tracks else []
-        done[name] = {"source": described["source"], "videos": videos, "objects": len(tracks)}
-        with atomic_path(notes) as temporary:
-            temporary.write_text(json.dumps({"teacher": teacher.name, "files": done}, indent=2) + "\n", "utf-8")
+        videos = write_labels(written, name, images, tracks, described) if tracks else []
+        done[name] = _Done(described["source"], videos, len(tracks))
+        listed = {"teacher": teacher.name, "files": {name: asdict(found) for name, found in done.items()}}
+        with atomic_path(written.add(notes.name)) as temporary:
+            temporary.write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
         yield LabelledFile(file, videos, len(tracks))
 
 

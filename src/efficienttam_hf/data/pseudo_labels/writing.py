@@ -8,6 +8,8 @@
 An indexed PNG holds one object a pixel, and a frame that has one says of each object of the video where it is or that
 it is absent. So objects that overlap, such as a whole and its part, and objects that are known on different frames go
 to different videos, `<name>`, `<name>-2` and so on, of the same frames.
+
+All files are listed as this package's own (`output_folders`), and only listed ones are ever replaced or removed.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from PIL import Image
 
 from ...atomic_file import atomic_path
 from ...mask_io import read_indexed_png, write_indexed_png
+from ...output_folders import OutputFolder
+from ...safe_names import safe_name
+from ...structured_files import field, read_json
 from ...visualization import contact_sheet, overlay_masks
 from ..schema import DatasetError
 from .tracks import Track
@@ -62,12 +67,16 @@ def split_into_layers(tracks: Sequence[Track]) -> list[list[int]]:
 
 
 def write_labels(
-    root: Path, name: str, images: Sequence[np.ndarray], tracks: Sequence[Track], described: Mapping[str, object]
+    folder: OutputFolder,
+    name: str,
+    images: Sequence[np.ndarray],
+    tracks: Sequence[Track],
+    described: Mapping[str, object],
 ) -> list[str]:
     """Write the objects of one clip or photograph.
 
     Args:
-        root: the folder of labels.
+        folder: the folder of labels.
         name: of the clip.
         images: uint8 (height, width, 3) RGB, its labelled frames.
         tracks: its objects.
@@ -75,14 +84,17 @@ def write_labels(
 
     Returns:
         The names of the videos that were written.
+
+    Raises:
+        FileExistsError: a file is in the way that was not written by this package.
     """
     names: list[str] = []
     for number, layer in enumerate(split_into_layers(tracks)):
         video = name if number == 0 else f"{name}-{number + 1}"
         if number == 0:
-            _write_frames(root / "frames" / video, images)
+            _write_frames(folder, f"frames/{video}", images)
         else:
-            _link_frames(root / "frames" / name, root / "frames" / video)
+            _link_frames(folder, f"frames/{name}", f"frames/{video}")
         frames = sorted(set.intersection(*(set(tracks[place].masks) for place in layer)))
         # Where two objects touch, the smaller one lies on top.
         drawn = sorted(layer, key=lambda place: -int(tracks[place].masks[frames[0]].sum()))
@@ -92,11 +104,11 @@ def write_labels(
             labels = np.zeros(images[0].shape[:2], dtype=np.uint8)
             for place in drawn:
                 labels[tracks[place].masks[frame]] = ids[place]
-            write_indexed_png(root / "masks" / video / f"{frame:05d}.png", labels)
+            write_indexed_png(folder.add(f"masks/{video}/{frame:05d}.png"), labels)
             shown[frame] = {ids[place]: labels == ids[place] for place in layer}
         objects = {ids[place]: _description(tracks[place]) for place in layer}
-        _write_json(root / "labels" / f"{video}.json", {**described, "objects": objects})
-        _write_sheet(root / "sheets" / f"{video}.jpg", video, images, shown)
+        _write_json(folder.add(f"labels/{video}.json"), {**described, "objects": objects})
+        _write_sheet(folder.add(f"sheets/{video}.jpg"), video, images, shown)
         names.append(video)
     return names
 
@@ -109,28 +121,30 @@ def remove_objects(root: Path, chosen: Sequence[str]) -> None:
         chosen: `VIDEO` for all of a video, `VIDEO:ID` for an object of it.
 
     Raises:
-        DatasetError: there is no such video, or no such object in it.
+        DatasetError: there is no such video, or no such object in it, or its file in `labels/` is damaged.
+        FileExistsError: files of the video were not written by this package; nothing of it is changed.
     """
+    folder = OutputFolder(root)
     for entry in chosen:
         video, _, object_id = entry.partition(":")
         notes = root / "labels" / f"{video}.json"
-        if not notes.is_file():
+        if safe_name(video) != video or not notes.is_file():
             raise DatasetError(f"'{root}' has no labels of a video '{video}'. Its sheets/ show what there is.")
-        described = json.loads(notes.read_text(encoding="utf-8"))
-        if object_id and object_id not in described["objects"]:
-            there = ", ".join(described["objects"])
+        described = read_json(notes, error=DatasetError, what="labels of a video")
+        objects = field(described, "objects", dict, f"The labels of a video '{notes}'", error=DatasetError)
+        if object_id and not (object_id in objects and object_id.isdecimal()):
+            there = ", ".join(objects)
             raise DatasetError(f"The video '{video}' has no object {object_id!r}; it has {there}.")
-        kept = {key: value for key, value in described["objects"].items() if object_id and key != object_id}
+        kept = {key: value for key, value in objects.items() if object_id and key != object_id}
+        names = (f"frames/{video}", f"masks/{video}", f"sheets/{video}.jpg", f"labels/{video}.json")
+        folder.check(*names, overwrite=True)
         if kept:
             for file in sorted((root / "masks" / video).glob("*.png")):
                 labels = read_indexed_png(file)
                 write_indexed_png(file, np.where(labels == int(object_id), 0, labels))
             _write_json(notes, {**described, "objects": kept})
         else:
-            for folder in ("frames", "masks"):
-                shutil.rmtree(root / folder / video)
-            (root / "sheets" / f"{video}.jpg").unlink(missing_ok=True)
-            notes.unlink()
+            folder.claim(*names, overwrite=True)
 
 
 def _overlap(a: Track, b: Track, frames: set[int]) -> bool:
@@ -151,20 +165,20 @@ def _description(track: Track) -> dict[str, object]:
     }
 
 
-def _write_frames(folder: Path, images: Sequence[np.ndarray]) -> None:
+def _write_frames(folder: OutputFolder, name: str, images: Sequence[np.ndarray]) -> None:
     for number, image in enumerate(images):
-        with atomic_path(folder / f"{number:05d}.jpg") as temporary:
+        with atomic_path(folder.add(f"{name}/{number:05d}.jpg")) as temporary:
             Image.fromarray(image).save(temporary, format="JPEG", quality=JPEG_QUALITY)
 
 
-def _link_frames(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.iterdir()):
-        (target / file.name).unlink(missing_ok=True)
+def _link_frames(folder: OutputFolder, source: str, target: str) -> None:
+    for file in sorted((folder.path / source).iterdir()):
+        link = folder.add(f"{target}/{file.name}")
+        link.unlink(missing_ok=True)
         try:
-            os.link(file, target / file.name)
+            os.link(file, link)
         except OSError:  # a file system without hard links
-            shutil.copyfile(file, target / file.name)
+            shutil.copyfile(file, link)
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
