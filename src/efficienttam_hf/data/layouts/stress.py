@@ -72,7 +72,8 @@ class DrawnMasks:
         self._files = [_png(frame) for frame in labels]
 
     def read(self, frame: int, size: tuple[int, int]) -> Annotation:
-        labels = np.asarray(Image.open(io.BytesIO(self._files[frame])))
+        with open_image(io.BytesIO(self._files[frame])) as image:
+            labels = np.asarray(image)
         return Annotation({int(i): labels == i for i in np.unique(labels) if i})
 
     def name(self, frame: int) -> str:
