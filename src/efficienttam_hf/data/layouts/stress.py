@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...image_io import open_image
 from ..benchmark_rules import BenchmarkRules
 from ..frames import ImageFrames
 from ..masks import Annotation
