@@ -88,3 +88,8 @@ def test_every_file_and_folder_is_on_the_page():
     gone = {name for name in named if name.endswith(".py") and "/" not in name and not name.startswith("test_")}
     gone -= {path.name for path in [*SOURCE.rglob("*.py"), *(ROOT / "demo").glob("*.py")]}
     assert sorted(gone) == []
+
+
+def test_no_file_is_too_long():
+    long = {str(path.relative_to(SOURCE)): len(path.read_text("utf-8").splitlines()) for path in FILES}
+    assert {name: lines for name, lines in long.items() if lines > 600} == {}

@@ -12,9 +12,9 @@ from reference import tiny_config
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.memory import FrameMemory
-from efficienttam_hf.modeling_efficienttam_video import TorchBackend
 from efficienttam_hf.object_memory import ObjectMemory
 from efficienttam_hf.tracking_rules import Direction, TrackingRules
+from efficienttam_hf.video_backend import TorchBackend
 
 
 HEIGHT, WIDTH = 60, 80

@@ -12,22 +12,18 @@ Shapes: B objects, M memories, N = H * W tokens of a feature map, C its channels
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from .configuration_efficienttam import EfficientTamConfig, size_pair
-from .memory import FrameMemory, MemoryBank
-from .memory_selection import FrameObservation
+from .memory import MemoryBank
 from .modeling_efficienttam import EfficientTamModel
 from .modeling_efficienttam_layers import EfficientTamFeedForward
 from .modeling_efficienttam_memory import (
@@ -35,66 +31,11 @@ from .modeling_efficienttam_memory import (
     EfficientTamMemoryEncoder,
     EfficientTamMemoryFuserBlock,
 )
-from .object_memory import MemorySelection
-from .prompts import FramePrompts
 from .session_walk import SessionWalk
 from .tracking_rules import Direction, TrackingRules
+from .video_backend import TorchBackend
+from .video_outputs import EfficientTamTrackingOutput, EfficientTamVideoSegmentationOutput
 from .video_session import EfficientTamVideoInferenceSession
-
-
-# Transformers wants a default of every field of an output. These fields have a value in every output.
-_SET_LATER: Any = None
-
-
-@dataclass
-class EfficientTamTrackingOutput(ModelOutput):
-    r"""
-    What one tracking step gives for B objects.
-
-    pred_masks (`Tensor` of shape `(B, 1, h, w)`): mask logits at a quarter of the model's input size.
-    high_res_masks (`Tensor` of shape `(B, 1, height, width)`): the same at the model's input size, float32.
-    iou_scores (`Tensor` of shape `(B, 1)`): predicted IoU of that mask.
-    object_score_logits (`Tensor` of shape `(B, 1)`): above 0 where the object is judged present.
-    object_pointer (`Tensor` of shape `(B, C)`): the object in one vector, for later frames.
-    multimask_logits (`Tensor` of shape `(B, K, h, w)`): all proposals the mask was chosen from, as they are before an
-        object that is judged absent is blanked; what a loss compares.
-    multimask_iou_scores (`Tensor` of shape `(B, K)`): their predicted IoU.
-    multimask_tokens (`Tensor` of shape `(B, K, C)`): the decoder's tokens of the proposals, of which object pointers
-        are made; (B, 1, C) where the mask was not chosen among several. See `choose_proposals`.
-    memory (`Tensor` of shape `(B, N, c)`, *optional*): the frame's spatial memory, when it was asked for.
-    """
-
-    pred_masks: Tensor = _SET_LATER
-    high_res_masks: Tensor = _SET_LATER
-    iou_scores: Tensor = _SET_LATER
-    object_score_logits: Tensor = _SET_LATER
-    object_pointer: Tensor = _SET_LATER
-    multimask_logits: Tensor = _SET_LATER
-    multimask_iou_scores: Tensor = _SET_LATER
-    multimask_tokens: Tensor | None = None
-    memory: Tensor | None = None
-
-
-@dataclass
-class EfficientTamVideoSegmentationOutput(ModelOutput):
-    r"""
-    The objects of a session on one frame.
-
-    object_ids (`list[int]`): the objects, in the order of the tensors' rows.
-    pred_masks (`Tensor` of shape `(num_objects, 1, h, w)`): mask logits at a quarter of the model's input size;
-        `config.no_object_score` where an object is absent or has no result on this frame.
-    object_score_logits (`Tensor` of shape `(num_objects, 1)`): above 0 where the object is judged present.
-    iou_scores (`Tensor` of shape `(num_objects, 1)`): predicted IoU of each mask.
-    object_pointer (`Tensor` of shape `(num_objects, C)`): zeros where an object has no result on this frame.
-    frame_idx (`int`): the frame.
-    """
-
-    object_ids: list[int] = _SET_LATER
-    pred_masks: Tensor = _SET_LATER
-    object_score_logits: Tensor = _SET_LATER
-    iou_scores: Tensor = _SET_LATER
-    object_pointer: Tensor = _SET_LATER
-    frame_idx: int = _SET_LATER
 
 
 class EfficientTamVideoModel(EfficientTamModel):
@@ -521,162 +462,6 @@ class EfficientTamVideoModel(EfficientTamModel):
         `config.no_object_score`.
         """
         return self.walk.output(inference_session, frame_idx)
-
-
-class _Conditioned(NamedTuple):
-    """A frame's features, and for each object of a batch what they are after memory attention over its bank."""
-
-    features: Tensor
-    bank: MemoryBank | None = None
-    conditioned: Tensor | None = None
-
-
-class TorchBackend:
-    """A model as `session_walk.WalkBackend`: the methods are described there."""
-
-    def __init__(self, model: EfficientTamVideoModel):
-        self.model = model
-
-    @property
-    def rules(self) -> TrackingRules:
-        return TrackingRules.from_config(self.model.config)
-
-    @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
-        return self.model.encode_frame(pixels)
-
-    @torch.no_grad()
-    def condition(self, features: Tensor, selections: Sequence[MemorySelection] | None) -> _Conditioned:
-        if selections is None:
-            return _Conditioned(features)
-        banks = [MemoryBank.from_selection(s, features.device, features.dtype) for s in selections]
-        bank = MemoryBank.concatenate(banks)
-        return _Conditioned(features, bank, self.model.condition_on_memory(features, bank))
-
-    @torch.no_grad()
-    def segment(
-        self,
-        conditioned: _Conditioned,
-        prompts: Sequence[FramePrompts] | None,
-        previous: Sequence[FrameMemory] | None,
-        batch_size: int,
-        multimask_output: bool,
-    ) -> EfficientTamTrackingOutput:
-        features, bank, conditioned_features = conditioned
-
-        def batch(name: str) -> Tensor | None:
-            if prompts is None or getattr(prompts[0], name) is None:
-                return None
-            return torch.cat([torch.as_tensor(getattr(p, name)) for p in prompts]).to(features.device)
-
-        previous_masks = None
-        if previous is not None:
-            clamp = self.rules.previous_mask_clamp
-            previous_masks = torch.cat([e.pred_masks.to(features.device, features.dtype) for e in previous])
-            previous_masks = previous_masks.clamp(-clamp, clamp)
-        return self.model.track_step(
-            features,
-            bank,
-            batch("points"),
-            batch("labels"),
-            input_masks=batch("mask"),
-            previous_masks=previous_masks,
-            multimask_output=multimask_output,
-            mask_from_prompts=prompts is not None,
-            encode_memory=False,  # by `remember`, when all objects of the frame are segmented
-            conditioned_features=conditioned_features,
-        )
-
-    def observe(self, result: EfficientTamTrackingOutput, with_masks: bool) -> list[FrameObservation]:
-        is_choice = result.multimask_iou_scores is not None
-        iou_scores = (result.multimask_iou_scores if is_choice else result.iou_scores).float().cpu().numpy()
-        masks = result.multimask_logits if is_choice else result.pred_masks
-        proposals = (masks > 0).cpu().numpy() if with_masks else [None] * len(iou_scores)
-        scores = result.object_score_logits[:, 0].tolist()
-        areas = (result.pred_masks > 0).flatten(1).sum(dim=1).tolist()
-        return [
-            FrameObservation(scores[row], iou_scores[row], int(iou_scores[row].argmax()), areas[row], proposals[row])
-            for row in range(len(scores))
-        ]
-
-    @torch.no_grad()
-    def choose(self, result: EfficientTamTrackingOutput, proposals: Sequence[int]) -> EfficientTamTrackingOutput:
-        return self.model.choose_proposals(result, torch.tensor(proposals, device=result.pred_masks.device))
-
-    @torch.no_grad()
-    def remember(
-        self, features: Tensor, result: EfficientTamTrackingOutput, from_prompts: bool, masks: Tensor | None = None
-    ) -> Tensor:
-        memory = self.model.encode_memory(features, result.high_res_masks if masks is None else masks, from_prompts)
-        return memory.to(getattr(torch, self.model.config.memory_dtype))
-
-    def mask_logits(self, entries: Sequence[FrameMemory]) -> np.ndarray:
-        return torch.cat([entry.pred_masks[:, 0].float().cpu() for entry in entries]).numpy()
-
-    def replace_mask(self, entry: FrameMemory, logits: np.ndarray) -> None:
-        entry.pred_masks = torch.from_numpy(logits)[None, None].to(entry.pred_masks)
-
-    @torch.no_grad()
-    def remember_mask(self, features: Tensor, entry: FrameMemory) -> Tensor:
-        masks = self.model._upsample(entry.pred_masks.to(self.model.device))
-        return self.remember(features, entry, False, masks).to(entry.spatial.device)
-
-    @torch.no_grad()
-    def without_overlap(self, entries: Sequence[FrameMemory]) -> list[Tensor]:
-        masks = torch.cat([e.pred_masks.to(self.model.device) for e in entries])
-        return list(keep_highest(self.model._upsample(masks)).split(1))
-
-    def entries(
-        self,
-        session: EfficientTamVideoInferenceSession,
-        result: EfficientTamTrackingOutput,
-        memories: Tensor | None,
-    ) -> list[FrameMemory]:
-        # Copies, so that no batch is kept alive by one of its rows.
-        device = session.inference_state_device
-        rows = [slice(row, row + 1) for row in range(len(result.pred_masks))]
-        return [
-            FrameMemory(
-                pred_masks=result.pred_masks[row].to(device, copy=True),
-                object_score_logits=result.object_score_logits[row].clone(),
-                iou_scores=result.iou_scores[row].clone(),
-                object_pointer=result.object_pointer[row].clone(),
-                spatial=None if memories is None else memories[row].to(device, copy=True),
-            )
-            for row in rows
-        ]
-
-    def output(
-        self, session: EfficientTamVideoInferenceSession, frame_idx: int, entries: Sequence[FrameMemory | None]
-    ) -> EfficientTamVideoSegmentationOutput:
-        model, device = self.model, self.model.device
-        pointer, score = model.no_object_pointer, float(model.config.no_object_score)
-        absent = FrameMemory(
-            pred_masks=torch.full((1, 1, *model.prompt_encoder.mask_input_size), score, device=device),
-            object_score_logits=torch.full((1, 1), score, device=device),
-            iou_scores=torch.zeros(1, 1, device=device),
-            object_pointer=torch.zeros_like(pointer),
-        )
-
-        def rows(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
-            values = [getattr(entry or absent, name).to(device, dtype) for entry in entries]
-            return torch.cat(values) if values else getattr(absent, name)[:0].to(dtype)
-
-        return EfficientTamVideoSegmentationOutput(
-            object_ids=session.obj_ids,
-            pred_masks=rows("pred_masks"),
-            object_score_logits=rows("object_score_logits"),
-            iou_scores=rows("iou_scores"),
-            object_pointer=rows("object_pointer", pointer.dtype),
-            frame_idx=frame_idx,
-        )
-
-
-def keep_highest(masks: Tensor) -> Tensor:
-    """(B, 1, height, width) logits of objects on one frame, at most -10 where another object's is higher."""
-    highest = masks.argmax(dim=0, keepdim=True)
-    rows = torch.arange(len(masks), device=masks.device).view(-1, 1, 1, 1)
-    return torch.where(highest == rows, masks, masks.clamp(max=-10.0))
 
 
 __all__ = [

@@ -8,10 +8,8 @@ holes filled and specks removed, and inputs need not be square.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +22,11 @@ from transformers.image_utils import PILImageResampling
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_efficienttam import EfficientTamConfig, size_pair
-from .images import check_sizes, image_list, image_size, rgb_frames, to_rgb
+from .images import check_sizes, image_list, rgb_frames, to_rgb
 from .prompt_calls import CALL_LABELS, CallPrompts, add_inputs
 from .prompts import PADDING, scale_points
 from .remote_code import RemoteCode
+from .video_frames import as_frames, frame_size
 from .video_session import EfficientTamVideoInferenceSession
 
 
@@ -436,8 +435,8 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         """
         device = inference_device
         process = partial(self.process_frame, device=processing_device or device)
-        frames = None if video is None else _as_frames(video)
-        height, width = (None, None) if frames is None else _frame_size(frames)
+        frames = None if video is None else as_frames(video)
+        height, width = (None, None) if frames is None else frame_size(frames)
         session = EfficientTamVideoInferenceSession(
             frames=frames,
             process_frame=process,
@@ -546,59 +545,6 @@ def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         torch.from_numpy(mask)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
     )
     return resized[0, 0].numpy()
-
-
-def _as_frames(video: Any) -> Any:
-    """Whatever a user calls a video, as an object with `len` and indexing."""
-    if isinstance(video, str | Path):
-        return _open(video)
-    if isinstance(video, list | tuple) and len(video) == 1 and isinstance(video[0], list | tuple):
-        video = video[0]
-    if isinstance(video, np.ndarray | Tensor) and video.ndim == 5 and len(video) == 1:
-        video = video[0]
-    if isinstance(video, np.ndarray | Tensor) and video.ndim != 4:
-        raise ValueError(f"A video has four dimensions, frames first; got shape {tuple(video.shape)}.")
-    if not (hasattr(video, "__len__") and hasattr(video, "__getitem__")):
-        raise ValueError(
-            f"A video is a path, a list of frames, an array or an object with `len` and indexing; got "
-            f"{type(video).__name__}. Frames that merely come one after another are a stream: start the session "
-            "without a video and give each to the model as `frame`."
-        )
-    return video
-
-
-def _open(path: str | Path) -> Any:
-    try:
-        # By its installed name: this file also runs as remote code, without the package around it.
-        open_video: Callable = importlib.import_module("efficienttam_hf.video_io").open_video
-    except ImportError:
-        from transformers.video_utils import load_video
-
-        return load_video(str(path))[0]  # type: ignore[arg-type]  # the hint lacks paths, which are documented
-    return open_video(path)
-
-
-def _frame_size(frames: Any) -> tuple[int, int]:
-    """(height, width) of a video's frames, looked up without decoding where possible."""
-    if len(frames) == 0:
-        raise ValueError("The video has no frames.")
-    if hasattr(frames, "height") and hasattr(frames, "width"):
-        return int(frames.height), int(frames.width)
-    if not isinstance(frames, list | tuple):
-        return image_size(frames[0])
-    sizes = []
-    for i, frame in enumerate(frames):
-        try:
-            sizes.append(image_size(frame))
-        except ValueError as error:
-            raise ValueError(f"Frame {i} is no image: {error}") from error
-        if sizes[i] != sizes[0]:
-            (height, width), (first_height, first_width) = sizes[i], sizes[0]
-            raise ValueError(
-                f"The frames of a video have one size: frame {i} is {width}x{height} pixels, frame 0 is "
-                f"{first_width}x{first_height}."
-            )
-    return sizes[0]
 
 
 __all__ = [

@@ -39,9 +39,12 @@ REMOTE_CODE_FILES = (
     "tracking_session.py",
     "session_walk.py",
     "video_session.py",
+    "video_outputs.py",
+    "video_backend.py",
     "images.py",
     "prompts.py",
     "prompt_calls.py",
+    "video_frames.py",
     "processing_efficienttam.py",
 )
 

@@ -1,0 +1,66 @@
+"""Whatever a user calls a video, as frames by index: a path, a list of images, an array, or an object with indexing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .images import image_size
+
+
+def as_frames(video: Any) -> Any:
+    """Whatever a user calls a video, as an object with `len` and indexing."""
+    if isinstance(video, str | Path):
+        return _open(video)
+    if isinstance(video, list | tuple) and len(video) == 1 and isinstance(video[0], list | tuple):
+        video = video[0]
+    if isinstance(video, np.ndarray | Tensor) and video.ndim == 5 and len(video) == 1:
+        video = video[0]
+    if isinstance(video, np.ndarray | Tensor) and video.ndim != 4:
+        raise ValueError(f"A video has four dimensions, frames first; got shape {tuple(video.shape)}.")
+    if not (hasattr(video, "__len__") and hasattr(video, "__getitem__")):
+        raise ValueError(
+            f"A video is a path, a list of frames, an array or an object with `len` and indexing; got "
+            f"{type(video).__name__}. Frames that merely come one after another are a stream: start the session "
+            "without a video and give each to the model as `frame`."
+        )
+    return video
+
+
+def _open(path: str | Path) -> Any:
+    try:
+        # By its installed name: this file also runs as remote code, without the package around it.
+        open_video: Callable = importlib.import_module("efficienttam_hf.video_io").open_video
+    except ImportError:
+        from transformers.video_utils import load_video
+
+        return load_video(str(path))[0]  # type: ignore[arg-type]  # the hint lacks paths, which are documented
+    return open_video(path)
+
+
+def frame_size(frames: Any) -> tuple[int, int]:
+    """(height, width) of a video's frames, looked up without decoding where possible."""
+    if len(frames) == 0:
+        raise ValueError("The video has no frames.")
+    if hasattr(frames, "height") and hasattr(frames, "width"):
+        return int(frames.height), int(frames.width)
+    if not isinstance(frames, list | tuple):
+        return image_size(frames[0])
+    sizes = []
+    for i, frame in enumerate(frames):
+        try:
+            sizes.append(image_size(frame))
+        except ValueError as error:
+            raise ValueError(f"Frame {i} is no image: {error}") from error
+        if sizes[i] != sizes[0]:
+            (height, width), (first_height, first_width) = sizes[i], sizes[0]
+            raise ValueError(
+                f"The frames of a video have one size: frame {i} is {width}x{height} pixels, frame 0 is "
+                f"{first_width}x{first_height}."
+            )
+    return sizes[0]
