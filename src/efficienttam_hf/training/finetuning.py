@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..data.loading import kind_of
 from ..evaluation.prompted import Prompt
@@ -167,7 +167,7 @@ def _scores_before(trainer: Trainer) -> dict[str, float]:
     options, model = trainer.config.evaluation, copy.deepcopy(trainer.first_model).eval()
     model.to(trainer.accelerator.device)
     processor = EfficientTamVideoProcessor.from_config(model.config)
-    run = RunOptions(prompt=options.prompt, max_frames=options.max_frames)
+    run = RunOptions(prompt=cast(Prompt, options.prompt), max_frames=options.max_frames)
     watched = watch(trainer.videos, "scoring before", disable=False)
     return {video.video_id: 100 * evaluate_video(model, processor, video, run).j_and_f for video in watched}
 

@@ -19,7 +19,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from torch import Tensor
 from ..configuration_efficienttam import EfficientTamConfig
 from ..data.batch import ClipBatch
 from ..data.seeding import derive_seed, generator_of
+from ..evaluation.prompted import Prompt
 from ..evaluation.runner import RunOptions, evaluate_video, summarize
 from ..modeling_efficienttam_video import EfficientTamVideoModel
 from ..processing_efficienttam import EfficientTamVideoProcessor
@@ -388,7 +389,7 @@ class Trainer:
         model = with_weights(self._model().config, self._learnt_weights()).to(self.accelerator.device).eval()
         share = self.videos[self.accelerator.process_index :: self.accelerator.num_processes]
         options = self.config.evaluation
-        run = RunOptions(prompt=options.prompt, max_frames=options.max_frames)
+        run = RunOptions(prompt=cast(Prompt, options.prompt), max_frames=options.max_frames)
         watched = watch(share, "scoring", disable=not self.is_main)
         scores = gather_object([evaluate_video(model, self.processor, video, run) for video in watched])
         self.score = 100 * summarize(scores, run.convention)["J&F"]
