@@ -74,8 +74,9 @@ class ObjectMemory:
 
     def hidden_at(self, direction: Direction) -> float:
         """When the object was hidden last, growing in the direction of tracking."""
-        is_known = self.hidden is not None and self.hidden[1] is direction
-        return float(self.hidden[0] * direction.step) if is_known else NEVER
+        if self.hidden is None or self.hidden[1] is not direction:
+            return NEVER
+        return float(self.hidden[0] * direction.step)
 
     @property
     def is_defined(self) -> bool:
