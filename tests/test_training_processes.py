@@ -105,7 +105,7 @@ def test_help_names_every_option(capsys):
     ("arguments", "message"),
     [
         ([], "Which run? Give --config FILE, or at least --model and --output."),
-        (["--config", "nowhere.yaml"], "Cannot read the configuration nowhere.yaml: No such file or directory."),
+        (["--config", "nowhere.yaml"], "There is no configuration 'nowhere.yaml'."),
         (["colour=red"], "There is no field 'colour'. The fields are output, model, "),
         (["--output", "run: 1", "--model", "/nowhere"], "`model` '/nowhere' is neither a preset (preset:"),
     ],
