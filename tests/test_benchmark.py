@@ -315,7 +315,7 @@ def test_the_command_line_names_a_wrong_size_and_a_wrong_model(capsys):
     assert main(["benchmark", "--video-size", "large"]) == 2
     assert "WIDTHxHEIGHT" in capsys.readouterr().err
     assert main(["benchmark", "--model", "nowhere", "--device", "cpu"]) == 2
-    assert "no model 'nowhere'" in capsys.readouterr().err
+    assert "There is no folder 'nowhere' with a model in it" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------------------------------- slow
