@@ -25,7 +25,6 @@ import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads
 
 import argparse
 import math
-import resource
 import sys
 import time
 import weakref
@@ -44,6 +43,7 @@ from torch.utils.flop_counter import flop_registry
 from transformers.initialization import no_init_weights
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, cpu_kernels
+from efficienttam_hf.benchmark.machine import highest_resident_bytes
 from efficienttam_hf.configuration_efficienttam import PRESETS, SMALL_PRESETS
 from efficienttam_hf.data.batch import ClipBatch
 from efficienttam_hf.training.clip_tracker import ClipTracker
@@ -111,7 +111,7 @@ def make_batch(size: int, num_frames: int, batch_size: int, objects: int) -> Cli
 
 def measure(preset: str, args: argparse.Namespace) -> dict[str, float]:
     """Seconds of a step and peak bytes, on this machine's device."""
-    before = _highest_resident_bytes()
+    before = highest_resident_bytes()
     step = TrainingStep(preset, args, args.device)
     step()
     seconds = []
@@ -122,17 +122,13 @@ def measure(preset: str, args: argparse.Namespace) -> dict[str, float]:
         _wait_for(args.device)
         seconds.append(time.perf_counter() - start)
     on_cuda = args.device == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_cuda else _highest_resident_bytes() - before
+    peak = torch.cuda.max_memory_allocated() if on_cuda else highest_resident_bytes() - before
     return {"parameters": step.num_parameters, "bytes": peak, "seconds": min(seconds)}
 
 
 def _wait_for(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def _highest_resident_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kilobytes
 
 
 # --------------------------------------------------------------------------------------------------------- computed

@@ -128,12 +128,12 @@ def _call(device: str, function: Callable[..., Any], args: tuple) -> tuple[Any, 
     if torch.device(device).type == "cuda":
         result = function(*args)
         return result, MemoryUse(torch.cuda.max_memory_allocated(device), 0)
-    libraries = _highest_resident_bytes()
+    libraries = highest_resident_bytes()
     result = function(*args)
-    return result, MemoryUse(_highest_resident_bytes(), libraries)
+    return result, MemoryUse(highest_resident_bytes(), libraries)
 
 
-def _highest_resident_bytes() -> int:
+def highest_resident_bytes() -> int:
     """The most memory this process has had so far."""
     status = Path("/proc/self/status")
     if status.is_file():  # on Linux getrusage would begin with what the parent process had
