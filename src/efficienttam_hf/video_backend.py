@@ -106,7 +106,10 @@ class TorchBackend:
     def remember(
         self, features: Tensor, result: EfficientTamTrackingOutput, from_prompts: bool, masks: Tensor | None = None
     ) -> Tensor:
-        memory = self.model.encode_memory(features, result.high_res_masks if masks is None else masks, from_prompts)
+        return self._remember_masks(features, result.high_res_masks if masks is None else masks, from_prompts)
+
+    def _remember_masks(self, features: Tensor, masks: Tensor, from_prompts: bool) -> Tensor:
+        memory = self.model.encode_memory(features, masks, from_prompts)
         return memory.to(getattr(torch, self.model.config.memory_dtype))
 
     def mask_logits(self, entries: Sequence[FrameMemory]) -> np.ndarray:
@@ -118,7 +121,7 @@ class TorchBackend:
     @torch.no_grad()
     def remember_mask(self, features: Tensor, entry: FrameMemory) -> Tensor:
         masks = self.model._upsample(entry.pred_masks.to(self.model.device))
-        return self.remember(features, entry, False, masks).to(entry.spatial.device)
+        return self._remember_masks(features, masks, from_prompts=False).to(entry.pred_masks.device)
 
     @torch.no_grad()
     def without_overlap(self, entries: Sequence[FrameMemory]) -> list[Tensor]:
