@@ -174,6 +174,7 @@ def test_wrong_input_is_named(wrong, message):
         overlay_masks(**arguments)
 
 
+@pytest.mark.slow  # the clock is of use only where nothing else runs
 def test_an_overlay_is_fast_enough_for_a_live_preview():
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 255, (720, 1280, 3), dtype=np.uint8)
