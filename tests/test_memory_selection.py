@@ -13,7 +13,7 @@ from efficienttam_hf.memory_selection import FrameFacts, FrameObservation, make_
 from efficienttam_hf.memory_selection_distractors import DistractorAware, largest_component
 from efficienttam_hf.memory_selection_motion import BoxFilter, MotionAware, box_iou, mask_box
 from efficienttam_hf.object_memory import ObjectMemory
-from efficienttam_hf.tracking_rules import Direction, TrackingRules
+from efficienttam_hf.tracking_rules import MEMORY_SELECTIONS, Direction, TrackingRules
 
 
 RULES = TrackingRules()
@@ -295,7 +295,7 @@ def test_motion_chooses_the_proposal_where_the_object_should_be():
 
 
 def test_names_and_options_are_checked():
-    assert set(strategies()) == set(NAMES)
+    assert tuple(strategies()) == NAMES == MEMORY_SELECTIONS
     with pytest.raises(ValueError, match="no memory selection 'best'; choose one of recent, "):
         make_strategy("best")
     with pytest.raises(ValueError, match="option qualty_threshold"):

@@ -13,6 +13,10 @@ from enum import Enum
 from typing import Any
 
 
+# The names of the strategies in `memory_selection.py`, for those who only ask which there are.
+MEMORY_SELECTIONS = ("recent", "skip_absent", "quality", "motion", "distractor_aware")
+
+
 class Direction(Enum):
     """The direction in which frames are tracked."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..memory_selection import option_value, strategies
+from ..tracking_rules import MEMORY_SELECTIONS
 
 
 ALL = "all"
@@ -17,7 +17,7 @@ def add_memory_arguments(parser: argparse.ArgumentParser, several: bool = False)
     Args:
         several: whether several names may be given, and "all", to be compared.
     """
-    names = list(strategies())
+    names = list(MEMORY_SELECTIONS)
     group = parser.add_argument_group("memory")
     more = f", several of them to compare them, or {ALL}" if several else ""
     group.add_argument(
@@ -56,10 +56,12 @@ def memory_names(args: argparse.Namespace) -> list[str | None]:
     """The strategies to evaluate, one after the other; `None` is the model's own."""
     if args.memory is None:
         return [None]
-    return list(strategies()) if ALL in args.memory else list(dict.fromkeys(args.memory))
+    return list(MEMORY_SELECTIONS) if ALL in args.memory else list(dict.fromkeys(args.memory))
 
 
 def _option(text: str) -> tuple[str, Any]:
+    from ..memory_selection import option_value
+
     key, separator, value = text.partition("=")
     if not separator:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as quality_threshold=0.5")
