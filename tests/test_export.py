@@ -220,7 +220,7 @@ VARIANTS += [(f"efficienttam_ti{kind}", dtype) for kind in ("", "_1", "_2") for 
 @pytest.mark.parametrize(("name", "dtype"), VARIANTS)
 def test_every_variant_exports(name, dtype, tmp_path):
     """Of the published sizes, at a small input: an export compares each graph with the model before it appears."""
-    assert main(["export", name, str(tmp_path / "out"), "--dtype", dtype, "--image-size", "128"]) == 0
+    assert main(["export", f"preset:{name}", str(tmp_path / "out"), "--dtype", dtype, "--image-size", "128"]) == 0
     assert Manifest.read(tmp_path / "out").dtype == dtype
 
 
