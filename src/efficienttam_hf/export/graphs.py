@@ -124,7 +124,7 @@ class MaskDecoder(ExportedGraph):
     """Features and prompts to a mask, its scores and the object's pointer, and to all proposals."""
 
     name = "mask_decoder"
-    chosen_outputs = ("pred_masks", "iou_scores", "object_pointer")
+    chosen_outputs = ("pred_masks", "iou_scores", "object_pointer", "proposal_pointers")
 
     def __init__(self, model: EfficientTamVideoModel):
         super().__init__(model)
