@@ -14,8 +14,8 @@ from transformers import AutoBackbone
 from transformers.utils import can_return_tuple
 
 from .configuration_efficienttam_backbone import EfficientTamBackboneConfig
-from .modeling_efficienttam_layers import Constants, EfficientTamPreTrainedModel, sine_position_encoding
-from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, EfficientTamVisionNeck
+from .modeling_efficienttam_layers import Constants, EfficientTamPreTrainedModel
+from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, EfficientTamVisionNeck, vision_output
 
 
 class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
@@ -71,21 +71,7 @@ class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
                 f"stride of vision_config.patch_size ({stride}) it is {expected}. Choose the stage of that stride by "
                 "`out_features` of backbone_config, or set patch_size, of prompt_encoder_config too."
             )
-        features = self.neck(hidden_states)
-        positions = self.constants.of(
-            sine_position_encoding,
-            tuple(features.shape[-2:]),
-            features.shape[1],
-            self.config.position_temperature,
-            features.device,
-        )
-        return EfficientTamVisionEncoderOutput(
-            last_hidden_state=hidden_states,
-            fpn_hidden_states=(features,),
-            fpn_position_encoding=(positions.to(features.dtype).expand_as(features),),
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
+        return vision_output(self, hidden_states, hidden_states=output.hidden_states, attentions=output.attentions)
 
 
 __all__ = ["EfficientTamBackboneModel"]

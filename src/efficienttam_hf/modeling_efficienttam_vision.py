@@ -224,6 +224,30 @@ class EfficientTamVisionNeck(nn.Module):
         return self.layer_norm2(self.conv2(features))
 
 
+def vision_output(encoder: Any, feature_map: Tensor, **others: Any) -> EfficientTamVisionEncoderOutput:
+    """What an image encoder returns: its last feature map through the neck, with position encodings.
+
+    Args:
+        encoder: an image encoder, for its `neck`, `constants` and `config`.
+        feature_map: (B, H, W, C), its last one.
+        others: further fields of the output.
+    """
+    features = encoder.neck(feature_map)
+    positions = encoder.constants.of(
+        sine_position_encoding,
+        tuple(features.shape[-2:]),
+        features.shape[1],
+        encoder.config.position_temperature,
+        features.device,
+    )
+    return EfficientTamVisionEncoderOutput(
+        last_hidden_state=feature_map,
+        fpn_hidden_states=(features,),
+        fpn_position_encoding=(positions.to(features.dtype).expand_as(features),),
+        **others,
+    )
+
+
 class EfficientTamVisionModel(EfficientTamPreTrainedModel):
     """The image encoder: ViT and neck."""
 
@@ -276,19 +300,7 @@ class EfficientTamVisionModel(EfficientTamPreTrainedModel):
         hidden_states = self.patch_embed(pixel_values, position_embeddings)
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
-        features = self.neck(hidden_states)
-        positions = self.constants.of(
-            sine_position_encoding,
-            tuple(features.shape[-2:]),
-            features.shape[1],
-            self.config.position_temperature,
-            features.device,
-        )
-        return EfficientTamVisionEncoderOutput(
-            last_hidden_state=hidden_states,
-            fpn_hidden_states=(features,),
-            fpn_position_encoding=(positions.to(features.dtype).expand_as(features),),
-        )
+        return vision_output(self, hidden_states)
 
 
 __all__ = ["EfficientTamVisionEncoderOutput", "EfficientTamVisionModel"]
