@@ -30,6 +30,11 @@ from PIL import Image
 CHANNELS = (1, 3, 4)
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is a NumPy array or a tensor."""
+    return isinstance(value, np.ndarray) or hasattr(value, "detach")
+
+
 def to_array(value: Any) -> np.ndarray:
     """Anything that holds numbers as a NumPy array: tensors of any device and type, PIL images, nested lists."""
     if not hasattr(value, "detach"):
@@ -62,7 +67,7 @@ def to_rgb(image: Any, channels: str | None = None) -> np.ndarray:
                     f"{image.max()}."
                 )
             image = image.astype(np.uint16)
-    elif not (isinstance(image, np.ndarray) or hasattr(image, "detach")):
+    elif not is_array(image):
         raise ValueError(f"An image is a PIL image, an array or a tensor; got {type(image).__name__}.")
     image = to_array(image)
     given = f"an array of shape {image.shape} and type {image.dtype}"
@@ -128,7 +133,7 @@ def rgb_frames(videos: Any, channels: str | None = None) -> Any:
         return [rgb_frames(video, channels) for video in videos]
     if isinstance(videos, Image.Image):
         return videos if videos.mode == "RGB" else to_rgb(videos)
-    if not (isinstance(videos, np.ndarray) or hasattr(videos, "detach")):
+    if not is_array(videos):
         return videos
     is_uint8 = str(videos.dtype).removeprefix("torch.") == "uint8"
     if is_uint8 and videos.ndim >= 3 and (videos.shape[-1] == 3) != (videos.shape[-3] == 3):

@@ -1,4 +1,7 @@
-"""Whatever a user calls a video, as frames by index: a path, a list of images, an array, or an object with indexing."""
+"""Whatever a user calls a video, as frames by index: a path, a list of images, an array, or an object with indexing.
+
+The torch processor and the tracker on exported graphs read videos here; it needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from .images import image_size
+from .images import image_size, is_array
 
 
 def as_frames(video: Any) -> Any:
@@ -19,9 +19,9 @@ def as_frames(video: Any) -> Any:
         return _open(video)
     if isinstance(video, list | tuple) and len(video) == 1 and isinstance(video[0], list | tuple):
         video = video[0]
-    if isinstance(video, np.ndarray | Tensor) and video.ndim == 5 and len(video) == 1:
+    if is_array(video) and video.ndim == 5 and len(video) == 1:
         video = video[0]
-    if isinstance(video, np.ndarray | Tensor) and video.ndim != 4:
+    if is_array(video) and video.ndim != 4:
         raise ValueError(f"A video has four dimensions, frames first; got shape {tuple(video.shape)}.")
     if not (hasattr(video, "__len__") and hasattr(video, "__getitem__")):
         raise ValueError(

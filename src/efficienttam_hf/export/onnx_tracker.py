@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ..images import image_size, to_rgb
+from ..images import to_rgb
 from ..prompt_calls import add_inputs
 from ..session_walk import SessionWalk
 from ..tracking_rules import Direction
 from ..tracking_session import FeatureCache
+from ..video_frames import as_frames, frame_size
 from .arrays import masks_at_size, resize, video_pixels
 from .onnx_backend import OnnxBackend, OnnxInferenceSession, OnnxVideoSegmentationOutput
 from .onnx_graphs import OnnxGraphs
@@ -79,24 +80,13 @@ class OnnxVideoTracker:
             memory_selection, memory_options, memory_stride, object_competition: see `TrackingSession.change_rules`.
 
         Raises:
-            ValueError: if the video has no frames, or is none, or the graphs do not have what a memory selection needs.
+            ValueError: if the video is none, or has no frames or frames of several sizes, or the graphs do not have
+                what a memory selection needs.
         """
-        if isinstance(video, str | Path):
-            from ..video_io import open_video
-
-            video = open_video(video)
-        height = width = None
-        if video is not None:
-            if not (hasattr(video, "__len__") and hasattr(video, "__getitem__")):
-                raise ValueError(
-                    f"A video is a path, a list of frames, an array or an object with `len` and indexing; got "
-                    f"{type(video).__name__}. Start the session without a video, and give each frame as `frame`."
-                )
-            if len(video) == 0:
-                raise ValueError("The video has no frames.")
-            height, width = (video.height, video.width) if hasattr(video, "height") else image_size(video[0])
+        frames = None if video is None else as_frames(video)
+        height, width = (None, None) if frames is None else frame_size(frames)
         cache = FeatureCache(max_vision_features_cache_size)
-        session = OnnxInferenceSession(video, self.process_frame, height, width, cache, keep_history)
+        session = OnnxInferenceSession(frames, self.process_frame, height, width, cache, keep_history)
         session.change_rules(memory_selection, memory_options, memory_stride, object_competition)
         return session
 
