@@ -250,18 +250,32 @@ def compare(ours: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dic
     }
 
 
-def closest_run(model, processor, suite: dict, frames, pixel_values, expected) -> dict[str, np.ndarray]:
-    """A video suite's outputs; where binarised masks have undecided pixels, those of the outcome closest to `expected`.
+def exceeded(result: dict, suite: dict) -> list[str]:
+    """The bounds of the reference's README that a suite's comparison exceeds; none where the suite passes."""
+    bounds = {"worst": 1e-2, "median": 2e-4 if suite["variant"] == "tiny" else 5e-4}
+    found = [name for name, bound in bounds.items() if not result[name] <= bound]
+    return found if result["sign"] >= 0.998 else [*found, "sign"]
 
-    Nearly every suite has no such pixel and is run once. See `CoinFlips`.
+
+def assert_within_tolerance(ours: dict, expected: dict, suite: dict) -> None:
+    """The tolerance of the reference's README: worst output, median output, and signs of mask pixels."""
+    result = compare(ours, {name: value for name, value in expected.items() if name != "pixel_values"})
+    assert exceeded(result, suite) == [], result
+
+
+def closest_run(model, processor, suite: dict, frames, pixel_values, expected) -> dict[str, np.ndarray]:
+    """A video suite's outputs; where they are not within the tolerance, those of the closest outcome of `CoinFlips`.
+
+    Most suites pass as they run. Large masks have undecided pixels all the same: one pixel of many changes little.
     """
     flips = CoinFlips(model)
     try:
         outputs = VideoSuite(model, processor, suite, frames, pixel_values).run()
-        undecided = flips.found
+        undecided, runs = flips.found, [outputs]
+        if not undecided or not exceeded(compare(outputs, expected), suite):
+            return outputs
         assert len(undecided) <= 3, f"{len(undecided)} pixels of binarised masks are undecided: {undecided}"
-        runs = [outputs]
-        for outcome in itertools.product((True, False), repeat=len(undecided)) if undecided else ():
+        for outcome in itertools.product((True, False), repeat=len(undecided)):
             flips.restart()
             for pixel, inside in zip(undecided, outcome, strict=True):
                 flips.choose(pixel, inside)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from reference import (
     VideoSuite,
+    assert_within_tolerance,
     build_folder,
     closest_run,
     compare,
@@ -59,23 +60,15 @@ def run_suite(suite, folder):
     return closest_run(video_model, processor, suite, frames, pixel_values, expected), expected
 
 
-def assert_within_tolerance(ours, expected, median):
-    """The tolerance of the reference's README: worst output, median output, and signs of mask pixels."""
-    result = compare(ours, {name: value for name, value in expected.items() if name != "pixel_values"})
-    assert result["worst"] <= 1e-2, result
-    assert result["median"] <= median, result
-    assert result["sign"] >= 0.998, result
-
-
 @pytest.mark.parametrize("suite", TINY, ids=lambda suite: suite["name"])
 def test_tiny_suite_equals_the_published_numbers(suite, folders):
-    assert_within_tolerance(*run_suite(suite, folders(suite)), median=2e-4)
+    assert_within_tolerance(*run_suite(suite, folders(suite)), suite)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", FULL, ids=lambda suite: suite["name"])
 def test_full_size_suite_equals_the_published_numbers(suite, folders):
-    assert_within_tolerance(*run_suite(suite, folders(suite)), median=5e-4)
+    assert_within_tolerance(*run_suite(suite, folders(suite)), suite)
 
 
 # ------------------------------------------------------------------------------------------------- preprocessing
