@@ -20,7 +20,8 @@ import huggingface_hub
 
 from efficienttam_hf import PRESETS, __version__
 from efficienttam_hf.hub.publishing import PublishingError, make_repository, upload
-from efficienttam_hf.published import INCLUDED_MODELS, PUBLISHED_FILES, PUBLISHED_REPOSITORY, download
+from efficienttam_hf.hub_files import download
+from efficienttam_hf.published import INCLUDED_MODELS, PUBLISHED_FILES, PUBLISHED_REPOSITORY
 
 
 def main(argv: list[str] | None = None) -> int:

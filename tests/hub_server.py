@@ -33,6 +33,7 @@ class HubServer(ThreadingHTTPServer):
 
     Attributes:
         repositories: "owner/name" -> path -> ("lfs", sha256) or ("regular", content).
+        revisions: those beside main: (repository, name or commit) -> commit and large files, path -> sha256.
         store: contents of large files by their sha256, also of those that no commit names yet.
         requests: "METHOD /path" of everything that was asked, in order.
         commits: headers of commits (summary, description), in order.
@@ -53,6 +54,7 @@ class HubServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.storage_url = f"http://localhost:{self.server_port}/storage"  # another host, as the Hub's is
         self.repositories: dict[str, dict[str, tuple[str, bytes | str]]] = {}
+        self.revisions: dict[tuple[str, str], tuple[str, dict[str, str]]] = {}
         self.store: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.commits: list[dict] = []
@@ -72,6 +74,13 @@ class HubServer(ThreadingHTTPServer):
         self.store[sha] = content
         self.repositories.setdefault(repository, {})[path] = ("lfs", sha)
         return sha
+
+    def add_revision(self, repository: str, name: str, commit: str, path: str, content: bytes) -> None:
+        """A revision of a repository that has one large file."""
+        sha = hashlib.sha256(content).hexdigest()
+        self.store[sha] = content
+        for key in (name, commit):
+            self.revisions[repository, key] = (commit, {path: sha})
 
     def content(self, repository: str, path: str) -> bytes:
         """The bytes of a file in a repository."""
@@ -140,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer({})
         known = self.headers.get("Authorization") == f"Bearer {hub.token}"
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._resolve(match.group(1), match.group(3), known)
+            return self._resolve(match.group(1), match.group(2), match.group(3), known)
         if not known:
             return self._answer({"error": "Invalid username or password."}, 401)
         if path == "/api/whoami-v2":
@@ -160,17 +169,23 @@ class _Handler(BaseHTTPRequestHandler):
         files = hub.repositories[match.group(1)]
         return getattr(self, "_" + match.group(2).replace("-", "_"))(files, body)
 
-    def _resolve(self, repository: str, path: str, known: bool) -> None:
+    def _resolve(self, repository: str, revision: str, path: str, known: bool) -> None:
         """A file of a repository: large ones elsewhere, with what is stated of them here."""
         hub = self.server
         time.sleep(hub.delay)
         if repository not in hub.repositories or (repository in hub.private and not known):
             status = 404 if known else 401  # as the Hub does: it does not tell whether there is one
             return self._answer({"error": "Repository not found"}, status, X_Error_Code="RepoNotFound")
-        commit = {"X_Repo_Commit": COMMIT}
-        if path not in hub.repositories[repository]:
+        hash_of, files = COMMIT, hub.repositories[repository]
+        if (repository, revision) in hub.revisions:
+            hash_of, shas = hub.revisions[repository, revision]
+            files = {name: ("lfs", sha) for name, sha in shas.items()}
+        elif revision not in ("main", COMMIT):
+            return self._answer({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
+        commit = {"X_Repo_Commit": hash_of}
+        if path not in files:
             return self._answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", **commit)
-        kind, value = hub.repositories[repository][path]
+        kind, value = files[path]
         if kind == "lfs":
             size = str(len(hub.store[value]))
             stated = {"X_Linked_Etag": f'"{value}"', "X_Linked_Size": size, "Location": f"{hub.storage_url}/{value}"}

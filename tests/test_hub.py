@@ -28,7 +28,7 @@ from efficienttam_hf.checkpoints import CheckpointError, published_layout, to_pu
 from efficienttam_hf.evaluation.paper_tables import rows_for
 from efficienttam_hf.hub.model_cards import INCLUDED_MODELS, PAPER_METHODS, card_folder, model_card, place_card
 from efficienttam_hf.hub.publishing import PublishingError, checksums, make_repository, upload, verify
-from efficienttam_hf.published import Download
+from efficienttam_hf.hub_files import Download
 
 
 ROOT = Path(__file__).resolve().parents[1]

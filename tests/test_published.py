@@ -27,6 +27,8 @@ from efficienttam_hf import (
     EfficientTamVideoModel,
     EfficientTamVideoProcessor,
     checkpoints,
+    hub_files,
+    named_checkpoint,
     published,
 )
 from efficienttam_hf.app.loading import choose_model, find_model, load_config
@@ -56,6 +58,10 @@ def model():
 @pytest.fixture(scope="module")
 def checkpoint(model) -> bytes:
     """A file of the published kind with the tiny model in it."""
+    return published_file(model)
+
+
+def published_file(model) -> bytes:
     file = io.BytesIO()
     torch.save({"model": to_published(model.state_dict(), model.config)}, file)
     return file.getvalue()
@@ -170,6 +176,82 @@ def test_another_cache_may_be_given(hub, tmp_path):
         EfficientTamVideoModel.from_pretrained(SMALL, local_files_only=True)
 
 
+OLD = "ab" * 20
+
+
+@pytest.fixture
+def old_model(hub):
+    """Other weights, which revision `v1` of the authors' repository has."""
+    torch.manual_seed(1)
+    model = EfficientTamVideoModel(EfficientTamConfig(**tiny_fields())).eval()
+    hub.add_revision(PUBLISHED_REPOSITORY, "v1", OLD, PUBLISHED_FILES.of(NAME), published_file(model))
+    return model
+
+
+def test_auto_classes_take_the_folder_of_a_name(hub, model):
+    from transformers import AutoConfig, AutoModel, AutoProcessor, AutoVideoProcessor
+
+    folder = named_checkpoint(NAME)
+    assert same_weights(AutoModel.from_pretrained(folder), model)
+    names = [type(auto.from_pretrained(folder)).__name__ for auto in (AutoConfig, AutoProcessor, AutoVideoProcessor)]
+    assert names == ["EfficientTamConfig", "EfficientTamVideoProcessor", "EfficientTamVideoVideoProcessor"]
+
+
+def test_a_revision_is_fetched_and_kept_beside_the_newest(hub, model, old_model, monkeypatch):
+    assert same_weights(EfficientTamVideoModel.from_pretrained(NAME, revision="v1"), old_model)
+    assert published.found(NAME) is None, "what was asked for by revision is not what the name means"
+    assert same_weights(EfficientTamVideoModel.from_pretrained(NAME, revision="main"), model)
+    assert EfficientTamConfig.from_pretrained(NAME, revision="v1").image_size == 128
+    with pytest.raises(FetchError, match=r"has no efficienttam_ti_512x512.pt of .*\(404\)"):
+        EfficientTamVideoModel.from_pretrained(NAME, revision="v7")
+    cut_off(monkeypatch)
+    for revision in (OLD, "v1"):  # a tag means what it meant when the Hub was last asked
+        if revision == "v1":
+            refs = hub.cache / f"models--{PUBLISHED_REPOSITORY.replace('/', '--')}" / "refs"
+            refs.mkdir(exist_ok=True)
+            (refs / "v1").write_text(OLD)
+        assert same_weights(EfficientTamVideoModel.from_pretrained(NAME, revision=revision), old_model)
+    assert same_weights(EfficientTamVideoModel.from_pretrained(NAME, revision=COMMIT), model), "main's own commit"
+    with pytest.raises(OSError, match="cannot be reached"):
+        EfficientTamVideoModel.from_pretrained(NAME, revision="v2")
+    with pytest.raises(OSError, match="revision 'v2' means is not in the cache"):
+        EfficientTamVideoModel.from_pretrained(NAME, revision="v2", local_files_only=True)
+    assert published.remove(NAME) > 0
+    assert not list(published.folder_of(NAME).parent.iterdir())
+    with pytest.raises(ValueError, match="efficienttam-nano comes with this package and has no revision 'v1'"):
+        EfficientTamConfig.from_pretrained("efficienttam-nano", revision="v1")
+
+
+def test_a_download_can_be_forced(hub, model, old_model, monkeypatch):
+    EfficientTamVideoModel.from_pretrained(NAME)
+    hub.add_revision(PUBLISHED_REPOSITORY, "main", OLD, PUBLISHED_FILES.of(NAME), published_file(old_model))
+    assert same_weights(EfficientTamVideoModel.from_pretrained(NAME), model)
+    assert same_weights(EfficientTamVideoModel.from_pretrained(NAME, force_download=True), old_model)
+    hub.damaged = True
+    with pytest.raises(FetchError, match="damaged"):
+        EfficientTamVideoModel.from_pretrained(NAME, force_download=True)
+    assert same_weights(EfficientTamVideoModel.from_pretrained(NAME), old_model), "what was here stays"
+    cut_off(monkeypatch)
+    with pytest.raises(FetchError, match="cannot be reached"):
+        EfficientTamVideoModel.from_pretrained(NAME, force_download=True)
+    with pytest.raises(FetchError, match="to be downloaded again .force_download., but only local files"):
+        EfficientTamVideoModel.from_pretrained(NAME, force_download=True, local_files_only=True)
+
+
+def test_a_token_may_be_given(hub, model):
+    hub.private.add(PUBLISHED_REPOSITORY)
+    with pytest.raises(FetchError, match="401"):
+        EfficientTamVideoModel.from_pretrained(NAME)
+    assert same_weights(EfficientTamVideoModel.from_pretrained(NAME, token=hub.token), model)
+
+
+def test_progress_is_told(hub, checkpoint):
+    told = []
+    published.fetch(NAME, progress=lambda here, total: told.append((here, total)))
+    assert told[-1] == (len(checkpoint), len(checkpoint))
+    assert [here for here, _ in told] == sorted(here for here, _ in told) and len(told) > 2
+
+
 def test_a_name_where_exported_graphs_are_needed_says_what_to_do(hub):
     from efficienttam_hf.export.onnx_tracker import OnnxVideoTracker
 
@@ -272,7 +354,7 @@ def test_offline_takes_what_is_here_and_says_what_is_not(hub, monkeypatch, model
 
 @pytest.mark.parametrize("how", ["offline", "cut off"])
 def test_a_download_that_is_here_is_converted_without_network(how, hub, monkeypatch, model):
-    published.download(PUBLISHED_REPOSITORY, PUBLISHED_FILES.of(NAME))
+    hub_files.download(PUBLISHED_REPOSITORY, PUBLISHED_FILES.of(NAME))
     if how == "offline":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     else:
@@ -383,6 +465,7 @@ def test_however_it_ends_nothing_half_is_taken_for_a_model(when, hub, model):
     assert same_weights(EfficientTamVideoModel.from_pretrained(NAME), model)
     folder = published.folder_of(NAME)
     assert [path.name for path in folder.parent.iterdir()] == [NAME]
+    assert not left_over(hub), "nor is the part of a download that nobody will continue"
     assert verify_folder(folder)
 
 

@@ -9,7 +9,7 @@ from reference import tiny_config
 
 from efficienttam_hf import PRESETS, EfficientTamConfig, checkpoints
 from efficienttam_hf.checkpoints import published_layout
-from efficienttam_hf.published import Download
+from efficienttam_hf.hub_files import Download
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -51,6 +51,7 @@ __all__ = [
     "FrameMemory",
     "MemoryBank",
     "ObjectMemory",
+    "named_checkpoint",
 ]
 
 

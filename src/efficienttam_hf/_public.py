@@ -44,6 +44,7 @@ from .processing_efficienttam import (
     EfficientTamVideoProcessor,
     EfficientTamVideoVideoProcessor,
 )
+from .remote_code import named_checkpoint
 from .video_session import EfficientTamVideoInferenceSession
 
 

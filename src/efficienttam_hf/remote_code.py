@@ -91,17 +91,24 @@ def named_checkpoint(name: None, **options: Any) -> None: ...
 def named_checkpoint(name: str | Path | None, **options: Any) -> str | Path | None:
     """The folder of a model by its name: one that comes with this package, or a variant that its authors publish.
 
+    For what looks names up itself, such as Transformers' Auto classes and pipelines, which know folders and ids on the
+    Hub: `AutoModel.from_pretrained(named_checkpoint("efficienttam_s"))`.
+
     A published variant (`"efficienttam_s"`) is fetched and converted if it is not in the Hugging Face cache. Anything
     else, and a folder of that name where you are, is returned as it is.
 
     Args:
         name: as `from_pretrained` takes it.
-        options: `cache_dir`, `token` and `local_files_only`, as `from_pretrained` takes them.
+        options: `cache_dir`, `token`, `local_files_only`, `revision` (of the authors' repository) and
+            `force_download`, as `from_pretrained` takes them; others are for what is in the folder.
 
     Raises:
         OSError: a published variant that is not here and cannot be fetched.
+        ValueError: a revision of a model that comes with this package and has none.
     """
     folder = included_checkpoint(name)
+    if folder != name and options.get("revision") not in (None, "main"):
+        raise ValueError(f"{name} comes with this package and has no revision {options['revision']!r}.")
     package = f"{__package__}.published"
     # In a checkpoint folder's copy of this file there is no such module, and a checkpoint has no other's name.
     if name is None or folder != name or Path(name).is_dir() or importlib.util.find_spec(package) is None:
@@ -109,7 +116,7 @@ def named_checkpoint(name: str | Path | None, **options: Any) -> str | Path | No
     published = importlib.import_module(package)
     if str(name) not in published.VARIANTS:
         return folder
-    known = ("cache_dir", "token", "local_files_only")
+    known = ("cache_dir", "token", "local_files_only", "revision", "force_download")
     return published.fetch(str(name), **{key: options[key] for key in known if options.get(key) is not None})
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..hub_files import is_offline
 from ..published import (
     INCLUDED_MODELS,
     PUBLISHED_REPOSITORY,
@@ -20,7 +21,6 @@ from ..published import (
     answers,
     fetch,
     found,
-    is_offline,
 )
 from .defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, INCLUDED_MODEL, MODEL_VARIABLE, PRESET_PREFIX
 

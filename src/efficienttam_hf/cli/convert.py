@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from ..app.loading import quiet_transformers
     from ..checkpoints import convert_checkpoint, has_average, publish_checkpoint, resolve_config
     from ..configuration_efficienttam import PRESETS, size_pair
-    from ..published import local_checkpoint
+    from ..hub_files import local_checkpoint
 
     quiet_transformers()
     if args.to_published:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..published import INCLUDED_MODELS, VARIANTS, FetchError, PublishedVariant, cache_folder, fetch, found, remove
+from ..hub_files import cache_folder
+from ..published import INCLUDED_MODELS, VARIANTS, FetchError, PublishedVariant, fetch, found, remove
 
 
 # Columns of the paper's tables that are shown, under a short heading.

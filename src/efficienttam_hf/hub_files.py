@@ -1,0 +1,347 @@
+"""Files of model repositories on the Hub: downloaded into the Hugging Face cache, with their hash verified.
+
+huggingface_hub does the work and takes care of endpoints, tokens, proxies and offline mode. Here its answers are held
+against what the Hub states of a file, and what goes wrong is said in one kind of error and in plain words.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+
+__all__ = [
+    "Download",
+    "FetchError",
+    "Progress",
+    "cache_errors",
+    "cache_folder",
+    "download",
+    "endpoint",
+    "forget",
+    "hub_file",
+    "is_offline",
+    "local_checkpoint",
+    "metadata_of",
+    "snapshot_of",
+]
+
+_Result = TypeVar("_Result")
+# What is told of a download: bytes that are here, and of how many, `None` where the server does not say.
+Progress = Callable[[int, int | None], None]
+
+
+class FetchError(OSError):
+    """A checkpoint is not here and could not be fetched or converted. The message says why, and the way out."""
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """The Hugging Face cache, as huggingface_hub has it from `HF_HOME` and `HF_HUB_CACHE`."""
+    from huggingface_hub import constants
+
+    return Path(cache_dir or constants.HF_HUB_CACHE)
+
+
+def is_offline() -> bool:
+    """Whether huggingface_hub was told not to touch the network (`HF_HUB_OFFLINE`)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file from the Hub whose hash is the one that the Hub states.
+
+    Attributes:
+        path: where it lies in the cache.
+        source: `repository`, `file`, `revision` (a commit), and `sha256` or, of small files, git's `sha1`.
+    """
+
+    path: Path
+    source: dict[str, Any]
+
+
+def download(
+    repository: str,
+    filename: str,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    progress: Progress | None = None,
+) -> Download:
+    """A file of a model repository on the Hub, from the cache if it is there, with its hash verified.
+
+    huggingface_hub continues a download whose connection breaks, and shows a progress bar. What a killed process left
+    is continued by its versions before 2.0; later ones begin anew, and the part that was left is removed here.
+
+    Args:
+        repository, filename, revision, force_download: as of `hf_hub_download`.
+        cache_dir, token: as huggingface_hub takes them; by default from the environment.
+        local_files_only: never touch the network.
+        progress: called as the download goes on.
+
+    Raises:
+        FetchError: there is no such file, the Hub cannot be reached or refuses, or the file is damaged.
+    """
+    from huggingface_hub import hf_hub_download
+
+    what = f"{filename} of {repository}"
+    with cache_errors(what, cache_dir):
+        here = partial(hf_hub_download, repository, filename, cache_dir=cache_dir)
+        metadata = None
+        try:
+            if not (local_files_only or is_offline()):
+                metadata = metadata_of(repository, filename, revision, token=token)
+        except FetchError:  # what was downloaded before is as good
+            if force_download:
+                raise
+            try:
+                path = Path(_ask(what, partial(here, revision=revision, local_files_only=True)))
+            except FetchError:
+                path = None
+            if path is None:
+                raise
+        else:
+            options: dict[str, Any] = {"local_files_only": True}
+            if metadata is not None:
+                bar = None if progress is None else _reporting_bar(progress)
+                options = {"token": token, "force_download": force_download, "tqdm_class": bar}
+            path = Path(_ask(what, partial(here, revision=revision, **options)))
+        commit = snapshot_of(path)
+        if metadata is not None and metadata.commit_hash != commit:  # there was a new commit between the two
+            metadata = metadata_of(repository, filename, commit, token=token)
+        stated = metadata.etag if metadata else _blob_name(path)
+        kind = "sha256" if re.fullmatch(r"[0-9a-f]{64}", stated or "") else "sha1"
+        if stated is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", stated):
+            raise FetchError(f"The Hub states no hash of {what} (it says {stated!r}), so the file cannot be verified.")
+        actual = _sha256(path) if kind == "sha256" else _git_sha1(path)
+        if actual != stated:
+            forget(path)
+            raise FetchError(
+                f"{what} was damaged on its way: its {kind} is {actual}, and the Hub states {stated}. It was removed "
+                "from the cache; the next try fetches it again."
+            )
+        # Whoever else was downloading it held huggingface_hub's lock, so that these belong to nobody.
+        for part in path.resolve().parent.glob(f"{stated}*.incomplete"):
+            part.unlink(missing_ok=True)
+    return Download(path, {"repository": repository, "file": filename, "revision": commit, kind: stated})
+
+
+def _reporting_bar(progress: Progress) -> type:
+    """A progress bar of huggingface_hub that also tells `progress`, whether it is shown or not."""
+    from huggingface_hub.utils import tqdm
+
+    class ReportingBar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._here, self._of = kwargs.get("initial") or 0, kwargs.get("total")
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._here += int(n or 0)
+            progress(self._here, self._of)
+            return super().update(n)
+
+    return ReportingBar
+
+
+def hub_file(address: str) -> tuple[str, str, str | None] | None:
+    """Repository, file and revision that an address of a file on the Hub means; `None` if it is none.
+
+    Taken are `hf://owner/name/file` and `hf://owner/name@revision/file`, and addresses as the browser has them:
+    `https://huggingface.co/owner/name/blob/revision/file`, with `resolve` too, and of the endpoint that is set.
+    """
+    match = re.fullmatch(r"hf://(?:models/)?([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", address)
+    if match:
+        return match[1], match[3], match[2]
+    for site in ("https://huggingface.co", "https://hf.co", endpoint()):
+        match = re.fullmatch(
+            re.escape(site) + r"/([^/]+/[^/]+)/(?:blob|resolve|raw)/([^/]+)/([^?#]+)(?:[?#].*)?", address
+        )
+        if match:
+            return match[1], match[3], match[2]
+    return None
+
+
+@contextmanager
+def local_checkpoint(checkpoint: str | Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """A checkpoint as a file on this machine, fetched first if it is an address or a file on the Hub.
+
+    Args:
+        checkpoint: a path; `hf://...` or an address of a file on the Hub, see `hub_file`, which is kept in the cache
+            and whose hash is verified; or any other address, which is fetched to a temporary file.
+
+    Yields:
+        The file, and where it comes from, `None` for a path.
+
+    Raises:
+        FetchError: it cannot be fetched.
+    """
+    address = str(checkpoint)
+    on_hub = hub_file(address)
+    if on_hub is not None:
+        fetched = download(*on_hub)
+        yield fetched.path, fetched.source
+    elif address.startswith("hf://"):
+        raise FetchError(f"{address} names no file on the Hub: write hf://owner/name/file.")
+    elif re.match(r"https?://", address):
+        import torch.hub
+
+        with tempfile.TemporaryDirectory(prefix="efficienttam-") as folder:
+            path = Path(folder) / "checkpoint"
+            try:
+                torch.hub.download_url_to_file(address, str(path))
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                if getattr(error, "errno", None) in _FULL:
+                    raise
+                raise FetchError(f"{address} could not be fetched: {_first_line(error)}") from error
+            yield path, {"url": address, "sha256": _sha256(path)}
+    else:
+        yield Path(checkpoint), None
+
+
+def metadata_of(
+    repository: str,
+    filename: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    timeout: float | None = None,
+) -> Any:
+    """What the Hub states of a file: `commit_hash`, `etag` (its hash) and `size`.
+
+    Raises:
+        FetchError: there is no such file, or the Hub cannot be reached or refuses.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    def ask() -> Any:
+        url = hf_hub_url(repository, filename, revision=revision)
+        return get_hf_file_metadata(url, token=token, timeout=timeout or constants.HF_HUB_ETAG_TIMEOUT)
+
+    metadata = _ask(f"{filename} of {repository}", ask)
+    if not metadata.commit_hash:
+        raise FetchError(
+            f"{endpoint()} does not answer as the Hub does (no commit is stated for {filename} of {repository}): look "
+            "at HF_ENDPOINT, or at what stands between here and there."
+        )
+    return metadata
+
+
+def _ask(what: str, call: Callable[[], _Result]) -> _Result:
+    """Call huggingface_hub, and have what goes wrong on the network in one kind of error and in plain words.
+
+    Its exceptions are of several libraries, which differ between its versions, so they are told apart by what they say.
+    """
+    from huggingface_hub import errors
+
+    try:
+        return call()
+    except errors.GatedRepoError as error:
+        raise FetchError(f"{what} needs permission: ask for it on its page, then `hf auth login`.") from error
+    except (errors.EntryNotFoundError, errors.RevisionNotFoundError, errors.RepositoryNotFoundError) as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise FetchError(f"{what} is not in the cache, and the network is not to be used or not there.") from error
+        status = getattr(getattr(error, "response", None), "status_code", 404)
+        hint = "" if status == 404 else ": the token is missing or wrong (`hf auth login`, or HF_TOKEN)"
+        raise FetchError(f"{endpoint()} has no {what}, or does not show it ({status}){hint}.") from error
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        hint = ": the token is missing or wrong (`hf auth login`, or HF_TOKEN)" if status in (401, 403) else ""
+        raise FetchError(f"{endpoint()} does not give {what} (status {status}){hint}.") from error
+    except OSError as error:
+        if error.errno is not None and type(error).__module__ == "builtins":  # of this machine's disk
+            raise
+        raise FetchError(f"{what} could not be fetched: {_first_line(error)}") from error
+    except Exception as error:  # of the library that speaks HTTP
+        name = type(error).__name__
+        raise FetchError(f"{endpoint()} cannot be reached for {what} ({name}: {_first_line(error)}).") from error
+
+
+def endpoint() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def cache_errors(what: str, cache_dir: str | Path | None) -> Iterator[None]:
+    """Say of an error of the disk which folder it is about, and the way out."""
+    from safetensors import SafetensorError
+
+    cache = cache_folder(cache_dir)
+    try:
+        yield
+    except FetchError:
+        raise
+    except SafetensorError as error:  # what safetensors cannot write is none of Python's errors
+        raise FetchError(_full(what, cache, error)) from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise FetchError(_full(what, cache, error)) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise FetchError(
+                f"{what} cannot be kept: the cache '{cache}' cannot be written ({error.strerror}). Set HF_HOME or "
+                "HF_HUB_CACHE to a folder that can be."
+            ) from error
+        raise
+
+
+def _full(what: str, cache: Path, error: BaseException) -> str:
+    return (
+        f"{what} cannot be kept in the cache '{cache}': {_first_line(error)}. Make room there, or set HF_HOME or "
+        "HF_HUB_CACHE to a folder on another disk."
+    )
+
+
+def snapshot_of(pointer: Path) -> str:
+    """The commit of a file in the cache: the folder under `snapshots` that it is in."""
+    parts = pointer.parts
+    return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
+
+
+def _blob_name(pointer: Path) -> str | None:
+    """The hash that the Hub stated of a file in the cache, which is the name of what it points to."""
+    return Path(os.readlink(pointer)).name if pointer.is_symlink() else None
+
+
+def _sha256(path: Path) -> str:
+    from .checksums import sha256_of
+
+    return sha256_of(path)
+
+
+def _git_sha1(path: Path) -> str:
+    """What git calls a file: the hash of a small file that a repository holds itself."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def forget(pointer: Path) -> int:
+    """Remove a downloaded file from the cache: the name in a snapshot, and the blob that it points to."""
+    blob = pointer.resolve()
+    size = blob.stat().st_size if blob.is_file() else 0
+    pointer.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
+    return size
