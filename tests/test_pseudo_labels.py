@@ -15,6 +15,7 @@ from efficienttam_hf import EfficientTamConfig, EfficientTamModel, EfficientTamV
 from efficienttam_hf.cli import main
 from efficienttam_hf.data.checking import check_dataset
 from efficienttam_hf.data.loading import load_records
+from efficienttam_hf.data.pseudo_labels import labelling, saliency
 from efficienttam_hf.data.pseudo_labels.labelling import LabellingOptions, find_media, label_folder, load_teacher
 from efficienttam_hf.data.pseudo_labels.proposals import (
     ObjectMask,
@@ -502,12 +503,31 @@ def test_the_command_labels_with_a_model_and_what_it_writes_can_be_trained_on(me
     assert json.loads((labels / "pseudo_labels.json").read_text())["teacher"] == str(model)
 
 
+def test_the_command_limits_threads_and_looks_for_objects_where_it_is_told(media, tmp_path, monkeypatch):
+    calls = {}
+
+    def label(folder, output, teacher, options, proposer):
+        calls["seed_every"] = options.seed_every
+        return []
+
+    monkeypatch.setattr(labelling, "label_folder", label)
+    monkeypatch.setattr(labelling, "load_teacher", lambda names, device, threads: calls.update(teacher=threads))
+    monkeypatch.setattr(saliency, "SaliencyProposer", lambda file, threads: calls.update(proposer=threads))
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: calls.update(torch=threads))
+    options = ["--threads", "2", "--seed-every", "0", "--proposer", "u2net.onnx", "--output", str(tmp_path / "labels")]
+    assert main(["pseudo-label", str(media[0]), "--device", "cpu", *options]) == 0
+    assert calls == {"seed_every": 0, "teacher": 2, "proposer": 2, "torch": 2}
+
+
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
     assert main(["pseudo-label", str(tmp_path), "--device", "cpu"]) == 2
     assert "neither photographs nor clips" in capsys.readouterr().err
     Image.fromarray(moving_scene(1)[0][0]).save(tmp_path / "photo.png")
     assert main(["pseudo-label", str(tmp_path), "--teacher", str(tmp_path / "none"), "--device", "cpu"]) == 2
     assert "neither a pair of ONNX files nor a model" in capsys.readouterr().err
+    for option, value in (("--threads", "0"), ("--seed-every", "-1")):
+        assert main(["pseudo-label", str(tmp_path), option, value, "--device", "cpu"]) == 2
+        assert "at least" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------- training data of the included model
@@ -540,6 +560,8 @@ def test_training_data_are_made_of_what_has_a_licence_and_is_not_held_out(tmp_pa
     assert (output / "SOURCES.csv").read_text().split() == ["file,licence", "photos/good.png,CC0"]
     (record,) = load_records("folder", output / "labels")
     assert record.video_id == "good" and mask_iou(record.masks(0)[1], bright) > 0.8
+    (masked,) = load_records("folder", output / "masked")
+    assert masked.video_id == "tool" and np.array_equal(masked.masks(0)[3], bright)
     assert [p.name for p in (output / "ingredients" / "photos").iterdir()] == ["good.jpg"]
     assert sorted(p.name for p in (output / "ingredients" / "cutouts").iterdir()) == ["good_1.png", "tool_3.png"]
     with Image.open(output / "ingredients" / "cutouts" / "tool_3.png") as cutout:

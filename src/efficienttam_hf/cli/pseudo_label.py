@@ -38,9 +38,17 @@ def add_parser(commands: argparse._SubParsersAction, **options) -> None:
         "--output", "--out", metavar="FOLDER", type=Path, default=Path("labels"), help="default: labels"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): the best there is")
+    parser.add_argument("--threads", metavar="N", type=int, help="on a CPU; default: as many as the teacher takes")
     clips = parser.add_argument_group("clips")
     clips.add_argument("--fps", type=float, default=6.0, help="labelled frames a second (default: 6)")
     clips.add_argument("--max-frames", metavar="N", type=int, default=48, help="of a clip (default: 48)")
+    clips.add_argument(
+        "--seed-every",
+        metavar="N",
+        type=int,
+        default=16,
+        help="labelled frames after which objects are looked for again; 0 for the first frame only (default: 16)",
+    )
     clips.add_argument("--max-objects", metavar="N", type=int, default=4, help="of a clip (default: 4)")
     clips.add_argument(
         "--min-agreement", metavar="IOU", type=float, default=0.75, help="of forward and backward (default: 0.75)"
@@ -72,18 +80,25 @@ def run(args: argparse.Namespace) -> int:
         remove_objects(args.folder, args.remove)
         print(f"Removed {', '.join(args.remove)}.")
         return 0
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {args.threads}.")
     options = LabellingOptions(
         fps=args.fps,
         max_frames=args.max_frames,
         max_side=args.max_side,
+        seed_every=args.seed_every,
         proposals=ProposalOptions(grid=args.grid, min_iou=args.min_score, min_stability=args.min_stability),
         tracks=TrackOptions(max_objects=args.max_objects, min_agreement=args.min_agreement),
     )
     total = len(find_media(args.folder))
     quiet_transformers()
-    teacher = load_teacher(args.teacher, str(choose_device(args.device)))
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)  # of a teacher in torch; ONNX files have their own
+    teacher = load_teacher(args.teacher, str(choose_device(args.device)), args.threads)
     objects = problems = 0
-    proposer = SaliencyProposer(args.proposer) if args.proposer else None
+    proposer = SaliencyProposer(args.proposer, args.threads) if args.proposer else None
     for number, result in enumerate(label_folder(args.folder, args.output, teacher, options, proposer), start=1):
         objects += result.objects
         problems += result.problem is not None
