@@ -56,7 +56,7 @@ class LiveTab:
     # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
 
     @answered
-    def on_frame(self, frame: np.ndarray | None, request: gr.Request):
+    def on_frame(self, frame: np.ndarray | None, request: gr.Request) -> Any:
         """A frame arrived."""
         if frame is None:
             return {self.canvas: gr.skip()}

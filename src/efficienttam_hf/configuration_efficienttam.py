@@ -82,7 +82,7 @@ class EfficientTamVisionConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig):
     position_temperature: float | int = 10000.0
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.global_attention_indexes = list(self.global_attention_indexes)
         super().__post_init__(**kwargs)
         self.check()
@@ -121,7 +121,7 @@ class EfficientTamPromptEncoderConfig(FeatureMapSizes, PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     scale: float | int = 1
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.check()
 
@@ -173,7 +173,7 @@ class EfficientTamMaskDecoderConfig(PreTrainedConfig):
     dynamic_multimask_stability_delta: float = 0.05
     dynamic_multimask_stability_thresh: float = 0.98
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         check_sizes(self)
 
@@ -226,7 +226,7 @@ class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
     pooling_scope: str = "spatial"
     window_size: int = 16
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         check_sizes(self)
         if self.cross_attention not in CROSS_ATTENTION_KINDS:
@@ -287,7 +287,7 @@ class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
     fuser_hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         check_sizes(self)
         stride = self.mask_downsampler_stride
@@ -439,7 +439,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     memory_dtype: str = "bfloat16"
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         image_size = self.image_size
         for key in SUB_CONFIGS:
             super().__setattr__(key, _sub_config(key, getattr(self, key), image_size))
@@ -453,7 +453,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         if key != "image_size" or value is None or not all(isinstance(part, PreTrainedConfig) for part in parts):
             super().__setattr__(key, value)
             return
-        before = [(part, part.image_size) for part in parts if hasattr(part, "image_size")]
+        before = [(part, part.image_size) for part in parts if isinstance(part, FeatureMapSizes)]
         own = self.__dict__.get("image_size")
         try:
             for part, _ in before:
@@ -525,7 +525,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
             )
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in Transformers. `image_size`, among `kwargs` or those of `from_pretrained`, is that of the parts too."""
         if kwargs.get("image_size") is not None:
             config_dict = {**config_dict, "image_size": kwargs.pop("image_size")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -56,7 +58,7 @@ class EfficientTamBackboneConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig
     position_temperature: float | int = 10000.0
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.backbone_config is None:
             self.backbone_config = {
                 "model_type": "dinov2_with_registers",

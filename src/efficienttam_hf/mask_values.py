@@ -92,17 +92,17 @@ def _parsed_colors(colors: Mapping[Any, int] | str) -> dict[Color, int]:
     if isinstance(colors, str):
         pairs: list[tuple[Any, Any]] = []
         for part in colors.split():
-            color, equals, number = part.rpartition("=")
+            color, equals, given = part.rpartition("=")
             if not equals:
                 raise VideoError(f"A colour of masks is written colour=id, such as #ff0000=1, got {part!r}.")
-            pairs.append((color, number))
+            pairs.append((color, given))
     elif isinstance(colors, Mapping):
         pairs = list(colors.items())
     else:
         raise VideoError(f"Colours of masks are a mapping from colour to object id, got {type(colors).__name__}.")
     found: dict[Color, int] = {}
     for color, given in pairs:
-        number = int(given) if isinstance(given, str) and given.isdecimal() else given
+        number: Any = int(given) if isinstance(given, str) and given.isdecimal() else given
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 255:
             raise VideoError(f"The id of the colour {color!r} must be a whole number from 0 to 255, got {number!r}.")
         found[_parsed_color(color)] = number

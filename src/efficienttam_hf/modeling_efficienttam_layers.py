@@ -205,7 +205,7 @@ class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
             init.normal_(module.weight, std=scale)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers. Weights on the CPU are copied to aligned memory.
 
         Memory-mapped weights begin at any byte; CPU kernels choose their path by it, so that one checkpoint could give

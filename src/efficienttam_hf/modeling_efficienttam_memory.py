@@ -248,7 +248,7 @@ class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
         if isinstance(self.activation, nn.ReLU):
             self.activation.inplace = True  # the hidden layer is the largest tensor here
 
-    def forward(  # type: ignore[override]  # it attends to something else than its own tokens
+    def forward(  # it attends to something else than its own tokens
         self, tokens: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
         """(B or 1, N, C) to (B, N, C); arguments as `EfficientTamMemoryCrossAttention`."""

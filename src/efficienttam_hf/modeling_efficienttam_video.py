@@ -12,14 +12,11 @@ Shapes: B objects, M memories, N = H * W tokens of a feature map, C its channels
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import initialization as init
 
 from .configuration_efficienttam import EfficientTamConfig, size_pair
@@ -31,21 +28,21 @@ from .modeling_efficienttam_memory import (
     EfficientTamMemoryEncoder,
     EfficientTamMemoryFuserBlock,
 )
-from .session_walk import SessionWalk
+from .session_walk import SessionWalk, TrackerCalls
 from .tracking_rules import Direction, TrackingRules
 from .video_backend import TorchBackend
 from .video_outputs import EfficientTamTrackingOutput, EfficientTamVideoSegmentationOutput
 from .video_session import EfficientTamVideoInferenceSession
 
 
-class EfficientTamVideoModel(EfficientTamModel):
+class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
     """EfficientTAM for videos: prompts on any frame, for any number of objects, tracked through all frames.
 
     Used as `Sam2VideoModel` is, with a session from `EfficientTamVideoProcessor.init_video_session`. Its checkpoint
     folder also loads into `EfficientTamModel`.
     """
 
-    input_modalities = ("video", "text")
+    input_modalities = ("video", "text")  # type: ignore[assignment]  # as Transformers' own models have it
     _can_record_outputs = {}
     _keys_to_ignore_on_load_unexpected = []
     _no_split_modules = [
@@ -118,7 +115,7 @@ class EfficientTamVideoModel(EfficientTamModel):
         """[height, width] of each feature map of the image encoder; it has one."""
         return [list(self.config.vision_config.feature_size)]
 
-    def get_input_embeddings(self) -> nn.Module | None:
+    def get_input_embeddings(self) -> nn.Module | None:  # type: ignore[override]  # in Transformers always one
         """As in Transformers; `None` without an image encoder."""
         return None if self.vision_encoder is None else super().get_input_embeddings()
 
@@ -370,76 +367,6 @@ class EfficientTamVideoModel(EfficientTamModel):
         """
         return self.walk.run(inference_session, frame_idx, frame, Direction.of(reverse), run_mem_encoder)
 
-    @torch.no_grad()
-    def segment_prompts(
-        self, inference_session: EfficientTamVideoInferenceSession, frame_idx: int
-    ) -> EfficientTamVideoSegmentationOutput:
-        r"""
-        Run the prompts that wait on a frame, and no object that has none there, as the published predictor does.
-
-        Args:
-            inference_session: of `EfficientTamVideoProcessor.init_video_session`.
-            frame_idx: the frame.
-
-        Returns:
-            A row for each object; those without a result on the frame are absent (see `get_frame_output`).
-
-        Raises:
-            ValueError: for a frame that is not there.
-        """
-        return self.walk.segment_prompts(inference_session, frame_idx)
-
-    @torch.no_grad()
-    def track_frame(
-        self,
-        inference_session: EfficientTamVideoInferenceSession,
-        frame_idx: int,
-        reverse: bool = False,
-        run_mem_encoder: bool = True,
-    ) -> EfficientTamVideoSegmentationOutput:
-        r"""
-        Give every object a result on a frame and pass it, as `propagate_in_video_iterator` does with each of its.
-
-        Args:
-            inference_session: of `EfficientTamVideoProcessor.init_video_session`.
-            frame_idx: the frame.
-            reverse: whether tracking runs backward.
-            run_mem_encoder: whether tracked frames are remembered.
-
-        Raises:
-            ValueError: for an object without prompts, or a frame that is not there.
-        """
-        return self.walk.track_frame(inference_session, frame_idx, Direction.of(reverse), run_mem_encoder)
-
-    def propagate_in_video_iterator(
-        self,
-        inference_session: EfficientTamVideoInferenceSession,
-        start_frame_idx: int | None = None,
-        max_frame_num_to_track: int | None = None,
-        reverse: bool = False,
-        show_progress_bar: bool = False,
-    ) -> Iterator[EfficientTamVideoSegmentationOutput]:
-        r"""
-        Track every object through the frames of a video, yielding each frame as it is done.
-
-        Prompts that were added but not run yet are run first. Objects and prompts may be added, corrected and removed
-        between two frames: prompts on the current frame or on one behind are run before the next frame, and prompts on
-        a coming frame when it is reached.
-
-        Args:
-            inference_session: of `EfficientTamVideoProcessor.init_video_session`, with a video.
-            start_frame_idx: where to start; by default the earliest prompted frame.
-            max_frame_num_to_track: how many frames after the first; by default to the end.
-            reverse: whether to go backward.
-            show_progress_bar: whether to show one.
-
-        Raises:
-            ValueError: if nothing was prompted, an object lost all its prompts, or the start is not in the video.
-        """
-        progress = partial(tqdm, desc="propagate in video", disable=not show_progress_bar)
-        direction = Direction.of(reverse)
-        yield from self.walk.propagate(inference_session, start_frame_idx, max_frame_num_to_track, direction, progress)
-
     def encode_frame(self, pixels: Tensor) -> Tensor:
         """(3, height, width) pixels of a frame, as a session gives them, to (1, C, H, W) features for `track_step`.
 
@@ -452,16 +379,6 @@ class EfficientTamVideoModel(EfficientTamModel):
                 "`feature_provider` that has the features of its frames."
             )
         return self.get_image_features(pixels.unsqueeze(0), return_dict=True).fpn_hidden_states[-1]
-
-    def get_frame_output(
-        self, inference_session: EfficientTamVideoInferenceSession, frame_idx: int
-    ) -> EfficientTamVideoSegmentationOutput:
-        """The newest result of every object on a frame, without running anything.
-
-        Objects without a result there (never reached, or let go: see `keep_history`) have masks and scores at
-        `config.no_object_score`.
-        """
-        return self.walk.output(inference_session, frame_idx)
 
 
 __all__ = [

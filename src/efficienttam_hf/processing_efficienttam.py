@@ -101,7 +101,7 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
 
     auto_class_name = "AutoImageProcessor"
 
-    def preprocess(self, images: Any, segmentation_maps: Any = None, **kwargs: Any):
+    def preprocess(self, images: Any, segmentation_maps: Any = None, **kwargs: Any) -> Any:
         """As `Sam2ImageProcessor`, for images of any kind that `images.py` describes, floats in [0, 1] among them.
 
         With `do_rescale=False`, or another number of channels than three, values are left as they are.
@@ -123,7 +123,7 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
         """As in Transformers, in float: rounding the resized image to whole numbers is not what was published."""
         return super().resize(image.float() if image.dtype == torch.uint8 else image, *args, **kwargs)
 
-    def generate_crop_boxes(self, image: Any, target_size: int, *args: Any, **kwargs: Any):
+    def generate_crop_boxes(self, image: Any, target_size: int, *args: Any, **kwargs: Any) -> Any:
         """As `Sam2ImageProcessor`, with the grid of points on the whole image also where that is not square.
 
         The parent scales points by the longer side alone, as SAM does, which pads; here images are resized to fill.
@@ -184,7 +184,9 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
             results.append(mask > mask_threshold if binarize else mask)
         return results
 
-    def post_process_for_mask_generation(self, all_masks: Any, all_scores: Tensor, all_boxes: Tensor, *args: Any):
+    def post_process_for_mask_generation(
+        self, all_masks: Any, all_scores: Tensor, all_boxes: Tensor, *args: Any
+    ) -> Any:
         """As `Sam2ImageProcessor`, also for a model in half precision: suppression wants scores in float32."""
         return super().post_process_for_mask_generation(all_masks, all_scores.float(), all_boxes, *args)
 
@@ -195,7 +197,7 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
     auto_class_name = "AutoVideoProcessor"
     resample = PILImageResampling.BICUBIC
 
-    def preprocess(self, videos: Any, **kwargs: Any):
+    def preprocess(self, videos: Any, **kwargs: Any) -> Any:
         """As `Sam2VideoVideoProcessor`, for frames of any kind that `images.py` describes, floats in [0, 1] among them.
 
         With `do_rescale=False` values are left as they are.
@@ -208,7 +210,9 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
             videos = rgb_frames(videos, _channels(kwargs.get("input_data_format")))
         return super().preprocess(videos, **kwargs)
 
-    def post_process_masks(self, masks: Any, original_sizes: Any, reshaped_input_sizes: Any, *args: Any, **kwargs: Any):
+    def post_process_masks(
+        self, masks: Any, original_sizes: Any, reshaped_input_sizes: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """As `Sam2VideoVideoProcessor`; see `EfficientTamImageProcessor.post_process_masks` for the usual way.
 
         Raises:
@@ -279,7 +283,7 @@ class _PromptMixin(RemoteProcessor):
         original_sizes: Any = None,
         return_tensors: Any = None,
         **kwargs: Any,
-    ):
+    ) -> Any:
         """As `Sam2Processor`: images and prompts in their pixels to model inputs.
 
         Args:

@@ -124,18 +124,18 @@ class RemoteCode:
     """Mixin of what is loaded and saved: by the names of models too, and with the code for remote use."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers, and by name: `"efficienttam-nano"`, which comes with this package, `"efficienttam_s"`."""
         name = named_checkpoint(pretrained_model_name_or_path, **kwargs)
         return super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]  # of what this is mixed into
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
         if kwargs.get("is_main_process", True):
             copy_remote_code(save_directory)
         return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]  # of what this is mixed into
 
-    def _get_files_timestamps(self, working_dir):
+    def _get_files_timestamps(self, working_dir: Any) -> Any:
         # Transformers uploads the files that change after this; the code was copied before and is to go with them.
         timestamps = super()._get_files_timestamps(working_dir)  # type: ignore[misc]  # of what this is mixed into
         return {name: time for name, time in timestamps.items() if name not in REMOTE_CODE_FILES}
@@ -146,7 +146,7 @@ class RemoteConfig(RemoteCode):
 
     remote_classes: dict[str, str] = {}
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
         self.auto_map = dict(self.remote_classes)
         return super().save_pretrained(save_directory, *args, **kwargs)

@@ -104,7 +104,7 @@ class TrackingRules:
     @staticmethod
     def from_config(config: Any) -> TrackingRules:
         """The rules of an `EfficientTamConfig`, or of anything else that has these fields."""
-        return TrackingRules(**{f.name: getattr(config, f.name) for f in fields(TrackingRules)})
+        return TrackingRules(**{name: getattr(config, name) for name in RULE_NAMES})
 
     def for_training(self) -> TrackingRules:
         """The rules of a training step, which looks at the last frames, as published."""
@@ -147,3 +147,7 @@ class TrackingRules:
             and (is_initial or self.multimask_output_for_tracking)
             and self.multimask_min_pt_num <= num_points <= self.multimask_max_pt_num
         )
+
+
+# Apart from the class, since torch.compile does not follow `dataclasses.fields`.
+RULE_NAMES = tuple(field.name for field in fields(TrackingRules))

@@ -9,7 +9,7 @@ they are out of reach, as `keep_history` says.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         self.inference_state_device = inference_state_device
         self.video_storage_device = video_storage_device
         super().__init__(
-            frames=frames if video is None else video.to(video_storage_device, self.dtype),
+            frames=frames if video is None else cast("Sequence[Any]", video.to(video_storage_device, self.dtype)),
             process_frame=process_frame if video is None else None,
             video_height=video_height,
             video_width=video_width,

@@ -109,7 +109,7 @@ class TransformersContender(Contender):
 
     def __init__(self, spec: ContenderSpec, model: nn.Module, processor: Any):
         self.spec, self.processor = spec, processor
-        self.model = model.to(spec.device, DTYPES[spec.dtype]).eval().requires_grad_(False)
+        self.model: Any = model.to(spec.device, DTYPES[spec.dtype]).eval().requires_grad_(False)
         self.image_size = processor.video_processor.size["height"]
         if spec.compiled:
             for module in (module for modules in find_stages(self.model).values() for module in modules):

@@ -84,9 +84,9 @@ def make_peer(name: str, image_size: int | None = None) -> tuple[nn.Module, Any]
             enable_temporal_pos_encoding_for_object_pointers=False,
             enable_occlusion_spatial_embedding=False,
         )
-        model = transformers.EdgeTamVideoModel(config)
+        model: transformers.PreTrainedModel = transformers.EdgeTamVideoModel(config)
     else:
-        backbone = {"model_type": "sam2_hiera_det_model", "image_size": [size, size]}
+        backbone: dict[str, Any] = {"model_type": "sam2_hiera_det_model", "image_size": [size, size]}
         if name == "sam2-base-plus":
             backbone |= _BASE_PLUS_BACKBONE
             vision["backbone_channel_list"] = [896, 448, 224, 112]

@@ -64,10 +64,10 @@ class StageMeter:
         handles: list[Any] = []
 
         def hook(stage: str, module: nn.Module) -> None:
-            def before(*_) -> None:
+            def before(*_: Any) -> None:
                 begun[module] = self._read()
 
-            def after(*_) -> None:
+            def after(*_: Any) -> None:
                 taken[stage] += self._read() - begun.pop(module)
 
             handles.extend((module.register_forward_pre_hook(before), module.register_forward_hook(after)))

@@ -18,7 +18,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..app.stopping import exit_code, stopped_by, terminable
 from . import benchmark, convert, demo, evaluate, export, finetune, models, pseudo_label, segment, track, train, verify
@@ -96,7 +96,7 @@ def _join_negative_values(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def _show_warning(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
     """A warning as a line of its own above a progress bar."""
     from tqdm import tqdm
 

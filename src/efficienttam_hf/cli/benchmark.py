@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..app.defaults import INCLUDED_MODEL, PRESET_PREFIX
 
@@ -11,7 +12,7 @@ from ..app.defaults import INCLUDED_MODEL, PRESET_PREFIX
 REPORT_NAMES = ("benchmark.json", "benchmark.md", "benchmark.png")
 
 
-def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "benchmark",

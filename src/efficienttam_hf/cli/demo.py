@@ -10,6 +10,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .common import add_model_arguments
 
@@ -17,7 +18,7 @@ from .common import add_model_arguments
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "demo",

@@ -10,10 +10,10 @@ import argparse
 import datetime
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..app.stopping import exit_code
-from ..evaluation.prompt_kinds import PROMPTS
+from ..evaluation.prompt_kinds import PROMPTS, Prompt
 from .common import add_model_arguments, add_output_arguments
 from .mask_arguments import add_mask_arguments, mask_options
 from .memory_arguments import add_memory_arguments, memory_names, memory_options
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUT = Path("efficienttam-evaluation")
 
 
-def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command: a parser for each protocol."""
     parser = commands.add_parser(
         "evaluate",
@@ -168,12 +168,12 @@ def run_videos(args: argparse.Namespace) -> int:
         raise ValueError("Several --memory are compared with one prompt: give one --prompt, such as --prompt box.")
     job = _prepare(args)
     if len(runs) > 1 and len(names) == len(prompts):
-        OutputFolder(job.options.output).check("report.md", overwrite=True)  # now, rather than when all is computed
+        OutputFolder(job.output).check("report.md", overwrite=True)  # now, rather than when all is computed
     results = []
     for prompt, name, memory in runs:
         folder = prompt if len(prompts) > 1 else name
         output = job.output / folder if len(runs) > 1 and folder else job.output
-        options = replace(job.options, prompt=prompt, memory=memory, output=output)
+        options = replace(job.options, prompt=cast(Prompt, prompt), memory=memory, output=output)
         try:
             results.append(evaluate_videos(job.model, job.processor, job.records, options, job.processes))
         except KeyboardInterrupt as stop:
@@ -183,7 +183,7 @@ def run_videos(args: argparse.Namespace) -> int:
             if args.zip:
                 _pack(results[-1], output)
     if job.processes.is_main and len(results) > len(prompts):
-        table = write_comparison(dict(zip(names, results, strict=True)), job.output, command=args.command)
+        table = write_comparison(dict(zip(map(str, names), results, strict=True)), job.output, command=args.command)
         print(table.read_text(encoding="utf-8"))
         print(f"Comparison: {table}")
     elif job.processes.is_main and len(results) > 1:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..app.defaults import PRESET_PREFIX
 
 
-def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "export",
@@ -63,7 +65,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"{line}   {graph.note}".rstrip(), flush=True)
 
     model = load_ours(args.model, args.image_size).eval()
-    export = {"onnx": export_onnx, "coreml": export_coreml, "executorch": export_executorch}[args.format]
+    exporters: dict[str, Callable[..., Any]] = {
+        "onnx": export_onnx,
+        "coreml": export_coreml,
+        "executorch": export_executorch,
+    }
+    export = exporters[args.format]
     options = {} if args.opset is None else {"opset": args.opset}
     manifest = export(model, args.output, args.model, args.dtype, overwrite=args.overwrite, report=show, **options)
     total = sum(graph["bytes"] for graph in manifest.graphs.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from ..evaluation.prompt_kinds import PROMPTS
 from .common import MODEL_HELP
@@ -12,7 +13,7 @@ from .mask_arguments import add_mask_arguments, mask_options
 from .train import report_once
 
 
-def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "finetune",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import Any
 
 from ..hub_files import cache_folder
 from ..published import INCLUDED_MODELS, VARIANTS, FetchError, PublishedVariant, fetch, found, remove
@@ -14,7 +16,7 @@ ACCURACIES = {"DAVIS 2017 val J&F": "DAVIS17", "SA-V test J&F": "SA-V"}
 LICENCE = "Apache 2.0"
 
 
-def add_parser(commands: argparse._SubParsersAction, **options) -> None:
+def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command and its own commands."""
     parser = commands.add_parser(
         "models",
@@ -80,7 +82,7 @@ def _accuracies(variant: PublishedVariant) -> list[str]:
     return ["" if values.get(column) is None else f"{values[column]:.1f}" for column in ACCURACIES]
 
 
-def _megabytes(folder) -> float:
+def _megabytes(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 

@@ -77,14 +77,14 @@ def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
 
 
 class _SetCurrent(argparse.Action):
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         setattr(namespace, f"current_{self.dest}", True if self.nargs == 0 else values)
         shown = option_string if self.nargs == 0 else f"{option_string} {values}"
         namespace.without_prompt = (*namespace.without_prompt, shown)
 
 
 class _Append(argparse.Action):
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         coding = _mask_coding(parser, namespace) if self.dest == "mask" else None
         given = GivenPrompt(self.dest, values, namespace.current_object, namespace.current_frame, coding)
         namespace.prompts = (*namespace.prompts, given)

@@ -76,7 +76,7 @@ class AugmentationOptions:
     still_translation: float = 0.15
     attempts: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         ranges = ("scale", "crop_area", "still_scale")
         for name in ranges:
             value = tuple(getattr(self, name))

@@ -48,7 +48,7 @@ class VideoRecords(Sequence[VideoRecord]):
     def __getitem__(self, index: int) -> VideoRecord: ...
     @overload
     def __getitem__(self, index: slice) -> VideoRecords: ...
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return VideoRecords(self._layout, self.names[index])
         return self._layout.record(self.names[index])
@@ -183,7 +183,7 @@ class _TableRecords(Sequence[VideoRecord]):
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return _TableRecords(self._table.select(range(len(self))[index]))
         return VideoRecord.from_row(self._table[index])

@@ -187,7 +187,7 @@ class RecordClips:
             frames=frames,
             masks=masks[:, is_visible],
             name=f"{record.source} {record.video_id}, frames {' '.join(map(str, frame_indices))}",
-            void=void if void.any() else None,
+            void=void if void is not None and void.any() else None,
             object_ids=[object_id for object_id, kept in zip(object_ids, is_visible.tolist(), strict=True) if kept],
             frame_indices=frame_indices,
         )

@@ -6,7 +6,7 @@ holds all that is needed to put it on the Hub. :class:`efficienttam_hf.data.reco
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def video_features() -> Features:
     )
 
 
-def import_datasets():
+def import_datasets() -> Any:
     try:
         import datasets
     except ImportError as error:

@@ -44,13 +44,11 @@ class TrackingProcessor(Protocol):
     Its sessions are `TrackingSession`s: evaluation reads `objects` and calls `add_new_frame`.
     """
 
-    def init_video_session(self, **options: Any) -> Any:
+    def init_video_session(self, *args: Any, **options: Any) -> Any:
         """A session for a stream of frames."""
 
-    def add_inputs_to_inference_session(
-        self, inference_session: Any, frame_idx: int, obj_ids: list[int], **prompts: Any
-    ) -> Any:
-        """Add prompts for objects on a frame."""
+    def add_inputs_to_inference_session(self, *args: Any, **prompts: Any) -> Any:
+        """Add prompts for objects on a frame: `inference_session`, `frame_idx`, `obj_ids`, and the prompts by name."""
 
     def post_process_masks(
         self,

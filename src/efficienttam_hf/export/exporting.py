@@ -128,6 +128,7 @@ def check_exportable(model: EfficientTamVideoModel, output: str | Path, overwrit
 def check_difference(made: GraphReport, dtype: str) -> None:
     """Raise ExportError for a graph whose outputs are not the model's."""
     difference = made.mean if dtype == "int8" else made.largest
+    assert difference is not None  # of a graph that was run
     if not difference <= BOUNDS[dtype]:
         raise ExportError(
             f"The exported {made.name} is not the model's: its outputs differ by {difference:.1e} of their "

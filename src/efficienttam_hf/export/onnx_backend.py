@@ -156,7 +156,7 @@ class OnnxBackend:
     def remember(
         self,
         features: tuple[np.ndarray, np.ndarray],
-        result: StepOutput,
+        result: StepOutput | OnnxFrameMemory,
         from_prompts: bool,
         masks: np.ndarray | None = None,
     ) -> np.ndarray:

@@ -12,7 +12,7 @@ computed is in the graphs (`onnx_backend.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 
 from ..images import to_rgb
 from ..prompt_calls import add_inputs
-from ..session_walk import SessionWalk
+from ..session_walk import SessionWalk, TrackerCalls
 from ..tracking_rules import Direction
 from ..tracking_session import FeatureCache
 from ..video_frames import as_frames, frame_size
@@ -30,7 +30,7 @@ from .onnx_backend import OnnxBackend, OnnxInferenceSession, OnnxVideoSegmentati
 from .onnx_graphs import OnnxGraphs
 
 
-class OnnxVideoTracker:
+class OnnxVideoTracker(TrackerCalls):
     """Tracks any number of objects with the graphs of an exported folder.
 
     Args:
@@ -46,7 +46,11 @@ class OnnxVideoTracker:
     def __init__(self, folder: str | Path, providers: list[str] | None = None, num_threads: int | None = None):
         self.graphs = OnnxGraphs(folder, providers=providers, num_threads=num_threads)
         self.rules = self.graphs.rules
-        self.walk = SessionWalk(OnnxBackend(self.graphs))
+
+    @property
+    def walk(self) -> SessionWalk:
+        """What drives sessions with the graphs."""
+        return SessionWalk(OnnxBackend(self.graphs))
 
     # --------------------------------------------------------------------------------------- as the processor's
 
@@ -107,19 +111,9 @@ class OnnxVideoTracker:
         Raises:
             ValueError: for anything that does not fit, in the user's pixels; nothing is added then.
         """
-        add_inputs(
-            inference_session,
-            frame_idx,
-            obj_ids,
-            input_points,
-            input_labels,
-            input_boxes,
-            input_masks,
-            original_size,
-            clear_old_inputs,
-            input_size=self.rules.input_size,
-            resize=partial(resize, antialias=True),
-        )
+        prompts = (input_points, input_labels, input_boxes, input_masks)
+        how: dict[str, Any] = {"input_size": self.rules.input_size, "resize": partial(resize, antialias=True)}
+        add_inputs(inference_session, frame_idx, obj_ids, *prompts, original_size, clear_old_inputs, **how)
         return inference_session
 
     def post_process_masks(
@@ -143,34 +137,5 @@ class OnnxVideoTracker:
         reverse: bool = False,
         run_mem_encoder: bool = True,
     ) -> OnnxVideoSegmentationOutput:
-        """Run one frame of a session, as `EfficientTamVideoModel.forward`."""
+        """Run one frame of a session, as `EfficientTamVideoModel.forward`; the other calls are `TrackerCalls`'."""
         return self.walk.run(inference_session, frame_idx, frame, Direction.of(reverse), run_mem_encoder)
-
-    def segment_prompts(self, inference_session: OnnxInferenceSession, frame_idx: int) -> OnnxVideoSegmentationOutput:
-        """Run the prompts that wait on a frame and no other object, as `EfficientTamVideoModel.segment_prompts`."""
-        return self.walk.segment_prompts(inference_session, frame_idx)
-
-    def track_frame(
-        self,
-        inference_session: OnnxInferenceSession,
-        frame_idx: int,
-        reverse: bool = False,
-        run_mem_encoder: bool = True,
-    ) -> OnnxVideoSegmentationOutput:
-        """Give every object a result on a frame and pass it, as `EfficientTamVideoModel.track_frame`."""
-        return self.walk.track_frame(inference_session, frame_idx, Direction.of(reverse), run_mem_encoder)
-
-    def propagate_in_video_iterator(
-        self,
-        inference_session: OnnxInferenceSession,
-        start_frame_idx: int | None = None,
-        max_frame_num_to_track: int | None = None,
-        reverse: bool = False,
-    ) -> Iterator[OnnxVideoSegmentationOutput]:
-        """Track every object through a video, as `EfficientTamVideoModel.propagate_in_video_iterator`."""
-        direction = Direction.of(reverse)
-        yield from self.walk.propagate(inference_session, start_frame_idx, max_frame_num_to_track, direction)
-
-    def get_frame_output(self, inference_session: OnnxInferenceSession, frame_idx: int) -> OnnxVideoSegmentationOutput:
-        """The newest result of every object on a frame, without running anything; `no_object_score` where none is."""
-        return self.walk.output(inference_session, frame_idx)

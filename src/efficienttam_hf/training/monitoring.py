@@ -47,7 +47,8 @@ def step_numbers(outputs: Sequence[ClipOutput], num_objects: float, accelerator:
     for name in vars(outputs[0].object_losses):
         sums[name] = sum(getattr(output.object_losses, name).sum() for output in outputs) / num_objects
     if outputs[0].feature_loss is not None:
-        sums["feature_loss"] = sum(output.feature_loss for output in outputs) / len(outputs)
+        losses = [output.feature_loss for output in outputs if output.feature_loss is not None]
+        sums["feature_loss"] = torch.stack(losses).sum() / len(outputs)
     means = accelerator.reduce(torch.stack([value.float() for value in sums.values()]), "mean").tolist()
     numbers = dict(zip(sums, means, strict=True))
     numbers["mask_iou"] /= max(numbers.pop("predicted"), 1e-9)

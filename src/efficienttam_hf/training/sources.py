@@ -41,12 +41,12 @@ class TrainingData:
             for place, options in enumerate(config.data)
         ]
 
-    def of_stage(self, number: int, image_size: int) -> ClipSource:
+    def of_stage(self, number: int, image_size: int | Sequence[int]) -> ClipSource:
         """Where the clips of a stage come from.
 
         Args:
             number: of the stage, from 0.
-            image_size: the stage's input size.
+            image_size: the stage's input size, or its (height, width).
 
         Raises:
             ConfigError: a source cannot be made of its options.
@@ -89,11 +89,13 @@ def dataset_videos(options: SourceOptions | EvaluationOptions, where: str = "dat
     Raises:
         ConfigError: no root, or a dataset that is not there.
     """
-    if options.root is None:
-        raise ConfigError(f"`{where}` is a dataset of kind {options.kind!r}, which needs `root`, its folder.")
+    kind, root = options.kind, options.root
+    assert kind is not None  # without one there is no evaluation
+    if root is None:
+        raise ConfigError(f"`{where}` is a dataset of kind {kind!r}, which needs `root`, its folder.")
     loading = {name: value for name, value in options.options.items() if name != "sampling"}
     try:
-        return load_records(options.kind, options.root, options.split, videos=options.sequences, **loading)
+        return load_records(kind, root, options.split, videos=options.sequences, **loading)
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"`{where}`: {error}") from error
 
@@ -189,7 +191,7 @@ class _Batches(torch.utils.data.Dataset):
             return error
 
 
-def _as_it_is(batch: ClipBatch | Exception) -> ClipBatch | Exception:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

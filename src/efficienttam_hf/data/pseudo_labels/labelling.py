@@ -86,7 +86,8 @@ def load_teacher(names: list[str], device: str = "cpu", threads: int | None = No
         DatasetError: it cannot be loaded, or there are more names.
     """
     if len(names) == 2:
-        return OnnxTeacher(*names, threads=threads)
+        encoder, decoder = names
+        return OnnxTeacher(encoder, decoder, threads=threads)
     if len(names) == 1 and not names[0].endswith(".onnx"):
         from .transformers_teacher import TransformersTeacher
 

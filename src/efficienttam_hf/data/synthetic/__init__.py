@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -65,13 +65,14 @@ class SyntheticClips:
         seed: int = 0,
         ingredients: Ingredients | str | Path | None = None,
         options: SyntheticOptions | Mapping | None = None,
-        **more,
+        **more: Any,
     ) -> None:
         try:
             import cv2  # noqa: F401
         except ImportError as error:
             raise ImportError("Synthetic clips are drawn with OpenCV: pip install efficienttam-hf[video].") from error
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size = height, width
         if min(self.image_size) < 32 or num_frames < 1:
             raise ValueError(
                 f"A synthetic clip has at least 1 frame of 32x32 pixels, got num_frames={num_frames} and "

@@ -74,7 +74,7 @@ class Solid:
     def image(self, time: float) -> np.ndarray:
         turned = 0.5 + 0.5 * math.sin(self.phase + self.rate * time)
         inside = cv2.addWeighted(self.outlines[0], 1 - turned, self.outlines[1], turned, 0.5)
-        alpha = cv2.convertScaleAbs(cv2.min(cv2.max(inside, 0), 1), alpha=255)
+        alpha = cv2.convertScaleAbs(np.clip(inside, 0, 1), alpha=255)
         height, width = self.size
         # Seen in the middle: whatever part of the surface has turned there, between whole pixels.
         shift = np.array([[1, 0, turned * (self.surface.shape[1] - width)], [0, 1, 0]])
@@ -186,8 +186,8 @@ def relief(rng: np.random.Generator, alpha: np.ndarray) -> np.ndarray:
     """
     height, width = alpha.shape
     small = (max(4, width // 4), max(4, height // 4))
-    bulge = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    bulge = cv2.GaussianBlur(bulge, (0, 0), max(small) * rng.uniform(0.04, 0.15))
+    shrunk = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    bulge = cv2.GaussianBlur(shrunk, (0, 0), max(small) * rng.uniform(0.04, 0.15))
     slope_x, slope_y = cv2.Sobel(bulge, cv2.CV_32F, 1, 0), cv2.Sobel(bulge, cv2.CV_32F, 0, 1)
     steepest = max(1e-3, cv2.norm(slope_x, cv2.NORM_INF), cv2.norm(slope_y, cv2.NORM_INF))
     angle = rng.uniform(0, 2 * math.pi)
@@ -196,8 +196,8 @@ def relief(rng: np.random.Generator, alpha: np.ndarray) -> np.ndarray:
     slanted = (math.cos(angle) * slope_x + math.sin(angle) * slope_y) * (rng.uniform(0, 0.5) / steepest)
     across = rng.uniform(0, 0.3) * (math.cos(angle) * x + math.sin(angle) * y)
     rim = rng.uniform(0, 0.6)
-    gain = 128 * (1 + slanted + across) * (1 - rim + rim * np.minimum(1, 1.4 * bulge))
-    gain = cv2.resize(gain.clip(0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    light = 128 * (1 + slanted + across) * (1 - rim + rim * np.minimum(1, 1.4 * bulge))
+    gain = cv2.resize(light.clip(0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.merge((gain, gain, gain, np.full_like(gain, 128)))
 
 

@@ -7,6 +7,7 @@ of the part that has them, (0, 0) being its top left. Limbs hang down from their
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,7 +39,7 @@ class _Assembly:
         pivot: tuple[float, float],
         joint: tuple[float, float],
         parent: int = -1,
-        **movement,
+        **movement: Any,
     ) -> int:
         """A part; its number. Parts of one material are cut from one surface, as two sleeves are."""
         if material not in self.surfaces:
@@ -53,14 +54,19 @@ class _Assembly:
         return self.add_picture(image, pivot, joint, parent, **movement)
 
     def add_picture(
-        self, image: np.ndarray, pivot: tuple[float, float], joint: tuple[float, float], parent: int = -1, **movement
+        self,
+        image: np.ndarray,
+        pivot: tuple[float, float],
+        joint: tuple[float, float],
+        parent: int = -1,
+        **movement: Any,
     ) -> int:
         parts = self.figure.parts
         base = parts[parent].pixels.shape if parent >= 0 else self.figure.size
         parts.append(Part(image, _place(pivot, image.shape), parent, _place(joint, base), **movement))
         return len(parts) - 1
 
-    def limb(self, length: float, thick: float, material: str, **where) -> int:
+    def limb(self, length: float, thick: float, material: str, **where: Any) -> int:
         """A limb, `thick` being half its width at the joint relative to its length; its end is at (0.5, 1 - thick)."""
         alpha = shapes.limb(self.pixels(length), thick, thick * self.rng.uniform(0.6, 1))
         return self.add(alpha, material, (0.5, thick), **where)
@@ -158,7 +164,11 @@ def cluster(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
     made = _Assembly(rng, side, wardrobe)
     for i in range(int(rng.integers(2, 6))):
         length = made.pixels(rng.uniform(0.15, 0.35) if i else rng.uniform(0.4, 0.6))
-        swing = {"swing": rng.uniform(0, 0.6), "rate": rng.uniform(0.1, 0.7), "phase": rng.uniform(0, 7)}
+        swing: dict[str, Any] = {
+            "swing": rng.uniform(0, 0.6),
+            "rate": rng.uniform(0.1, 0.7),
+            "phase": rng.uniform(0, 7),
+        }
         thing = single(rng, length, wardrobe).image(0)
         if i == 0:
             made.add_picture(thing, (0.5, 0.5), (0.5, 0.5), **swing | {"swing": 0.1})

@@ -147,7 +147,7 @@ class SyntheticOptions:
     low_resolution: float = 0.15
 
     @classmethod
-    def of(cls, given: SyntheticOptions | Mapping | None, **more) -> SyntheticOptions:
+    def of(cls, given: SyntheticOptions | Mapping | None, **more: Any) -> SyntheticOptions:
         """Options from what a config has: options, a mapping of some of their fields, or nothing.
 
         Raises:

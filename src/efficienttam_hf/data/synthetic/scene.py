@@ -116,7 +116,7 @@ class Look:
             frame = cv2.add(frame, self.noise[y : y + height, x : x + width], dtype=cv2.CV_8U)
         if self.quality is not None:
             _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-            frame = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            frame = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
         return frame
 
 
@@ -154,6 +154,7 @@ class Scene:
             matrix = ground.matrix(self.camera, time)
             border = cv2.BORDER_REFLECT_101
             patch = warp(ground.image, matrix, (height, width), ground.deformation, time, border=border)
+            assert patch is not None  # with a border it fills the view
             patch.image = motion_blur(patch.image, tuple(self.shutter * ground.motion(self.camera, time)))
             if i == 0:
                 canvas = np.ascontiguousarray(patch.image)
@@ -186,9 +187,7 @@ class Scene:
             return
         gain = actor.track.gain[time]
         if abs(gain - 1) > 0.02:
-            light = np.full(4, gain)
-            light[3] = 1
-            patch.image = cv2.multiply(patch.image, tuple(light.tolist()))
+            patch.image = cv2.multiply(patch.image, np.array((gain, gain, gain, 1.0)))
         lay_over(canvas, patch)
         rows, columns = patch.image.shape[:2]
         solid = cv2.extractChannel(patch.image, 3) > 127

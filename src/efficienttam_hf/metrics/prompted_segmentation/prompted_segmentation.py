@@ -52,19 +52,19 @@ class PromptedSegmentation(evaluate.Metric):
             features=datasets.Features(predictions=datasets.Value("float64"), references=datasets.Value("int64")),
         )
 
-    def add(self, *, prediction=None, reference=None, **kwargs):
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Measure an object and keep the measurement."""
         # `evaluate.combine` says `predictions` and `references` here too.
         prediction, reference = kwargs.pop("predictions", prediction), kwargs.pop("references", reference)
         overlap, area = _measured(prediction, reference)
         super().add(prediction=overlap, reference=area, **kwargs)
 
-    def add_batch(self, *, predictions=None, references=None, **kwargs):
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Measure objects and keep the measurements."""
         pairs = [_measured(*pair) for pair in zip(predictions, references, strict=True)]
         super().add_batch(predictions=[each for each, _ in pairs], references=[each for _, each in pairs], **kwargs)
 
-    def _compute(self, predictions, references) -> dict[str, float]:
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         return {"mIoU": float(np.mean(predictions)) if predictions else float("nan"), "num_masks": len(predictions)}
 
 

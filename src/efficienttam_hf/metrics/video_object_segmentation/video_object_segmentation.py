@@ -76,14 +76,14 @@ class VideoObjectSegmentation(evaluate.Metric):
             ),
         )
 
-    def add(self, *, prediction=None, reference=None, **kwargs):
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Measure a frame and keep the measurements."""
         # `evaluate.combine` says `predictions` and `references` here too.
         prediction, reference = kwargs.pop("predictions", prediction), kwargs.pop("references", reference)
         measured, shown = self._measured(prediction, reference)
         super().add(prediction=measured, reference=shown, **kwargs)
 
-    def add_batch(self, *, predictions=None, references=None, **kwargs):
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Measure frames and keep the measurements."""
         pairs = [self._measured(*pair) for pair in zip(predictions, references, strict=True)]
         super().add_batch(predictions=[each for each, _ in pairs], references=[each for _, each in pairs], **kwargs)
@@ -100,7 +100,9 @@ class VideoObjectSegmentation(evaluate.Metric):
             return _objects(reference), None
         return object_masks(np.asarray(reference), self.convention)
 
-    def _compute(self, predictions, references, sequence, frame, groups: Groups | None = None) -> dict[str, Any]:
+    def _compute(
+        self, predictions: Any, references: Any, sequence: Any, frame: Any, groups: Groups | None = None
+    ) -> dict[str, Any]:
         of_sequences: dict[str, dict[int, dict[int, Agreement]]] = {}
         for name, number, objects in zip(sequence, frame, predictions, strict=True):
             values = {each.pop("object_id"): Agreement(**each) for each in map(dict, objects)}
