@@ -489,7 +489,7 @@ def test_a_damaged_model_is_one_line(damage, model, clip, tmp_path, capsys):
     arguments = ["--model", str(tmp_path / "model"), "--point", "4,5", "--output", str(tmp_path / "out")]
     assert main(["track", clip.video, *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert ("are damaged" if damage == "weights" else "config.json is not JSON") in line
+    assert ("model.safetensors' is damaged" if damage == "weights" else "config.json is not JSON") in line
     assert not (tmp_path / "out").exists()
 
 

@@ -25,12 +25,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .checksums import sync_folder, write_checksums
-from .configuration_efficienttam import PRESETS, EfficientTamConfig
+from .configuration_efficienttam import PRESETS, EfficientTamBackboneConfig, EfficientTamConfig
+from .modeling_efficienttam_backbone import EfficientTamBackboneModel
 from .modeling_efficienttam_video import EfficientTamVideoModel
 from .output_folders import check_place, check_replaceable, new_folder
 from .processing_efficienttam import EfficientTamVideoProcessor
 from .published import SOURCE_FILE
-from .safe_names import reason_of, shown
+from .safe_names import one_line, reason_of, shown
 
 
 class CheckpointError(ValueError):
@@ -133,7 +134,7 @@ def published_layout(config: EfficientTamConfig) -> dict[str, tuple[str, tuple[i
     return layout
 
 
-def describe(state_dict: dict[str, Tensor]) -> dict[str, int]:
+def describe(state_dict: dict[str, Tensor], where: str = "The checkpoint") -> dict[str, int]:
     """Widths, depths and layer counts of the model that published tensors belong to, keyed by configuration field.
 
     Raises:
@@ -143,10 +144,11 @@ def describe(state_dict: dict[str, Tensor]) -> dict[str, int]:
     def shape(name: str) -> tuple[int, ...]:
         if name not in state_dict:
             raise CheckpointError(
-                f"This is not an EfficientTAM checkpoint: it has no tensor {name!r}. It has {len(state_dict)} tensors, "
-                f"among them {', '.join(sorted(state_dict)[:3])}."
+                f"{where} is not an EfficientTAM checkpoint: it has no tensor {name!r}. It has "
+                f"{len(state_dict)} tensors, among them {', '.join(shown(known) for known in sorted(state_dict)[:3])}."
             )
-        return tuple(state_dict[name].shape)
+        sizes = tuple(state_dict[name].shape)
+        return sizes + (0,) * (4 - len(sizes))  # of fewer dimensions than it should have
 
     def count(pattern: str) -> int:
         return len({match.group(1) for name in state_dict if (match := re.match(pattern, name))})
@@ -173,35 +175,53 @@ def describe(state_dict: dict[str, Tensor]) -> dict[str, int]:
     }
 
 
-def check_belongs(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> None:
+def check_belongs(state_dict: dict[str, Tensor], config: EfficientTamConfig, where: str = "The checkpoint") -> None:
     """Hold published tensors against a configuration.
 
+    Args:
+        state_dict: tensors by their published names.
+        config: that they should belong to.
+        where: what they are, which begins a message.
+
     Raises:
-        CheckpointError: naming each number that differs, or each tensor that is missing, extra or misshapen.
+        CheckpointError: naming the numbers that differ, or the tensors that are missing, extra or misshapen.
     """
     differing = []
-    for field, found in describe(state_dict).items():
+    for field, found in describe(state_dict, where).items():
         part, _, name = field.rpartition(".")
         expected = getattr(getattr(config, part) if part else config, name)
         if expected != found:
             differing.append(f"{field}: checkpoint {found}, configuration {expected}")
     if differing:
-        raise CheckpointError("The checkpoint does not belong to the configuration.\n  " + "\n  ".join(differing))
+        raise CheckpointError(f"{where} does not belong to the configuration: {_some(differing)}.")
     layout = published_layout(config)
     problems = [f"missing: {name} {list(shape)}" for name, (_, shape) in layout.items() if name not in state_dict]
-    problems += [f"extra: {name} {list(t.shape)}" for name, t in state_dict.items() if name not in layout]
+    problems += [
+        f"extra: {one_line(name)[:100]} {list(t.shape)}" for name, t in state_dict.items() if name not in layout
+    ]
     problems += [
         f"misshapen: {name} is {list(state_dict[name].shape)}, should be {list(shape)}"
         for name, (_, shape) in layout.items()
         if name in state_dict and tuple(state_dict[name].shape) != shape
     ]
+    problems += [
+        f"{name} is not dense" for name in layout if name in state_dict and state_dict[name].layout != torch.strided
+    ]
     if problems:
-        raise CheckpointError("The checkpoint's tensors do not fit the configuration.\n  " + "\n  ".join(problems))
+        raise CheckpointError(f"{where} has other tensors than the configuration: {_some(problems)}.")
 
 
-def from_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> dict[str, Tensor]:
-    """Published tensors under our names, in float32, after `check_belongs`."""
-    check_belongs(state_dict, config)
+def _some(problems: list[str]) -> str:
+    """The first of some problems, on one line, and how many others there are."""
+    more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+    return "; ".join(problems[:MOST_PROBLEMS] + more)
+
+
+def from_published(
+    state_dict: dict[str, Tensor], config: EfficientTamConfig, where: str = "The checkpoint"
+) -> dict[str, Tensor]:
+    """Published tensors under our names, in float32, after `check_belongs`, which says what the arguments are."""
+    check_belongs(state_dict, config, where)
     ours: dict[str, Tensor] = {}
     for name, (our_name, _) in published_layout(config).items():
         if our_name == _OUR_POINTS:
@@ -250,10 +270,10 @@ def read_published(path: str | Path, weights: str = "auto") -> dict[str, Tensor]
     try:
         damaged = _damaged_member(path)
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # damaged files make the unpickler fail in any way
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which seeking to nowhere gives
+            raise
+        reason = f"{type(error).__name__}: {reason_of(error)}"
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read safely ({reason}). Only tensors, numbers and texts are read "
             "from a .pt file: it is damaged, or holds other objects."
@@ -265,6 +285,7 @@ def read_published(path: str | Path, weights: str = "auto") -> dict[str, Tensor]
     return _tensors_of(content, path, weights)
 
 
+MOST_PROBLEMS = 12  # that one message names
 # Which weights of a training checkpoint, and the names under which training code keeps a moving average of them.
 WEIGHTS = ("auto", "model", "average")
 _AVERAGE_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "average")
@@ -292,7 +313,7 @@ def _tensors_of(content: Any, path: Path, weights: str) -> dict[str, Tensor]:
             return averages[0]
         if models:
             return models[0]
-    keys = f" with keys {list(content)[:5]}" if isinstance(content, dict) else ""
+    keys = f" with keys {shown(list(content)[:5])}" if isinstance(content, dict) else ""
     raise CheckpointError(
         f'{path} is not a published EfficientTAM file: expected {{"model": {{name: tensor}}}}, or a checkpoint of its '
         f"training code, found a {type(content).__name__}{keys}."
@@ -325,7 +346,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {reason_of(error)}") from error
 
 
 def _is_checkpoint_file(path: Path) -> bool:
@@ -385,6 +406,7 @@ def resolve_config(variant: str | Path | EfficientTamConfig) -> EfficientTamConf
 
 
 MOST_LAYERS, LARGEST_NUMBER = 1024, 2**20
+MOST_DEPTH, MOST_SHOWN = 16, 100  # of values within values, and of characters of a field's name in a message
 LARGEST_CONFIG = 2**20  # bytes
 
 
@@ -408,16 +430,26 @@ def read_config(path: Path) -> EfficientTamConfig:
         raise CheckpointError(
             f"{path} is of a model of type {shown(model_type)}, not {EfficientTamConfig.model_type!r}."
         )
-    try:
-        _check_numbers(values, path, "")
-    except RecursionError as error:
-        raise CheckpointError(f"{path} is nested too deeply for a configuration.") from error
+    _check_numbers(values, path, "")
     _check_types(values, EfficientTamConfig().to_dict(), path, "")
     try:
-        return EfficientTamConfig.from_dict(values)
+        config = EfficientTamConfig.from_dict(values)
     except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         reason = f"{type(error).__name__}: {reason_of(error)}"
         raise CheckpointError(f"{path} does not describe a model: {reason}") from error
+    if isinstance(config.vision_config, EfficientTamBackboneConfig):
+        _check_backbone(config.vision_config, path)
+    return config
+
+
+def _check_backbone(config: EfficientTamBackboneConfig, path: Path) -> None:
+    """See that Transformers makes a backbone of its configuration, by making one without memory for its weights."""
+    try:
+        with torch.device("meta"):
+            EfficientTamBackboneModel(config)
+    except Exception as error:  # whatever one of some hundred classes raises for numbers that it did not check
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+        raise CheckpointError(f"{path}: no backbone can be made of vision_config.backbone_config: {reason}") from error
 
 
 def _check_types(values: dict[str, Any], defaults: dict[str, Any], path: Path, field: str) -> None:
@@ -434,18 +466,21 @@ def _check_types(values: dict[str, Any], defaults: dict[str, Any], path: Path, f
             raise CheckpointError(f"{path}: `{full}` must be a number, found {shown(value)}.")
 
 
-def _check_numbers(value: Any, path: Path, field: str) -> None:
-    """Refuse numbers far beyond any model's, by the name of their field."""
+def _check_numbers(value: Any, path: Path, field: str, depth: int = 0) -> None:
+    """Refuse numbers far beyond any model's, by the name of their field, and nesting that no configuration has."""
+    shown_field = field if len(field) <= MOST_SHOWN else f"{field[:MOST_SHOWN]}..."
+    if depth > MOST_DEPTH:
+        raise CheckpointError(f"{path}: `{shown_field}` is nested too deeply for a configuration.")
     if isinstance(value, dict):
         for name, item in value.items():
-            _check_numbers(item, path, f"{field}.{name}" if field else str(name))
+            _check_numbers(item, path, f"{field}.{one_line(name)}" if field else one_line(name), depth + 1)
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            _check_numbers(item, path, f"{field}[{number}]")
+            _check_numbers(item, path, f"{field}[{number}]", depth + 1)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         most = MOST_LAYERS if "layers" in field or "depth" in field else LARGEST_NUMBER
         if not abs(value) <= most:
-            raise CheckpointError(f"{path}: `{field}` is {shown(value)}; {most} is the most that is accepted.")
+            raise CheckpointError(f"{path}: `{shown_field}` is {shown(value)}; {most} is the most that is accepted.")
 
 
 def convert_checkpoint(
@@ -476,7 +511,7 @@ def convert_checkpoint(
     """
     config, output = resolve_config(variant), Path(output)
     check_replaceable(output, overwrite)
-    tensors = from_published(read_published(checkpoint, weights), config)
+    tensors = from_published(read_published(checkpoint, weights), config, str(checkpoint))
     not_finite = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if not_finite:
         raise CheckpointError(f"{checkpoint} has weights that are not finite numbers, such as {not_finite[0]}.")
@@ -525,10 +560,7 @@ def publish_checkpoint(folder: str | Path, output: str | Path, overwrite: bool =
     if output.exists() and not _is_checkpoint_file(output):
         raise FileExistsError(f"'{output}' is not a checkpoint, so it is not replaced by one: choose another name.")
     read_config(folder / "config.json")
-    try:
-        model, loading = EfficientTamVideoModel.from_pretrained(folder, output_loading_info=True)
-    except SafetensorError as error:
-        raise CheckpointError(f"The weights in {folder} are damaged: {error}") from error
+    model, loading = EfficientTamVideoModel.from_pretrained(folder, output_loading_info=True)
     if loading["missing_keys"]:
         raise CheckpointError(f"{folder} lacks tensors: {', '.join(sorted(loading['missing_keys']))}.")
     tensors = to_published(model.state_dict(), model.config)

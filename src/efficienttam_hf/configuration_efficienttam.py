@@ -15,9 +15,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .configuration_efficienttam_backbone import EfficientTamBackboneConfig
-from .configuration_sizes import FeatureMapSizes, check_sizes, size_pair
-from .memory_selection import make_strategy
-from .object_competition import check_competition
+from .configuration_sizes import FeatureMapSizes, check_divides, check_fields, check_parts_fit, size_pair
 from .presets import PRESETS, SMALL_PRESETS
 from .remote_code import RemoteConfig
 
@@ -83,13 +81,19 @@ class EfficientTamVisionConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(self)
         self.global_attention_indexes = list(self.global_attention_indexes)
         super().__post_init__(**kwargs)
         self.check()
-        if self.hidden_size % self.num_attention_heads:
+
+    def check(self) -> None:
+        """Raise ValueError for values of which no image encoder can be made, naming the field."""
+        super().check()
+        check_divides(self, "num_attention_heads", "hidden_size", "each head has an equal part of the width")
+        if self.pretrained_image_size < self.patch_size:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
-                f"({self.num_attention_heads})."
+                f"vision_config.pretrained_image_size ({self.pretrained_image_size}) must be at least patch_size "
+                f"({self.patch_size}): the position embeddings have one for each patch."
             )
 
 
@@ -122,6 +126,7 @@ class EfficientTamPromptEncoderConfig(FeatureMapSizes, PreTrainedConfig):
     scale: float | int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(self)
         super().__post_init__(**kwargs)
         self.check()
 
@@ -174,8 +179,22 @@ class EfficientTamMaskDecoderConfig(PreTrainedConfig):
     dynamic_multimask_stability_thresh: float = 0.98
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(self)
         super().__post_init__(**kwargs)
-        check_sizes(self)
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError for values of which no mask decoder can be made, naming the field."""
+        check_fields(self)
+        check_divides(self, "num_attention_heads", "hidden_size", "each head has an equal part of the width")
+        rate, heads, width = self.attention_downsample_rate, self.num_attention_heads, self.hidden_size
+        if width % (rate * heads):
+            raise ValueError(
+                f"mask_decoder_config.attention_downsample_rate ({rate}) times num_attention_heads ({heads}) must "
+                f"divide hidden_size ({width}): each head has an equal part of the reduced width."
+            )
+        if width % 8:
+            raise ValueError(f"mask_decoder_config.hidden_size ({width}) must be a multiple of 8, for the upscaling.")
 
 
 @strict
@@ -227,8 +246,13 @@ class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
     window_size: int = 16
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(self)
         super().__post_init__(**kwargs)
-        check_sizes(self)
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError for values of which no memory attention can be made, naming the field."""
+        check_fields(self)
         if self.cross_attention not in CROSS_ATTENTION_KINDS:
             raise ValueError(
                 f"cross_attention must be one of {list(CROSS_ATTENTION_KINDS)}, got {self.cross_attention!r}."
@@ -240,6 +264,14 @@ class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
                 f"memory_size ({self.memory_size}) must divide hidden_size ({self.hidden_size}): an object pointer is "
                 "split into tokens of that size."
             )
+        if self.memory_size % 4:
+            raise ValueError(
+                f"memory_attention_config.memory_size ({self.memory_size}) must be a multiple of 4: the sine encoding "
+                "has a sine and a cosine along each of two axes."
+            )
+        check_divides(self, "num_attention_heads", "hidden_size", "each head has an equal part of the width")
+        if self.cross_attention == "windowed" and self.window_size < 1:
+            raise ValueError(f"memory_attention_config.window_size is {self.window_size}; accepted is at least 1.")
         if (self.hidden_size // self.num_attention_heads) % 4:
             raise ValueError(
                 f"hidden_size / num_attention_heads ({self.hidden_size}/{self.num_attention_heads}) must be a multiple "
@@ -288,13 +320,29 @@ class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(self)
         super().__post_init__(**kwargs)
-        check_sizes(self)
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError for values of which no memory encoder can be made, naming the field."""
+        check_fields(self)
         stride = self.mask_downsampler_stride
         if stride < 2 or stride**self.num_mask_downsampler_layers != self.mask_downsampler_total_stride:
             raise ValueError(
                 f"mask_downsampler_total_stride ({self.mask_downsampler_total_stride}) must be a power of "
                 f"mask_downsampler_stride ({stride}, at least 2)."
+            )
+        kernel, padding = self.mask_downsampler_kernel_size, self.mask_downsampler_padding
+        if not kernel - stride <= 2 * padding < kernel:
+            raise ValueError(
+                f"memory_encoder_config.mask_downsampler_padding ({padding}) must be at least (kernel_size - stride) / "
+                f"2 and less than kernel_size / 2, of mask_downsampler_kernel_size {kernel} and _stride {stride}."
+            )
+        if 2 * self.fuser_padding != self.fuser_kernel_size - 1:
+            raise ValueError(
+                f"memory_encoder_config.fuser_padding ({self.fuser_padding}) must be half of fuser_kernel_size "
+                f"({self.fuser_kernel_size}), which is odd: the feature map keeps its size."
             )
 
     @property
@@ -440,6 +488,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(self)
         image_size = self.image_size
         for key in SUB_CONFIGS:
             super().__setattr__(key, _sub_config(key, getattr(self, key), image_size))
@@ -472,57 +521,15 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         Raises:
             ValueError: naming the fields that are wrong.
         """
-        check_sizes(self)
+        check_fields(self)
         for key in SUB_CONFIGS:
-            part = getattr(self, key)
-            part.check() if isinstance(part, FeatureMapSizes) else check_sizes(part)
+            getattr(self, key).check()
         if size_pair(self.image_size) != size_pair(self.vision_config.image_size):
             raise ValueError(
                 f"image_size is {self.image_size}, and that of vision_config {self.vision_config.image_size}. Set "
                 "`image_size` of EfficientTamConfig, which sets all."
             )
-        self._check_parts_fit()
-
-    def _check_parts_fit(self) -> None:
-        make_strategy(self.memory_selection, self.memory_selection_options)
-        check_competition(self.object_competition)
-        vision, prompt = self.vision_config, self.prompt_encoder_config
-        if (size_pair(vision.image_size), vision.patch_size) != (size_pair(prompt.image_size), prompt.patch_size):
-            raise ValueError(
-                f"vision_config and prompt_encoder_config disagree: image_size {vision.image_size} and "
-                f"{prompt.image_size}, patch_size {vision.patch_size} and {prompt.patch_size}. Give `image_size` to "
-                "EfficientTamConfig to set both."
-            )
-        if self.memory_temporal_stride_for_eval < 1:
-            raise ValueError(
-                f"memory_temporal_stride_for_eval is a number of frames, at least 1; got "
-                f"{self.memory_temporal_stride_for_eval}."
-            )
-        widths = {
-            "vision_config.fpn_hidden_size": vision.fpn_hidden_size,
-            "prompt_encoder_config.hidden_size": prompt.hidden_size,
-            "mask_decoder_config.hidden_size": self.mask_decoder_config.hidden_size,
-            "memory_attention_config.hidden_size": self.memory_attention_config.hidden_size,
-            "memory_encoder_config.hidden_size": self.memory_encoder_config.hidden_size,
-        }
-        if len(set(widths.values())) > 1:
-            raise ValueError(f"These widths must be equal: {widths}.")
-        attention, encoder = self.memory_attention_config, self.memory_encoder_config
-        if attention.memory_size != encoder.output_channels:
-            raise ValueError(
-                f"memory_attention_config.memory_size ({attention.memory_size}) must equal "
-                f"memory_encoder_config.output_channels ({encoder.output_channels})."
-            )
-        if encoder.mask_downsampler_total_stride != vision.patch_size:
-            raise ValueError(
-                f"memory_encoder_config.mask_downsampler_total_stride ({encoder.mask_downsampler_total_stride}) must "
-                f"equal vision_config.patch_size ({vision.patch_size})."
-            )
-        if attention.cross_attention == "windowed" and any(s % attention.window_size for s in vision.feature_size):
-            raise ValueError(
-                f"memory_attention_config.window_size ({attention.window_size}) must divide the feature map "
-                f"{vision.feature_size}."
-            )
+        check_parts_fit(self)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -563,7 +570,7 @@ def _sub_config(key: str, value: dict | PreTrainedConfig | None, image_size: Any
         return value
     fields = dict(value or {})
     kind = fields.pop("model_type", SUB_CONFIGS[key].model_type)
-    if kind not in classes:
+    if kind not in tuple(classes):  # which, unlike a dict, may be asked for a list
         raise ValueError(
             f"{key} has model_type {kind!r}; accepted is {' or '.join(classes)}. A backbone of Transformers goes into "
             "the backbone_config of an efficienttam_backbone_model."

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration_sizes import FeatureMapSizes
+from .configuration_sizes import FeatureMapSizes, check_fields
 from .remote_code import RemoteConfig
 
 
@@ -59,6 +59,7 @@ class EfficientTamBackboneConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(self)
         if self.backbone_config is None:
             self.backbone_config = {
                 "model_type": "dinov2_with_registers",

@@ -27,6 +27,8 @@ import numpy as np
 from .tracking_rules import Direction, TrackingRules
 
 
+MOST = 10**9  # of any number of a strategy
+
 if TYPE_CHECKING:
     from .object_memory import ObjectMemory
 
@@ -246,6 +248,20 @@ def with_nearest(frames: list[int], nearest: int) -> list[int]:
     return frames if nearest in frames else [nearest, *frames]
 
 
+def _check_option(name: str, value: Any, default: Any) -> None:
+    parts = value if isinstance(default, tuple) and isinstance(value, list | tuple) else (value,)
+    count = len(default) if isinstance(default, tuple) else 1
+    kinds: Any = int if isinstance(default, int) else int | float
+    if len(parts) != count or not all(
+        isinstance(part, kinds) and not isinstance(part, bool) and abs(part) <= MOST for part in parts
+    ):
+        expected = "a whole number" if kinds is int else "a number" if count == 1 else f"{count} numbers"
+        raise ValueError(
+            f"config.memory_selection_options.{name} is a {type(value).__name__}; accepted is {expected} such as "
+            f"{default}, of at most {MOST}."
+        )
+
+
 MemoryStrategy = Recent  # every strategy is one
 
 
@@ -293,7 +309,7 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Memory
             that a configuration can hold the thresholds of each.
 
     Raises:
-        ValueError: for an unknown name, or an option that no strategy has.
+        ValueError: for an unknown name, or an option that no strategy has or of another type.
     """
     known = strategies()
     if name not in known:
@@ -304,5 +320,7 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Memory
         raise ValueError(
             f"No memory selection has an option {', '.join(unknown)}; the options are {', '.join(sorted(numbers))}."
         )
+    for key, value in (options or {}).items():
+        _check_option(key, value, numbers[key])
     own = {f.name for f in fields(known[name]) if f.init}
     return known[name](**{key: value for key, value in (options or {}).items() if key in own})

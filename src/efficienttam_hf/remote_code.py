@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 from typing import Any, overload
@@ -120,14 +121,69 @@ def named_checkpoint(name: str | Path | None, **options: Any) -> str | Path | No
     return published.fetch(str(name), **{key: options[key] for key in known if options.get(key) is not None})
 
 
+class DamagedFileError(OSError):
+    """A file of a model cannot be read; the message names it and the way out."""
+
+
+# The files of a model that are mappings in JSON.
+JSON_FILES = ("config.json", "processor_config.json", "preprocessor_config.json", "model.safetensors.index.json")
+
+
+def damage_of(name: str | Path, **options: Any) -> str | None:
+    """What is wrong with the files of a model that is here, as a sentence that names the file; `None` if nothing is.
+
+    Args:
+        name: a folder, or an id on the Hub, of which the files in the cache are looked at.
+        options: `cache_dir`, `revision` and `subfolder`, as `from_pretrained` takes them.
+    """
+    from safetensors import SafetensorError, safe_open
+    from transformers.utils import cached_file
+
+    for file in (*JSON_FILES, "*.safetensors"):
+        if Path(name).is_dir():
+            paths = sorted(Path(name, options.get("subfolder") or "").glob(file))
+        else:
+            known = {key: options[key] for key in ("cache_dir", "revision", "subfolder") if options.get(key)}
+            try:
+                found = cached_file(str(name), file.replace("*", "model"), local_files_only=True, **known)
+            except OSError:  # it is not in the cache
+                continue
+            paths = [Path(found)] if found else []
+        for path in paths:
+            try:
+                if path.suffix == ".json":
+                    if not isinstance(json.loads(path.read_bytes()), dict):
+                        raise ValueError("it holds no mapping of fields")
+                else:
+                    with safe_open(path, "pt"):
+                        pass
+            except (SafetensorError, ValueError, RecursionError, OSError) as error:
+                reason = " ".join(str(error).split())[:200]
+                return (
+                    f"'{path}' is damaged and cannot be read: {reason}. Copy, fetch or convert the model again; "
+                    "`efficienttam verify FOLDER` compares the files of a folder with its checksums."
+                )
+    return None
+
+
 class RemoteCode:
     """Mixin of what is loaded and saved: by the names of models too, and with the code for remote use."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers, and by name: `"efficienttam-nano"`, which comes with this package, `"efficienttam_s"`."""
+        """As in Transformers, and by name: `"efficienttam-nano"`, which comes with this package, `"efficienttam_s"`.
+
+        Raises:
+            OSError: as in Transformers, and for a damaged file, which it names, with the way out.
+        """
         name = named_checkpoint(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]  # of what this is mixed into
+        try:
+            return super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]  # of what this is mixed into
+        except Exception as error:  # goes on as it is, unless a file is damaged: parsers raise many kinds of errors
+            damage = damage_of(name, **kwargs) if name is not None and not isinstance(error, DamagedFileError) else None
+            if damage is None:
+                raise
+            raise DamagedFileError(damage) from error
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""
@@ -145,6 +201,19 @@ class RemoteConfig(RemoteCode):
     """Mixin of configurations that Auto classes load: the file says which class is which."""
 
     remote_classes: dict[str, str] = {}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in Transformers, and by name.
+
+        Raises:
+            OSError: as in Transformers, and for a damaged file.
+            ValueError: naming the model, the field, its value and what is accepted.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"The configuration of '{pretrained_model_name_or_path}': {error}") from error
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers; also writes the code files that `trust_remote_code=True` needs."""

@@ -78,7 +78,7 @@ def published(folder: Path) -> list[Path]:
 def convert(path: Path) -> None:
     from efficienttam_hf.checkpoints import from_published, read_published
 
-    from_published(read_published(path), tiny_model().config)
+    from_published(read_published(path), tiny_model().config, str(path))
 
 
 def manifests(folder: Path) -> list[Path]:

@@ -240,17 +240,11 @@ def load_weights(
         ValueError, OSError: if there is no EfficientTAM model of that name, or its weights are damaged or not complete.
     """
     import torch
-    from safetensors import SafetensorError
-
-    from ..safe_names import reason_of
 
     config = config or load_config(name)
-    try:
-        model, loading = model_class.from_pretrained(
-            find_model(name).location, config=config, dtype=getattr(torch, dtype), output_loading_info=True
-        )
-    except SafetensorError as error:
-        raise ValueError(f"The weights in '{name}' are damaged: {reason_of(error)}") from error
+    model, loading = model_class.from_pretrained(
+        find_model(name).location, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+    )
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise ValueError(
