@@ -265,10 +265,8 @@ class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
                 "split into tokens of that size."
             )
         if self.memory_size % 4:
-            raise ValueError(
-                f"memory_attention_config.memory_size ({self.memory_size}) must be a multiple of 4: the sine encoding "
-                "has a sine and a cosine along each of two axes."
-            )
+            problem = "must be a multiple of 4, for sine and cosine along two axes"
+            raise ValueError(f"memory_attention_config.memory_size ({self.memory_size}) {problem}.")
         check_divides(self, "num_attention_heads", "hidden_size", "each head has an equal part of the width")
         if self.cross_attention == "windowed" and self.window_size < 1:
             raise ValueError(f"memory_attention_config.window_size is {self.window_size}; accepted is at least 1.")
