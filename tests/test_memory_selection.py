@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from reference import tiny_fields
 
+from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.memory_selection import FrameFacts, FrameObservation, make_strategy, option_value, strategies
 from efficienttam_hf.memory_selection_distractors import DistractorAware, largest_component
 from efficienttam_hf.memory_selection_motion import BoxFilter, MotionAware, box_iou, mask_box
@@ -17,7 +20,7 @@ from efficienttam_hf.tracking_rules import MEMORY_SELECTIONS, Direction, Trackin
 
 
 RULES = TrackingRules()
-NAMES = ("recent", "skip_absent", "quality", "motion", "distractor_aware")
+NAMES = ("recent", "skip_absent", "quality", "motion", "distractor_aware", "hypotheses")
 FORWARD, BACKWARD = Direction.FORWARD, Direction.BACKWARD
 
 
@@ -184,14 +187,30 @@ def test_distractor_aware_memory_has_two_parts(seed, promoted):
         assert pointers == [*drm, *visible]
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.6])
+@pytest.mark.parametrize("seed", range(3))
+def test_hypotheses_keep_certain_frames_weighted_by_their_scores(seed, threshold):
+    facts = random_facts(seed, 60)
+    memory, rules = remembered("hypotheses", facts, path_iou_threshold=threshold)
+    for t in (1, 2, 9, 30, 60):
+        valid = [i for i in range(t - 1, 0, -1) if facts[i].iou > threshold and facts[i].score > 0]
+        spatial = [(i, rank) for rank, i in enumerate(valid[:6])][::-1]
+        assert selected(memory, t, rules) == ([(0, 6), *spatial], [0, *valid[:15]])
+        weights = memory.select(t, FORWARD, rules).weights
+        assert weights[0] == 1.0  # the prompted frame
+        by_score = sorted(range(len(spatial)), key=lambda place: facts[spatial[place][0]].score)
+        for order, place in enumerate(by_score):
+            expected = 1.0 if len(spatial) == 1 else 0.95 + 0.1 * order / (len(spatial) - 1)
+            assert weights[1 + place] == pytest.approx(expected)
+
+
 # ------------------------------------------------------------------------------------------ what strategies learn
 
 
 def observation(proposals, iou_scores, score=3.0, chosen=None) -> FrameObservation:
     proposals, iou_scores = np.stack(proposals), np.array(iou_scores)
     chosen = int(iou_scores.argmax()) if chosen is None else chosen
-    area = int(proposals[chosen].sum()) if score > 0 else 0
-    return FrameObservation(score, iou_scores, chosen, area, proposals)
+    return FrameObservation(score, iou_scores, chosen, proposals.sum(axis=(1, 2)), proposals)
 
 
 def rectangle(x0, y0, x1, y1, size=64) -> np.ndarray:
@@ -286,12 +305,93 @@ def test_motion_chooses_the_proposal_where_the_object_should_be():
     there, wrong = rectangle(34, 10, 44, 20), rectangle(2, 40, 12, 50)
     seen = observation([wrong, there, wrong], [0.8, 0.7, 0.1])
     assert strategy.choose_proposal(seen, FORWARD) == 1
-    seen.choose(1)
-    strategy.observe(17, seen, FORWARD)
+    strategy.observe(17, seen.with_choice(1), FORWARD)
     assert strategy.facts[17].motion > 0.5 and strategy.facts[16].motion is not None
     # A user's prompt starts it anew: motion no longer counts.
     strategy.observe(18, observation([wrong], [1.0]), None)
     assert strategy.choose_proposal(observation([wrong, there, wrong], [0.8, 0.7, 0.1]), FORWARD) == 0
+
+
+def grow(tree: list[tuple[tuple, float]], frame: list[tuple[float, list[float]]], count: int, certainty: float) -> list:
+    """SAM2Long's constrained tree, obviously: paths are tuples of what was chosen, with the sums of their scores."""
+    every = []
+    for place, (path, total) in enumerate(tree):
+        _, iou_scores = frame[place]
+        for proposal, iou in enumerate(iou_scores):
+            every.append(((*path, (place, proposal)), total + math.log(iou + 1e-5), round(iou, 2)))
+    every = sorted(every, key=lambda branch: branch[1], reverse=True)
+    if all(abs(score) < certainty for score, _ in frame):
+        once = []
+        for branch in every:
+            if branch[2] not in [other[2] for other in once]:
+                once.append(branch)
+        every = once
+    return [(path, total) for path, total, _ in every[:count]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_hypotheses_are_the_best_paths_of_a_tree(seed):
+    rng = np.random.default_rng(seed)
+    memory, rules = remembered("hypotheses", {}, num_paths=3)
+    strategy, tree = memory.strategy, [((), 0.0)]
+    for t in range(1, 40):
+        selections = memory.select_paths(t, FORWARD, rules)
+        assert len(selections) == len(tree)
+        # Few values, so that some are equal; on some frames nobody is certain, on some everybody.
+        frame = [(float(rng.normal(0, 2)), rng.integers(1, 40, 3) / 40) for _ in tree]
+        for selection, (path, _), (place, _) in zip(selections, tree, enumerate(tree), strict=True):
+            # What a path looks at is what it has remembered itself: the entry of a frame is named after its branch.
+            own = [(s, *branch) for s, branch in enumerate(path, 1)]
+            known = strategy.paths[place].facts
+            assert all(entry.spatial in own for entry, index in selection.spatial if index != 6)
+            valid = [name for name in reversed(own) if known[name[0]].iou > 0.1 and known[name[0]].score > 0]
+            assert [entry.spatial for entry, index in selection.spatial if index != 6][::-1] == valid[:6]
+        seen = [FrameObservation(score, iou, int(iou.argmax()), np.array([9, 8, 7])) for score, iou in frame]
+        kept = strategy.keep(t, seen, FORWARD)
+        strategy.store(memory, t, [Entry((t, *branch), 0) for branch in kept])
+        strategy.observe(t, seen[kept[0][0]].with_choice(kept[0][1]), FORWARD)
+        tree = grow(tree, [(score, iou.tolist()) for score, iou in frame], 3, 2.0)
+        assert kept == [path[-1] for path, _ in tree]
+        assert [p.score for p in strategy.paths] == pytest.approx([total - tree[0][1] for _, total in tree])
+        assert [e.spatial for e in memory.tracked.values()] == [(s, *b) for s, b in enumerate(tree[0][0], 1)]
+
+
+def test_a_prompt_and_a_turn_leave_the_best_of_several_paths():
+    memory, rules = remembered("hypotheses", {})
+    strategy = memory.strategy
+    seen = FrameObservation(5.0, np.array([0.5, 0.9, 0.7]), 1, np.array([9, 8, 7]))
+    memory.select_paths(1, FORWARD, rules)
+    assert strategy.keep(1, [seen], FORWARD) == [(0, 1), (0, 2), (0, 0)]
+    best, *others = [Entry(name, 0) for name in "abc"]
+    strategy.store(memory, 1, [best, *others])
+    assert len(memory.select_paths(2, FORWARD, rules)) == 3
+    assert len(memory.select_paths(0, BACKWARD, rules)) == 1
+    assert len(memory.select_paths(2, FORWARD, rules)) == 1 and memory.tracked == {1: best}
+    strategy.keep(2, [seen], FORWARD)
+    strategy.store(memory, 2, [best, *others])
+    strategy.observe(2, seen, None)
+    assert len(memory.select_paths(3, FORWARD, rules)) == 1
+
+
+def test_a_strategy_with_other_numbers_is_another_one():
+    memory, rules = remembered("quality", {1: FrameFacts(3.0, 0.4, 9), 2: FrameFacts(3.0, 0.9, 9)})
+    before = memory.strategy
+    assert selected(memory, 3, rules)[0] == [(0, 6), (1, 1), (2, 0)] and memory.strategy is before
+    # Numbers of other strategies, and the default ones, change nothing.
+    memory.follow(replace(rules, memory_selection_options={"ram_stride": 3, "quality_threshold": 0.01}))
+    assert memory.strategy is before
+    memory.follow(replace(rules, memory_selection_options={"quality_threshold": 0.5}))
+    assert memory.strategy.quality_threshold == 0.5 and memory.strategy.facts == {}
+    memory.follow(replace(rules, memory_selection="recent"))
+    assert memory.strategy.name == "recent"
+
+
+def test_a_session_takes_other_numbers_between_frames(lively, processor):
+    session = begin(processor, moving_frames(6), BOXES, memory_selection="quality")
+    for output in lively.propagate_in_video_iterator(session):
+        if output.frame_idx == 2:
+            session.change_rules(memory_options={"quality_threshold": 0.9})
+    assert session.objects[1].memory.strategy.quality_threshold == 0.9
 
 
 def test_names_and_options_are_checked():
@@ -324,9 +424,9 @@ def test_unknown_options_in_text_are_refused():
 BOXES = {1: [20, 20, 60, 60], 2: [70, 30, 110, 90], 3: [10, 70, 50, 110]}
 
 
-def moving_frames(count: int, seed: int = 0) -> list[np.ndarray]:
+def moving_frames(count: int, seed: int = 0, size: int = 128) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    frame = rng.integers(0, 255, (128, 128, 3), np.uint8)
+    frame = rng.integers(0, 255, (size, size, 3), np.uint8)
     return [np.roll(frame, 3 * t, axis=1) for t in range(count)]
 
 
@@ -340,13 +440,14 @@ def begin(processor, frames, boxes, **options):
 @pytest.fixture(scope="module")
 def lively(model):
     """The tiny model with object scores about zero, so that objects come and go."""
-    import copy
+    return enlivened(copy.deepcopy(model))
 
-    lively = copy.deepcopy(model)
+
+def enlivened(model):
     torch.manual_seed(1)
-    for head in (lively.mask_decoder.pred_obj_score_head, lively.mask_decoder.iou_prediction_head):
+    for head in (model.mask_decoder.pred_obj_score_head, model.mask_decoder.iou_prediction_head):
         torch.nn.init.normal_(head.layers[-1].weight, std=0.5)
-    return lively
+    return model
 
 
 def track(model, session) -> list:
@@ -371,6 +472,40 @@ def test_objects_together_are_what_each_is_alone(lively, processor, name):
             torch.testing.assert_close(a.pred_masks[row], b.pred_masks[0], rtol=1e-3, atol=1e-3)
 
 
+EIGHT = {i: [5 + 12 * i, 10 + 9 * i, 35 + 11 * i, 45 + 9 * i] for i in range(8)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_objects_together_are_what_each_is_alone(lively, processor, name):
+    frames = moving_frames(8)
+    together = track(lively, begin(processor, frames, EIGHT, memory_selection=name))
+    for row, (obj_id, box) in enumerate(EIGHT.items()):
+        alone = track(lively, begin(processor, frames, {obj_id: box}, memory_selection=name))
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a.pred_masks[row], b.pred_masks[0], rtol=1e-3, atol=1e-3)
+
+
+def test_paths_of_several_objects_are_one_batch(lively, processor, monkeypatch):
+    from efficienttam_hf.video_backend import TorchBackend
+
+    sizes = []
+    segment = TorchBackend.segment
+    monkeypatch.setattr(TorchBackend, "segment", lambda *args: sizes.append(args[4]) or segment(*args))
+    session = begin(processor, moving_frames(4), BOXES, memory_selection="hypotheses", memory_options=EVERY_FRAME)
+    track(lively, session)
+    assert sizes == [3, 3, 9, 9]  # three objects; from the first tracked frame on each has three paths
+
+
+# So that no path leaves a frame out, and all look at equally many.
+EVERY_FRAME = {"path_iou_threshold": -1.0, "path_certainty": 0.0}
+
+
+def test_hypotheses_say_what_they_do_not_do(lively, processor, monkeypatch):
+    monkeypatch.setattr(lively.config, "non_overlap_masks_for_mem_enc", True)
+    with pytest.raises(ValueError, match="hypotheses .*: choose another memory selection"):
+        track(lively, begin(processor, moving_frames(3), BOXES, memory_selection="hypotheses"))
+
+
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_a_strategy_changes_what_is_remembered(lively, processor, name):
     frames = moving_frames(30)
@@ -384,7 +519,7 @@ def test_a_strategy_changes_what_is_remembered(lively, processor, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_is_bounded_and_an_unbounded_session_selects_the_same(lively, processor, name):
-    frames = moving_frames(70)
+    frames = moving_frames(50)
     bounded = begin(processor, frames, BOXES, memory_selection=name, keep_history=False)
     everything = begin(processor, frames, BOXES, memory_selection=name, keep_history=True)
     pairs = zip(
@@ -394,8 +529,11 @@ def test_memory_is_bounded_and_an_unbounded_session_selects_the_same(lively, pro
         torch.testing.assert_close(a.pred_masks, b.pred_masks, rtol=1e-3, atol=1e-3)
         for obj in bounded.objects.values():
             reach = RULES.reach
-            assert len(obj.memory.tracked) <= 2 * reach + RULES.num_maskmem + RULES.max_object_pointers_in_encoder
-            assert set(obj.memory.strategy.facts) <= {*obj.memory.tracked, *obj.memory.conditioning}
+            paths = obj.memory.strategy.tracked(obj.memory)
+            known = {t for tracked in paths for t in tracked} | {*obj.memory.conditioning}
+            most = 2 * reach + len(paths) * (RULES.num_maskmem + RULES.max_object_pointers_in_encoder)
+            assert all(len(tracked) <= most for tracked in paths)
+            assert set(obj.memory.strategy.facts) <= known
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -464,23 +602,38 @@ def test_proposals_of_a_step_can_be_chosen(model):
     assert torch.equal(best.object_pointer, output.object_pointer)
 
 
+@pytest.fixture(scope="module")
+def least():
+    """The smallest model and its processor: what is looked at is how much is kept, and that often."""
+    fields = tiny_fields() | {"image_size": 32}
+    fields["vision_config"] |= {"num_hidden_layers": 1, "global_attention_indexes": [0]}
+    for part in ("memory_attention_config", "mask_decoder_config"):
+        fields[part] |= {"num_hidden_layers": 1}
+    torch.manual_seed(0)
+    model = enlivened(EfficientTamVideoModel(EfficientTamConfig(**fields)).eval())
+    return model, EfficientTamVideoProcessor.from_config(model.config)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_memory_is_flat_over_three_thousand_streamed_frames(lively, processor, name):
+def test_memory_is_flat_over_three_thousand_streamed_frames(least, name):
+    model, processor = least
     session = processor.init_video_session(memory_selection=name, keep_history=False)
-    frames = moving_frames(50)
+    frames = moving_frames(50, size=32)
     entries, facts = [], []
     for t in range(3000):
         if t == 0:
             processor.add_inputs_to_inference_session(
-                session, 0, 1, input_boxes=[[BOXES[1]]], original_size=frames[0].shape[:2]
+                session, 0, 1, input_boxes=[[[5, 5, 15, 15]]], original_size=frames[0].shape[:2]
             )
-        lively(session, frame=frames[t % 50])
+        model(session, frame=frames[t % 50])
         memory = session.objects[1].memory
-        entries.append(len(memory.tracked) + len(memory.conditioning))
+        paths = memory.strategy.tracked(memory)
+        entries.append(sum(len(tracked) for tracked in paths) + len(memory.conditioning))
         facts.append(len(memory.strategy.facts) + len(getattr(memory.strategy, "promoted", ())))
         assert len(memory.passed) <= entries[-1] + 1
     bound = RULES.num_maskmem + RULES.max_object_pointers_in_encoder
-    assert max(entries) <= 2 * (RULES.reach + 1) + bound
+    assert len(paths) == (3 if name == "hypotheses" else 1)
+    assert max(entries) <= len(paths) * (2 * (RULES.reach + 1) + len(paths) * bound)
     # What is kept in the last thousand frames is no more than in the first.
     assert max(entries[2000:]) <= max(entries[:1000]) and max(facts[2000:]) <= max(facts[:1000]) + bound

@@ -144,6 +144,42 @@ def test_remembered_masks_are_those_that_were_decided(lively, processor):
         assert changed != torch.equal(entries[0].spatial, entries[2].spatial)
 
 
+@pytest.mark.parametrize("name", ["skip_absent", "quality", "motion", "distractor_aware", "hypotheses"])
+@pytest.mark.parametrize("competition", ["shown", "remembered"])
+def test_a_strategy_sees_the_masks_that_are_remembered(competition, name, lively, processor):
+    """Two objects on the same thing: one of them is left without a mask, and counts as absent where that is kept."""
+    same = {1: BOXES[1], 2: BOXES[1], 3: BOXES[3]}
+    session, outputs = run(lively, processor, competition, same, count=4, memory_selection=name)
+    plain, _ = run(lively, processor, None, same, count=4, memory_selection=name)
+    lost = 0
+    for row, (obj_id, obj) in enumerate(session.objects.items()):
+        for t in range(1, 4):
+            facts, entry = obj.memory.strategy.facts[t], obj.memory.find(t)
+            area = int((entry.pred_masks > 0).sum())
+            assert area == int((outputs[t].pred_masks[row] > 0).sum())
+            if competition == "remembered":
+                assert facts.area == area and (facts.score > 0) == (area > 0)
+                lost += area == 0
+            elif t == 1:
+                assert facts == plain.objects[obj_id].memory.strategy.facts[t]
+    assert lost > 0 or competition == "shown"
+
+
+def test_a_mask_that_is_taken_away_makes_an_object_absent():
+    from efficienttam_hf.memory_selection import FrameObservation
+
+    proposals = np.zeros((2, 4, 4), bool)
+    proposals[0, :2], proposals[1, 0] = True, True
+    seen = FrameObservation(3.0, np.array([0.9, 0.4]), 0, proposals.sum(axis=(1, 2)), proposals)
+    cut = proposals[0].copy()
+    cut[0, :2] = False
+    left = seen.with_mask(cut)
+    assert (left.area, left.score, left.masks[0].sum(), left.masks[1].sum()) == (6, 3.0, 6, 4)
+    nothing = seen.with_mask(np.zeros((4, 4), bool))
+    assert (nothing.area, nothing.score, nothing.facts.is_visible) == (0, 0.0, False)
+    assert (seen.area, seen.masks[0].sum()) == (8, 8)  # as it was
+
+
 @pytest.mark.parametrize("competition", ["shown", "remembered"])
 def test_an_object_alone_competes_with_nobody(competition, lively, processor):
     _, plain = run(lively, processor, None, {1: BOXES[1]})

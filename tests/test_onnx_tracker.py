@@ -225,7 +225,7 @@ def test_tracking_runs_where_only_onnxruntime_numpy_and_pillow_are_installed(exp
 VIDEO_SUITES = [suite for suite in load_suites("tiny.json") if suite["kind"] == "video"]
 
 
-@pytest.mark.parametrize("name", ["skip_absent", "quality", "motion", "distractor_aware"])
+@pytest.mark.parametrize("name", ["skip_absent", "quality", "motion", "distractor_aware", "hypotheses"])
 def test_memories_are_selected_as_with_torch(exported, tracker, name):
     model, processor, _ = exported
     options = {"stable_frames": 2, "motion_weight": 0.9, "quality_threshold": 0.5}

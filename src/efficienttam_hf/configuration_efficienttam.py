@@ -399,7 +399,8 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
             frames are the last frame's and those of the nearest multiples of r before it. Not while training.
         memory_selection (`str`, defaults to `"recent"`): The rule that chooses the memories a frame looks at:
         `"recent"`
-            (the published one), `"skip_absent"`, `"quality"`, `"motion"` or `"distractor_aware"`.
+            (the published one), `"skip_absent"`, `"quality"`, `"motion"`, `"distractor_aware"` or
+            `"hypotheses"`.
         memory_selection_options (`dict`, *optional*): Numbers of these rules that are not to be their defaults, by
         name:
             thresholds that suit this model.

@@ -65,6 +65,8 @@ class MemoryBank:
     def from_selection(selection: MemorySelection, device: torch.device, dtype: torch.dtype) -> MemoryBank:
         """What one object looks at, as tensors: a batch of one."""
         spatial = torch.stack([entry.spatial.to(device, dtype) for entry, _ in selection.spatial], dim=1)
+        if selection.weights is not None:
+            spatial = spatial * torch.tensor(selection.weights, device=device, dtype=dtype).view(1, -1, 1, 1)
         index = torch.tensor([[index for _, index in selection.spatial]], device=device)
         if selection.pointers:
             pointers = torch.stack([entry.object_pointer.to(device, dtype) for entry in selection.pointers], dim=1)

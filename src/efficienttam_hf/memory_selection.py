@@ -13,13 +13,14 @@ tensor library: the torch model and the exported graphs share it.
 | `quality` | `Quality` | the tracker of SAM 3 |
 | `motion` | `memory_selection_motion.MotionAware` | SAMURAI, arXiv 2411.11922 |
 | `distractor_aware` | `memory_selection_distractors.DistractorAware` | DAM4SAM, arXiv 2411.17576 |
+| `hypotheses` | `memory_selection_hypotheses.Hypotheses` | SAM2Long, arXiv 2410.16268 |
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,7 +31,7 @@ from .tracking_rules import Direction, TrackingRules
 MOST = 10**9  # of any number of a strategy
 
 if TYPE_CHECKING:
-    from .object_memory import ObjectMemory
+    from .object_memory import MemoryEntry, ObjectMemory
 
 
 @dataclass
@@ -41,14 +42,14 @@ class FrameObservation:
         score: object score logit; above 0 the object is judged present.
         iou_scores: (K,) float predicted IoU of the proposals.
         chosen: the proposal that becomes the mask; by default the one with the highest predicted IoU.
-        area: pixels of the chosen mask at the decoder's resolution; 0 where the object is judged absent.
+        areas: (K,) int, pixels of the proposals' masks at the decoder's resolution.
         proposals: (K, h, w) bool, the proposals' masks; `None` unless the strategy has `needs_masks`.
     """
 
     score: float
     iou_scores: np.ndarray
     chosen: int
-    area: int
+    areas: np.ndarray
     proposals: np.ndarray | None = None
 
     @property
@@ -57,15 +58,34 @@ class FrameObservation:
         return float(self.iou_scores[self.chosen])
 
     @property
+    def area(self) -> int:
+        """Pixels of the chosen mask; 0 where the object is judged absent."""
+        return int(self.areas[self.chosen]) if self.score > 0 else 0
+
+    @property
     def masks(self) -> np.ndarray:
         """(K, h, w) bool, the proposals' masks; for strategies with `needs_masks`."""
         assert self.proposals is not None
         return self.proposals
 
-    def choose(self, proposal: int) -> None:
-        """Take another proposal as the mask; the proposals' masks must be known."""
-        self.chosen = proposal
-        self.area = int(self.masks[proposal].sum()) if self.score > 0 else 0
+    @property
+    def facts(self) -> FrameFacts:
+        """What is worth remembering of it."""
+        return FrameFacts(self.score, self.iou, self.area)
+
+    def with_choice(self, proposal: int) -> FrameObservation:
+        """The same with another proposal as the mask."""
+        return replace(self, chosen=proposal)
+
+    def with_mask(self, mask: np.ndarray) -> FrameObservation:
+        """The same with another mask (h, w) in place of the chosen one; without a pixel the object is absent."""
+        areas, proposals = self.areas.copy(), self.proposals
+        areas[self.chosen] = mask.sum()
+        if proposals is not None:
+            proposals = proposals.copy()
+            proposals[self.chosen] = mask
+        score = self.score if mask.any() else min(self.score, 0.0)
+        return replace(self, score=score, areas=areas, proposals=proposals)
 
 
 @dataclass(frozen=True)
@@ -96,11 +116,13 @@ class FrameChoice:
         conditioning: frames whose spatial memory and object pointer are used without an order in time.
         spatial: other frames whose spatial memory is used, as (frame, temporal index), the farthest first.
         pointers: other frames whose object pointer is used, the nearest first.
+        weights: what spatial memories are multiplied by, by frame; 1 where none is given. `None`: none is multiplied.
     """
 
     conditioning: list[int]
     spatial: list[tuple[int, int]]
     pointers: list[int]
+    weights: Mapping[int, float] | None = None
 
     @property
     def frames(self) -> set[int]:
@@ -147,12 +169,42 @@ class Recent:
         return observation.chosen
 
     def observe(self, frame_idx: int, observation: FrameObservation, direction: Direction | None) -> None:
-        """Take note of a frame's result.
+        """Take note of a frame's result, as it is remembered: when objects that compete for pixels have done so.
 
         Args:
             direction: in which the frame was tracked; `None` where its mask comes from prompts.
         """
-        self.facts[frame_idx] = FrameFacts(observation.score, observation.iou, observation.area)
+        self.facts[frame_idx] = observation.facts
+
+    # A strategy may follow several paths, each with tracked frames of its own. All but `Hypotheses` have one.
+
+    def choices(
+        self, memory: ObjectMemory, frame_idx: int, direction: Direction, rules: TrackingRules
+    ) -> list[tuple[FrameChoice, dict[int, MemoryEntry]]]:
+        """What each path looks at when `frame_idx` is tracked, and its tracked entries; the best path first."""
+        return [(self.choose(memory, frame_idx, direction, rules), memory.tracked)]
+
+    def keep(self, frame_idx: int, seen: list[FrameObservation], direction: Direction) -> list[tuple[int, int]]:
+        """Which results of a tracked frame are kept, as (path, proposal); the first is the frame's mask.
+
+        Args:
+            seen: the results of the paths, in the order of `choices`.
+        """
+        return [(0, self.choose_proposal(seen[0], direction))]
+
+    def store(self, memory: ObjectMemory, frame_idx: int, entries: list[MemoryEntry]) -> None:
+        """Put the entries of a tracked frame where they belong, in the order of `keep`."""
+        memory.tracked[frame_idx] = entries[0]
+
+    def tracked(self, memory: ObjectMemory) -> list[dict[int, MemoryEntry]]:
+        """The tracked entries of each path, the best path first."""
+        return [memory.tracked]
+
+    def follows(self, name: str, options: Mapping[str, Any] | None) -> bool:
+        """Whether this is the strategy of that name and those numbers."""
+        options = options or {}
+        numbers = [f for f in fields(self) if f.init]
+        return self.name == name and all(getattr(self, f.name) == options.get(f.name, f.default) for f in numbers)
 
     def forget(self, kept: Iterable[int]) -> None:
         """Drop what is known of frames that are no longer remembered."""
@@ -268,9 +320,10 @@ MemoryStrategy = Recent  # every strategy is one
 def strategies() -> dict[str, type[MemoryStrategy]]:
     """The strategies by name."""
     from .memory_selection_distractors import DistractorAware
+    from .memory_selection_hypotheses import Hypotheses
     from .memory_selection_motion import MotionAware
 
-    return {cls.name: cls for cls in (Recent, SkipAbsent, Quality, MotionAware, DistractorAware)}
+    return {cls.name: cls for cls in (Recent, SkipAbsent, Quality, MotionAware, DistractorAware, Hypotheses)}
 
 
 def strategy_numbers() -> dict[str, Any]:

@@ -7,12 +7,12 @@ objects pass each other, and hurts where the object or the camera jumps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .memory_selection import FrameChoice, FrameFacts, FrameObservation, Recent, by_rank, with_nearest
+from .memory_selection import FrameChoice, FrameObservation, Recent, by_rank, with_nearest
 from .tracking_rules import Direction, TrackingRules
 
 
@@ -133,7 +133,7 @@ class MotionAware(Recent):
         return chosen
 
     def observe(self, frame_idx: int, observation: FrameObservation, direction: Direction | None) -> None:
-        self.facts[frame_idx] = FrameFacts(observation.score, observation.iou, observation.area, self._motion)
+        self.facts[frame_idx] = replace(observation.facts, motion=self._motion)
         box = self._boxes(observation)[observation.chosen]
         if direction is None:  # a user's word: motion is followed anew from here
             self._filter, self._stable = None, 0

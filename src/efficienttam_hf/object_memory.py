@@ -9,6 +9,7 @@ entry holds is not looked into, so that sessions, training and the tracker that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,10 +33,14 @@ class MemoryEntry(Protocol):
 
 @dataclass
 class MemorySelection:
-    """The frames one object looks at from some frame: `(entry, temporal index)` pairs, and pointer entries."""
+    """The frames one object looks at from some frame: `(entry, temporal index)` pairs, and pointer entries.
+
+    `weights`, where they are given, are what the spatial memories are multiplied by, one for each.
+    """
 
     spatial: list[tuple[Any, int]]  # entries of the backend's own kind, each a MemoryEntry
     pointers: list[Any]
+    weights: list[float] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,7 +54,7 @@ class ObjectMemory:
 
     Attributes:
         conditioning: frames whose prompts define the object.
-        tracked: frames that were tracked (or corrected after they were).
+        tracked: frames that were tracked (or corrected after they were); of several paths, those of the best.
         pending_conditioning, pending_tracked: prompted frames whose result is not used yet. A user may still change
             the prompts; `commit` moves them over when tracking goes on.
         passed: the frames that tracking has passed, with the direction in which it did last. A prompt on such a frame
@@ -68,8 +73,11 @@ class ObjectMemory:
     hidden: tuple[int, Direction] | None = None
 
     def follow(self, rules: TrackingRules) -> None:
-        """Take the strategy that the rules ask for; what another one has learned of past frames is dropped."""
-        if self.strategy.name != rules.memory_selection:
+        """Take the strategy that the rules ask for; what another one has learned of past frames is dropped.
+
+        The same strategy with other numbers is another one.
+        """
+        if not self.strategy.follows(rules.memory_selection, rules.memory_selection_options):
             self.strategy = make_strategy(rules.memory_selection, rules.memory_selection_options)
 
     def hidden_at(self, direction: Direction) -> float:
@@ -112,8 +120,9 @@ class ObjectMemory:
         """
         if rules.clear_non_cond_mem_around_input:
             distance = rules.num_maskmem * rules.memory_temporal_stride_for_eval
-            for t in range(frame_idx - distance, frame_idx + distance + 1):
-                self.tracked.pop(t, None)
+            for tracked in self.strategy.tracked(self):
+                for t in range(frame_idx - distance, frame_idx + distance + 1):
+                    tracked.pop(t, None)
 
     def clear_prompts(self, frame_idx: int) -> None:
         """Take the prompts of a frame back: a conditioning frame becomes one that merely was seen."""
@@ -125,7 +134,7 @@ class ObjectMemory:
             self.tracked[frame_idx] = entry
 
     def select(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> MemorySelection:
-        """The memories that `frame_idx` looks at when it is tracked in the given direction.
+        """The memories that `frame_idx` looks at when it is tracked in the given direction, of the best path.
 
         Spatial memories and pointers are those of the frames that the strategy chooses, as far as they are remembered;
         a conditioning frame that is ahead gives no pointer.
@@ -133,29 +142,47 @@ class ObjectMemory:
         Raises:
             ValueError: if the object has no conditioning frame.
         """
-        choice = self.choose(frame_idx, direction, rules)
+        self._check(rules)
+        choice = self.strategy.choose(self, frame_idx, direction, rules)
+        return self._selection(choice, self.tracked, frame_idx, direction, rules)
 
-        def other(t: int) -> MemoryEntry | None:
-            # A conditioning frame that was not chosen as such still counts as one of the other frames, if it is.
-            return self.tracked.get(t) or (self.conditioning.get(t) if t not in choice.conditioning else None)
-
-        chosen = [(t, self.conditioning.get(t) or self.tracked[t]) for t in choice.conditioning]
-        spatial = [(entry, rules.num_maskmem - 1) for _, entry in chosen]
-        spatial += [(entry, index) for t, index in choice.spatial if (entry := other(t)) is not None]
-        pointers = [entry for t, entry in chosen if not direction.is_ahead(t, frame_idx)]
-        pointers += [entry for t in choice.pointers if (entry := other(t)) is not None]
-        return MemorySelection([(entry, index) for entry, index in spatial if entry.spatial is not None], pointers)
-
-    def choose(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> FrameChoice:
-        """The frames that `frame_idx` looks at, remembered or not.
+    def select_paths(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> list[MemorySelection]:
+        """As `select`, for each path that the strategy follows, the best first; most follow one.
 
         Raises:
             ValueError: if the object has no conditioning frame.
         """
+        self._check(rules)
+        choices = self.strategy.choices(self, frame_idx, direction, rules)
+        return [self._selection(choice, tracked, frame_idx, direction, rules) for choice, tracked in choices]
+
+    def _check(self, rules: TrackingRules) -> None:
         if not self.conditioning:
             raise ValueError("An object without a prompted frame cannot be tracked.")
         self.follow(rules)
-        return self.strategy.choose(self, frame_idx, direction, rules)
+
+    def _selection(
+        self,
+        choice: FrameChoice,
+        tracked: Mapping[int, MemoryEntry],
+        frame_idx: int,
+        direction: Direction,
+        rules: TrackingRules,
+    ) -> MemorySelection:
+        """The entries of a choice among the conditioning frames and the tracked ones of a path."""
+
+        def other(t: int) -> MemoryEntry | None:
+            # A conditioning frame that was not chosen as such still counts as one of the other frames, if it is.
+            return tracked.get(t) or (self.conditioning.get(t) if t not in choice.conditioning else None)
+
+        chosen = [(t, self.conditioning.get(t) or tracked[t]) for t in choice.conditioning]
+        spatial = [(t, entry, rules.num_maskmem - 1) for t, entry in chosen]
+        spatial += [(t, entry, index) for t, index in choice.spatial if (entry := other(t)) is not None]
+        spatial = [(t, entry, index) for t, entry, index in spatial if entry.spatial is not None]
+        pointers = [entry for t, entry in chosen if not direction.is_ahead(t, frame_idx)]
+        pointers += [entry for t in choice.pointers if (entry := other(t)) is not None]
+        weights = None if choice.weights is None else [choice.weights.get(t, 1.0) for t, _, _ in spatial]
+        return MemorySelection([(entry, index) for _, entry, index in spatial], pointers, weights)
 
     def forget(self, frame_idx: int, direction: Direction, history: int, rules: TrackingRules) -> None:
         """Drop tracked entries that are far from `frame_idx` and from every conditioning frame, and not in use.
@@ -169,20 +196,29 @@ class ObjectMemory:
         """
         reach = max(history, rules.reach)
         anchors = (frame_idx, *self.conditioning, *self.pending_conditioning)
-        far = [t for t in (*self.tracked, *self.passed) if all(abs(t - anchor) > reach for anchor in anchors)]
+        remembered = {t for tracked in self.strategy.tracked(self) for t in tracked}
+        far = [t for t in remembered.union(self.passed) if all(abs(t - anchor) > reach for anchor in anchors)]
         if far and self.conditioning and rules.memory_selection != Recent.name:
-            in_use = self.choose(frame_idx + direction.step, direction, rules).frames
+            self.follow(rules)
+            choices = self.strategy.choices(self, frame_idx + direction.step, direction, rules)
+            in_use = {t for choice, _ in choices for t in choice.frames}
             far = [t for t in far if t not in in_use]
         for t in far:
-            self.tracked.pop(t, None)
+            for tracked in self.strategy.tracked(self):
+                tracked.pop(t, None)
             self.passed.pop(t, None)
-        self.strategy.forget((*self.tracked, *self.conditioning, *self.pending_tracked, *self.pending_conditioning))
+        kept = remembered.difference(far)
+        self.strategy.forget({*kept, *self.conditioning, *self.pending_tracked, *self.pending_conditioning})
 
     def offload(self, frame_idx: int, reach: int) -> None:
         """Move the entries that `frame_idx` has just left more than `reach` behind to the CPU, in compact form."""
         for t in (frame_idx - reach - 1, frame_idx + reach + 1):
-            if t in self.tracked:
-                self.tracked[t] = self.tracked[t].offloaded()
+            compact: dict[int, MemoryEntry] = {}  # by the entry's identity: paths share what they have in common
+            for tracked in self.strategy.tracked(self):
+                if t in tracked:
+                    if id(tracked[t]) not in compact:
+                        compact[id(tracked[t])] = tracked[t].offloaded()
+                    tracked[t] = compact[id(tracked[t])]
 
 
 __all__ = ["MemoryEntry", "MemorySelection", "ObjectMemory", "closest_conditioning_frames"]

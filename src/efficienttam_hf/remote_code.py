@@ -34,6 +34,7 @@ REMOTE_CODE_FILES = (
     "object_competition.py",
     "memory_selection.py",
     "memory_selection_distractors.py",
+    "memory_selection_hypotheses.py",
     "memory_selection_motion.py",
     "object_memory.py",
     "memory.py",

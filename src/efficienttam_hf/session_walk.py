@@ -71,6 +71,9 @@ class WalkBackend(Protocol):
     def choose(self, result: Any, proposals: Sequence[int]) -> Any:
         """The result of a batch with other proposals as masks, and their object pointers."""
 
+    def take(self, result: Any, rows: Sequence[int]) -> Any:
+        """Some rows of a batch's result, in any order and number."""
+
     def remember(self, features: Any, result: Any, from_prompts: bool, masks: Any | None = None) -> Any:
         """The spatial memories of a batch's result; `masks` of `without_overlap` in place of the result's own."""
 
@@ -95,9 +98,10 @@ class WalkBackend(Protocol):
 
 @dataclass
 class _Step:
-    """One object on the frame that is being run: its part of a batch."""
+    """One object, or one of the paths that it follows, on the frame that is being run: its part of a batch."""
 
     obj: TrackedObject
+    path: int = 0
     selection: MemorySelection | None = None
     prompts: FramePrompts | None = None
     previous: MemoryEntry | None = None
@@ -113,6 +117,39 @@ class _Step:
         """Steps that agree in this can share a batch."""
         has_mask = self.prompts is not None and self.prompts.mask is not None
         return self.num_points, has_mask, self.selection and self.selection.shape, self.previous is None
+
+
+@dataclass
+class _Kept:
+    """A row of a batch's result that is kept: whose it is, its rank among the object's paths, what strategies see."""
+
+    object_id: int
+    rank: int = 0
+    observation: FrameObservation | None = None
+
+
+@dataclass
+class _Found:
+    """What was found of an object on the frame that is being run.
+
+    Attributes:
+        entries: of the paths that are kept, the best first. Only a strategy that follows several has more than one.
+        observation: of the best, for strategies that observe.
+    """
+
+    obj: TrackedObject
+    entries: list[MemoryEntry]
+    observation: FrameObservation | None = None
+
+    @property
+    def entry(self) -> MemoryEntry:
+        """The result."""
+        return self.entries[0]
+
+    def tell(self, frame_idx: int, direction: Direction | None) -> None:
+        """Let the object's memory strategy take note of it."""
+        if self.observation is not None:
+            self.obj.memory.strategy.observe(frame_idx, self.observation, direction)
 
 
 class SessionWalk:
@@ -283,9 +320,10 @@ class SessionWalk:
                 if direction is not None:
                     step.selection = memory.select(frame_idx, direction, rules)
             steps.append(step)
-        for obj, entry in self._segment(session, steps, frame_idx, None, run_mem_encoder=True):
-            conditioning = obj.object_id not in corrected or rules.add_all_frames_to_correct_as_cond
-            session.store_prompted(obj, frame_idx, entry, conditioning)
+        for found in self._segment(session, steps, frame_idx, None, run_mem_encoder=True):
+            conditioning = found.obj.object_id not in corrected or rules.add_all_frames_to_correct_as_cond
+            session.store_prompted(found.obj, frame_idx, found.entry, conditioning)
+            found.tell(frame_idx, None)
 
     def _track(
         self,
@@ -298,28 +336,34 @@ class SessionWalk:
         """Track objects to a frame, but those that it defines or that have yet to begin. Returns those tracked."""
         rules = self.rules(session)
         steps = [
-            _Step(obj, obj.memory.select(frame_idx, direction, rules))
+            _Step(obj, path, selection)
             for obj in objects
             if obj.memory.conditioning and frame_idx not in obj.memory.conditioning
+            for path, selection in enumerate(obj.memory.select_paths(frame_idx, direction, rules))
         ]
         tracked = self._segment(session, steps, frame_idx, direction, run_mem_encoder)
-        for obj, entry in tracked:
-            obj.memory.tracked[frame_idx] = entry
+        for found in tracked:
+            found.obj.memory.strategy.store(found.obj.memory, frame_idx, found.entries)
         if rules.object_competition != "none":
             self._compete(session, tracked, frame_idx, direction, rules)
-        return [obj for obj, _ in tracked]
+        for found in tracked:
+            found.tell(frame_idx, direction)
+        return [found.obj for found in tracked]
 
     def _compete(
         self,
         session: TrackingSession,
-        tracked: Sequence[tuple[TrackedObject, MemoryEntry]],
+        tracked: Sequence[_Found],
         frame_idx: int,
         direction: Direction,
         rules: TrackingRules,
     ) -> None:
-        """Let the objects of a frame compete for what several claim; only those just tracked give way."""
+        """Let the objects of a frame compete for what several claim; only those just tracked give way.
+
+        Where the masks that are left are remembered, they are also what memory strategies see.
+        """
         found = [(obj, entry) for obj in session.objects.values() if (entry := obj.memory.find(frame_idx)) is not None]
-        new = {obj.object_id for obj, _ in tracked}
+        new = {result.obj.object_id: result for result in tracked}
         if not new:
             return
         before = self.backend.mask_logits([entry for _, entry in found])
@@ -331,9 +375,14 @@ class SessionWalk:
                 obj.memory.hidden = (frame_idx, direction)
             if (old != logits).any():
                 self.backend.replace_mask(entry, logits)
-                if rules.object_competition == "remembered" and entry.spatial is not None:
+                if rules.object_competition != "remembered":
+                    continue
+                if entry.spatial is not None:
                     features = session.features(frame_idx, self.backend.encode)
                     entry.spatial = self.backend.remember_mask(features, entry)
+                result = new[obj.object_id]
+                if result.observation is not None:
+                    result.observation = result.observation.with_mask(logits > 0)
 
     def _segment(
         self,
@@ -342,7 +391,7 @@ class SessionWalk:
         frame_idx: int,
         direction: Direction | None,
         run_mem_encoder: bool,
-    ) -> list[tuple[TrackedObject, MemoryEntry]]:
+    ) -> list[_Found]:
         """One frame's results; objects that agree in shape run as one batch.
 
         Args:
@@ -356,7 +405,7 @@ class SessionWalk:
         batches: dict[tuple, list[_Step]] = defaultdict(list)
         for step in steps:
             batches[step.shape].append(step)
-        results: list[tuple[TrackedObject, MemoryEntry]] = []
+        segmented: list[tuple[list[_Step], Any]] = []
         for batch in batches.values():
             first = batch[0]
             selections = [step.selection for step in batch if step.selection is not None]
@@ -368,53 +417,88 @@ class SessionWalk:
                 len(batch),
                 rules.use_multimask(first.num_points, first.selection is None),
             )
-            result = self._show_strategies(batch, result, frame_idx, direction, rules)
-            remember = run_mem_encoder and not rules.non_overlap_masks_for_mem_enc
+            segmented.append((batch, result))
+        remember = run_mem_encoder and not rules.non_overlap_masks_for_mem_enc
+        entries: dict[int, dict[int, MemoryEntry]] = defaultdict(dict)  # by object, and the path's rank
+        observations: dict[int, FrameObservation | None] = {}
+        for kept, result in self._choose(segmented, frame_idx, direction, rules):
             memories = backend.remember(features, result, from_prompts) if remember else None
-            results += zip((step.obj for step in batch), backend.entries(session, result, memories), strict=True)
+            for row, entry in zip(kept, backend.entries(session, result, memories), strict=True):
+                entries[row.object_id][row.rank] = entry
+                if row.rank == 0:
+                    observations[row.object_id] = row.observation
+        results = [
+            _Found(session.objects[object_id], [own[rank] for rank in sorted(own)], observations[object_id])
+            for object_id, own in entries.items()
+        ]
         if run_mem_encoder and rules.non_overlap_masks_for_mem_enc:
             self._remember_without_overlap(session, features, frame_idx, results, from_prompts)
         return results
 
-    def _show_strategies(
-        self, batch: Sequence[_Step], result: Any, frame_idx: int, direction: Direction | None, rules: TrackingRules
-    ) -> Any:
-        """Let the objects' memory strategies choose among proposals and take note of the result.
+    def _choose(
+        self,
+        segmented: Sequence[tuple[Sequence[_Step], Any]],
+        frame_idx: int,
+        direction: Direction | None,
+        rules: TrackingRules,
+    ) -> list[tuple[list[_Kept], Any]]:
+        """Let the objects' memory strategies choose what is kept of the batches of a frame.
 
         Args:
             direction: `None` where the masks come from prompts; these stand as they are.
+
+        Returns:
+            For each batch of which something is kept: what its rows are, and its result with these rows.
         """
-        strategies = []
-        for step in batch:
-            step.obj.memory.follow(rules)
-            strategies.append(step.obj.memory.strategy)
-        if not any(strategy.observes for strategy in strategies):
-            return result
-        observations = self.backend.observe(result, any(strategy.needs_masks for strategy in strategies))
-        if direction is not None:
-            best = [observation.chosen for observation in observations]
-            chosen = [s.choose_proposal(o, direction) for s, o in zip(strategies, observations, strict=True)]
-            if chosen != best:
-                result = self.backend.choose(result, chosen)
-                for observation, index in zip(observations, chosen, strict=True):
-                    observation.choose(index)
-        for strategy, observation in zip(strategies, observations, strict=True):
-            strategy.observe(frame_idx, observation, direction)
-        return result
+        strategies = {}
+        for batch, _ in segmented:
+            for step in batch:
+                step.obj.memory.follow(rules)
+                strategies[step.obj.object_id] = step.obj.memory.strategy
+        if not any(strategy.observes for strategy in strategies.values()):
+            return [([_Kept(step.obj.object_id) for step in batch], result) for batch, result in segmented]
+        with_masks = any(strategy.needs_masks for strategy in strategies.values())
+        observed = [self.backend.observe(result, with_masks) for _, result in segmented]
+        seen: dict[int, dict[int, FrameObservation]] = defaultdict(dict)  # by object and path
+        for (batch, _), observations in zip(segmented, observed, strict=True):
+            for step, observation in zip(batch, observations, strict=True):
+                seen[step.obj.object_id][step.path] = observation
+        choices: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)  # by object and path: rank, proposal
+        for object_id, strategy in strategies.items():
+            paths = [seen[object_id][path] for path in sorted(seen[object_id])]
+            kept = [(0, paths[0].chosen)] if direction is None else strategy.keep(frame_idx, paths, direction)
+            for rank, (path, proposal) in enumerate(kept):
+                choices[object_id, path].append((rank, proposal))
+        chosen = []
+        for (batch, result), observations in zip(segmented, observed, strict=True):
+            rows, best, proposals, own = [], [], [], []
+            for row, (step, observation) in enumerate(zip(batch, observations, strict=True)):
+                for rank, proposal in choices[step.obj.object_id, step.path]:
+                    rows.append(row)
+                    best.append(observation.chosen)
+                    proposals.append(proposal)
+                    own.append(_Kept(step.obj.object_id, rank, observation.with_choice(proposal)))
+            if rows and rows != list(range(len(batch))):
+                result = self.backend.take(result, rows)
+            if proposals != best:
+                result = self.backend.choose(result, proposals)
+            if rows:
+                chosen.append((own, result))
+        return chosen
 
     def _remember_without_overlap(
         self,
         session: TrackingSession,
         features: Any,
         frame_idx: int,
-        results: Sequence[tuple[TrackedObject, MemoryEntry]],
+        results: Sequence[_Found],
         from_prompts: bool,
     ) -> None:
         """Fill in the spatial memories of new results, after all objects of the frame competed for its pixels.
 
         Prompted results that do not count yet are remembered anew with them: any of them may have changed.
         """
-        new = {obj.object_id: entry for obj, entry in results}
+        new = {found.obj.object_id: found.entry for found in results}
         newest = {i: new.get(i) or obj.memory.find(frame_idx) for i, obj in session.objects.items()}
         found = {i: entry for i, entry in newest.items() if entry is not None}
         masks = dict(zip(found, self.backend.without_overlap(list(found.values())), strict=True))

@@ -14,7 +14,7 @@ from typing import Any
 
 
 # The names of the strategies in `memory_selection.py`, for those who only ask which there are.
-MEMORY_SELECTIONS = ("recent", "skip_absent", "quality", "motion", "distractor_aware")
+MEMORY_SELECTIONS = ("recent", "skip_absent", "quality", "motion", "distractor_aware", "hypotheses")
 
 
 class Direction(Enum):

@@ -439,8 +439,6 @@ class TrackingSession:
             "memory_temporal_stride_for_eval": memory_stride,
         }
         self.rule_changes |= {name: value for name, value in changes.items() if value is not None}
-        for obj in self.objects.values():
-            obj.memory.strategy = Recent()
 
     def rules_of(self, model_rules: TrackingRules) -> TrackingRules:
         """The model's rules, with what this session has of its own."""

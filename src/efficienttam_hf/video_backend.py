@@ -92,7 +92,7 @@ class TorchBackend:
         masks = result.multimask_logits if is_choice else result.pred_masks
         proposals = (masks > 0).cpu().numpy() if with_masks else [None] * len(iou_scores)
         scores = result.object_score_logits[:, 0].tolist()
-        areas = (result.pred_masks > 0).flatten(1).sum(dim=1).tolist()
+        areas = (masks > 0).flatten(2).sum(dim=2).cpu().numpy()
         return [
             FrameObservation(scores[row], iou_scores[row], int(iou_scores[row].argmax()), areas[row], proposals[row])
             for row in range(len(scores))
@@ -101,6 +101,9 @@ class TorchBackend:
     @torch.no_grad()
     def choose(self, result: EfficientTamTrackingOutput, proposals: Sequence[int]) -> EfficientTamTrackingOutput:
         return self.model.choose_proposals(result, torch.tensor(proposals, device=result.pred_masks.device))
+
+    def take(self, result: EfficientTamTrackingOutput, rows: Sequence[int]) -> EfficientTamTrackingOutput:
+        return EfficientTamTrackingOutput(**{name: value[list(rows)] for name, value in result.items()})
 
     @torch.no_grad()
     def remember(

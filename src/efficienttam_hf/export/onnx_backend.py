@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -88,8 +88,12 @@ class OnnxBackend:
             return _Conditioned(image_embeddings, unconditioned)
         dtype, width = self.graphs.rules.memory_dtype, len(self.graphs.rules.no_object_pointer)
         pointers = np.array([[e.object_pointer[0] for e in s.pointers] for s in selections], np.float32)
+        spatial = np.stack([[unpack(entry.spatial, dtype) for entry, _ in s.spatial] for s in selections])
+        if any(s.weights is not None for s in selections):
+            weights = [s.weights or [1.0] * len(s.spatial) for s in selections]
+            spatial = spatial * np.array(weights, np.float32)[..., None, None]
         bank = OnnxBank(
-            np.stack([[unpack(entry.spatial, dtype) for entry, _ in s.spatial] for s in selections]),
+            spatial,
             np.array([[index for _, index in s.spatial] for s in selections], np.int64),
             pointers.reshape(len(selections), -1, width),
         )
@@ -124,17 +128,21 @@ class OnnxBackend:
         else:
             iou_scores, masks = result.proposal_iou_scores, result.proposals
         proposals = masks > 0
-        areas = (result.pred_masks > 0).sum(axis=(1, 2, 3))
+        areas = proposals.sum(axis=(2, 3))
         return [
             FrameObservation(
                 float(result.object_score_logits[row, 0]),
                 iou_scores[row],
                 int(iou_scores[row].argmax()),
-                int(areas[row]),
+                areas[row],
                 proposals[row] if with_masks else None,
             )
             for row in range(len(iou_scores))
         ]
+
+    def take(self, result: StepOutput, rows: Sequence[int]) -> StepOutput:
+        values = {f.name: getattr(result, f.name) for f in fields(result)}
+        return StepOutput(**{name: None if value is None else value[list(rows)] for name, value in values.items()})
 
     def choose(self, result: StepOutput, proposals: Sequence[int]) -> StepOutput:
         if result.proposal_pointers is None:
