@@ -157,6 +157,13 @@ def test_tables_and_results_are_written(rows, tmp_path):
     assert EvaluationResult.read(tmp_path / "results-1.json") == rows[0].result
 
 
+def test_reports_of_others_are_not_replaced_by_tables(rows, tmp_path):
+    (tmp_path / "report.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"report\.md' was not written by efficienttam"):
+        write_ablations(rows, tmp_path)
+    assert (tmp_path / "report.md").read_text() == "mine"
+
+
 def test_what_is_done_is_not_done_again(model, processor, tmp_path, monkeypatch):
     variants = variants_of(model.config, ["object-pointers"])
     options = RunOptions(model="tiny", output=tmp_path)

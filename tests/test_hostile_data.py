@@ -21,6 +21,7 @@ from efficienttam_hf.data.records import VideoRecord
 from efficienttam_hf.data.run_lengths import run_lengths_of
 from efficienttam_hf.data.schema import DatasetError
 from efficienttam_hf.evaluation.conventions import seen_and_unseen_categories
+from efficienttam_hf.evaluation.memory_comparison import write_comparison
 from efficienttam_hf.evaluation.prediction_folders import score_prediction_folder
 from efficienttam_hf.evaluation.report import write_report
 from efficienttam_hf.evaluation.result_folder import ResultFolder
@@ -28,6 +29,7 @@ from efficienttam_hf.evaluation.results import EvaluationResult, ObjectResult, V
 from efficienttam_hf.evaluation.runner import RunOptions, evaluate_videos
 from efficienttam_hf.evaluation.submission import write_zip
 from efficienttam_hf.mask_io import decode_rle, encode_rle, write_indexed_png
+from efficienttam_hf.output_folders import LIST_NAME, OutputFolder
 
 
 HEIGHT, WIDTH = 24, 32
@@ -103,16 +105,24 @@ def test_only_the_results_of_an_evaluation_are_removed(tmp_path):
     folder = ResultFolder(tmp_path, SETTINGS)
     folder.prepare(overwrite=False)
     folder.keep(VideoResult("a"), "", masks=False)
-    write_indexed_png(folder.predictions / "a" / "00000.png", box(3))
+    write_indexed_png(OutputFolder(tmp_path).add("predictions/a/00000.png"), box(3))
+    (tmp_path / "predictions" / "a" / ".00000.01234567.part").write_text("of a process that was killed")
+    folder.prepare(overwrite=False)
     folder.prepare(overwrite=True)
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["settings.json"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"settings.json", LIST_NAME}
 
-    for place in ("videos/thesis.pdf", "predictions/a/notes.txt", "pictures/me.mov"):
+    for place in (
+        "videos/thesis.pdf",
+        "videos/b.json",
+        "predictions/a/notes.txt",
+        "pictures/me.jpg",
+        "pictures/.me.01234567.part",
+    ):
         other = tmp_path / place
         other.parent.mkdir(parents=True, exist_ok=True)
         other.write_text("mine")
         folder.keep(VideoResult("a"), "", masks=False)
-        with pytest.raises(ValueError, match=rf"{other.name}' was not written by an evaluation\. Nothing was changed"):
+        with pytest.raises(FileExistsError, match=rf"{other.name}' was not written by efficienttam"):
             folder.prepare(overwrite=True)
         assert other.read_text() == "mine" and (tmp_path / "videos" / "a.json").is_file()
         other.unlink()
@@ -126,7 +136,7 @@ def test_folders_of_others_are_left_alone(tmp_path, place, overwrite):
     other = tmp_path / place
     other.parent.mkdir(exist_ok=True)
     other.write_text("{}")
-    with pytest.raises(ValueError, match=r"choose another --output"):
+    with pytest.raises(FileExistsError, match=r"choose another output"):
         ResultFolder(tmp_path, SETTINGS).prepare(overwrite)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other] and other.read_text() == "{}"
 
@@ -138,6 +148,31 @@ def test_a_damaged_result_is_done_again(tmp_path):
         (tmp_path / "videos").mkdir(exist_ok=True)
         (tmp_path / "videos" / "a.json").write_text(content)
         assert folder.done("a", "", masks=False, picture=False) is None
+
+
+# ------------------------------------------------------------------------------------- text that acts
+
+HOSTILE = "a | b\n\n# c <script>alert(1)</script> ![x](http://y/z.png) ```"
+
+
+def test_a_comparison_shows_names_from_data_as_text(tmp_path):
+    objects = [ObjectResult(1, [1], [0.5], [0.5], category=HOSTILE)]
+    result = EvaluationResult("vos", HOSTILE, "", f"models/{HOSTILE}", HOSTILE, HOSTILE)
+    result.videos, result.summary = [VideoResult("v", 3, 4, 4, 3, 1.0, objects)], {"J&F": 0.5, "J": 0.5, "F": 0.5}
+    text = write_comparison({HOSTILE: result, "quality": result}, tmp_path, f"track '{HOSTILE}'").read_text()
+    table, command = text.split("## How to do it again")
+    table = re.sub("`[^`\\n]*`", "code", table)  # in which nothing acts
+    assert "<script" not in table and "![x]" not in table and "\n# c" not in table
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(rows) == 4 and len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert command.strip().startswith("````bash\n") and command.strip().endswith("\n````")
+
+
+def test_a_report_of_others_is_not_replaced_by_a_comparison(tmp_path):
+    (tmp_path / "report.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"report\.md' was not written by efficienttam"):
+        write_comparison({"recent": EvaluationResult("vos", "d", "", "m", "box", "c")}, tmp_path)
+    assert (tmp_path / "report.md").read_text() == "mine"
 
 
 # ------------------------------------------------------------------------------------- run lengths, polygons

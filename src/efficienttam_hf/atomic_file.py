@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
-__all__ = ["atomic_path", "sync_to_disk"]
+__all__ = ["atomic_path", "sync_to_disk", "unfinished_stem"]
 
 
 @contextmanager
@@ -55,6 +56,12 @@ def sync_to_disk(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def unfinished_stem(name: str) -> str | None:
+    """The stem of the file of which a process that was killed left a temporary one of this name; `None` for others."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part", name)
+    return found[1] if found else None
 
 
 def temporary_beside(path: Path) -> Path:

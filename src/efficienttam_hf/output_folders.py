@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from .atomic_file import atomic_path, sync_to_disk
+from .atomic_file import atomic_path, sync_to_disk, unfinished_stem
 
 
 __all__ = ["LIST_NAME", "OutputFolder", "check_place", "check_replaceable", "new_folder"]
@@ -94,6 +94,9 @@ class OutputFolder:
         self.check(*names, overwrite=overwrite)
         self.path.mkdir(parents=True, exist_ok=True)
         removed = {file for name in names for file in self.listed if file == name or file.startswith(f"{name}/")}
+        unfinished = [file for name in names for file in _files(self._place(name)) if self._is_unfinished(file)]
+        for path in unfinished:
+            path.unlink(missing_ok=True)
         for file in removed:
             with suppress(FileNotFoundError):
                 self._place(file).unlink()
@@ -163,10 +166,17 @@ class OutputFolder:
         place = self._place(name)
         if place.is_dir() and not place.is_symlink():
             for file in _files(place):
-                if file.relative_to(self.path).as_posix() not in self.listed:
+                if file.relative_to(self.path).as_posix() not in self.listed and not self._is_unfinished(file):
                     yield file
         elif os.path.lexists(place) and name not in self.listed:
             yield place
+
+    def _is_unfinished(self, file: Path) -> bool:
+        """Whether a file is what a process that was killed left of a listed one; see `atomic_file`."""
+        stem = unfinished_stem(file.name)
+        folder = file.parent.relative_to(self.path)
+        stems = {path.stem for name in self.listed if (path := PurePosixPath(name)).parent == PurePosixPath(folder)}
+        return stem in stems and not file.is_symlink()
 
     def _rewrite(self, names: set[str]) -> None:
         with atomic_path(self.path / LIST_NAME) as temporary:

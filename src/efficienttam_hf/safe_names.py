@@ -136,6 +136,17 @@ def markdown_text(text: object) -> str:
     return one_line(text).translate(_MARKDOWN)
 
 
+def markdown_code(value: object) -> str:
+    """A value in the type of code, also in a cell of a table, on one line."""
+    return f"`{one_line(value).replace('`', chr(39)).replace('|', chr(0xA6))}`"
+
+
+def markdown_command(command: str) -> str:
+    """A command line in a block of its own, which nothing in it ends."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    return f"{fence}bash\n{command}\n{fence}"
+
+
 def spreadsheet_cell(value: object) -> object:
     """A value for a CSV file: text that a spreadsheet would take for a formula begins with an apostrophe."""
     if not isinstance(value, str):

@@ -194,8 +194,10 @@ def run_videos(args: argparse.Namespace) -> int:
 def run_ablations(args: argparse.Namespace) -> int:
     """Evaluate variants of a model, and print their tables. Returns 1 if some videos could not be evaluated."""
     from ..evaluation import ablations
+    from ..output_folders import OutputFolder
 
     job = _prepare(args)
+    OutputFolder(job.output).check("report.md", overwrite=True)  # now, rather than when all is computed
     names = args.ablations or tuple(ablations.ABLATIONS)
     variants = ablations.variants_of(job.model.config, names, args.image_sizes)
     try:
@@ -325,11 +327,12 @@ def _report(result: EvaluationResult, folder: Path, args: argparse.Namespace) ->
 def _pack(result: EvaluationResult, folder: Path) -> None:
     """The predictions as a zip for the dataset's server, if all of them are there."""
     from ..evaluation.submission import write_zip
+    from ..output_folders import OutputFolder
 
     if result.failures:
         print("No zip was made: a server takes all videos of a dataset or none.")
         return
-    path = folder / f"{'-'.join(filter(None, (result.dataset, result.split)))}.zip"
+    path = OutputFolder(folder).add(f"{'-'.join(filter(None, (result.dataset, result.split)))}.zip")
     write_zip(path, folder / "predictions", [video.name for video in result.videos], result.dataset)
     print(f"For the server: {path}")
 

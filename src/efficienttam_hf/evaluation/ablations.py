@@ -26,7 +26,9 @@ from ..atomic_file import atomic_path
 from ..configuration_efficienttam import EfficientTamConfig, size_pair
 from ..data.records import VideoRecord
 from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..output_folders import OutputFolder
 from ..processing_efficienttam import EfficientTamVideoProcessor
+from ..safe_names import markdown_code, markdown_command, markdown_text
 from .paper_tables import title_of
 from .results import EvaluationResult
 from .runner import RunOptions, evaluate_videos
@@ -221,10 +223,12 @@ def ablation_markdown(rows: Sequence[AblationRow], command: str | None = None) -
     """
     first = rows[0].result
     device = first.settings.get("device_name") or first.settings.get("device", "")
-    lines = [f"# Ablations of {Path(first.model).name or 'a model'} on {title_of(first.dataset, first.split)}", ""]
+    name, data = Path(first.model).name or "a model", title_of(first.dataset, first.split)
+    lines = [f"# Ablations of {markdown_text(name)} on {markdown_text(data)}", ""]
     lines += [
-        f"{len(first.scored)} of {len(first.videos)} videos scored by the convention `{first.convention}`, prompt "
-        f"`{first.prompt}`, {device}. All rows have **the same weights; none was trained again** for its row, as the "
+        f"{len(first.scored)} of {len(first.videos)} videos scored by the convention "
+        f"{markdown_code(first.convention)}, prompt {markdown_code(first.prompt)}, {markdown_text(device)}. "
+        "All rows have **the same weights; none was trained again** for its row, as the "
         "paper's were: a row tells what the change does to this model as it was trained, not what a model trained "
         "like that would reach. Rows were run one after another; frames/s are of tracking alone.",
         "",
@@ -239,7 +243,7 @@ def ablation_markdown(rows: Sequence[AblationRow], command: str | None = None) -
         for row in group:
             lines.append(_line(row, base))
     if command:
-        lines += ["", "## How to do it again", "", "```bash", command, "```"]
+        lines += ["", "## How to do it again", "", markdown_command(command)]
     return "\n".join(lines) + "\n"
 
 
@@ -258,10 +262,15 @@ def _line(row: AblationRow, base: float | None) -> str:
 
 
 def write_ablations(rows: Sequence[AblationRow], folder: str | Path, command: str | None = None) -> Path:
-    """Write the tables to `report.md`, and each row's result to `results-<number>.json`. Returns the report's path."""
-    folder = Path(folder)
+    """Write the tables to `report.md`, and each row's result to `results-<number>.json`. Returns the report's path.
+
+    Raises:
+        FileExistsError: a file of these names is there that was not written by this package.
+    """
+    output = OutputFolder(folder)
     for number, row in enumerate(rows, start=1):
-        row.result.write(folder / f"results-{number}.json")
-    with atomic_path(folder / "report.md") as temporary:
+        row.result.write(output.add(f"results-{number}.json"))
+    report = output.add("report.md")
+    with atomic_path(report) as temporary:
         temporary.write_text(ablation_markdown(rows, command), encoding="utf-8")
-    return folder / "report.md"
+    return report

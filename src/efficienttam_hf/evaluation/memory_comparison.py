@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..atomic_file import atomic_path
+from ..output_folders import OutputFolder
+from ..safe_names import markdown_code, markdown_command, markdown_text
 from .paper_tables import title_of
 from .results import EvaluationResult
 
@@ -41,12 +43,14 @@ def comparison_markdown(results: Mapping[str, EvaluationResult], command: str | 
     categories = list(by_category(first))
     categories = categories if len(categories) <= MOST_CATEGORIES else []
     device = first.settings.get("device_name") or first.settings.get("device", "")
-    lines = [f"# Memory strategies of {Path(first.model).name} on {title_of(first.dataset, first.split)}", ""]
+    model, data = Path(first.model).name, title_of(first.dataset, first.split)
+    lines = [f"# Memory strategies of {markdown_text(model)} on {markdown_text(data)}", ""]
     lines += [
-        f"{len(first.scored)} of {len(first.videos)} videos scored by the convention `{first.convention}`, prompt "
-        f"`{first.prompt}`, {device}. Seconds per frame are of tracking alone, with the image encoder.",
+        f"{len(first.scored)} of {len(first.videos)} videos scored by the convention "
+        f"{markdown_code(first.convention)}, prompt {markdown_code(first.prompt)}, {markdown_text(device)}. "
+        "Seconds per frame are of tracking alone, with the image encoder.",
         "",
-        "| memory | " + " | ".join(["J&F", "change", "J", "F", *categories, "s/frame"]) + " |",
+        "| memory | " + " | ".join(["J&F", "change", "J", "F", *map(markdown_text, categories), "s/frame"]) + " |",
         "| --- |" + " ---: |" * (5 + len(categories)),
     ]
     base = first.summary.get("J&F", math.nan)
@@ -57,15 +61,19 @@ def comparison_markdown(results: Mapping[str, EvaluationResult], command: str | 
         cells = [_percent(score), change, _percent(summary.get("J", math.nan)), _percent(summary.get("F", math.nan))]
         cells += [_percent(own.get(category, math.nan)) for category in categories]
         cells.append(_number(1 / result.frames_per_second, ".3f"))
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        lines.append(f"| {markdown_code(name)} | " + " | ".join(cells) + " |")
     if command:
-        lines += ["", "## How to do it again", "", "```bash", command, "```"]
+        lines += ["", "## How to do it again", "", markdown_command(command)]
     return "\n".join(lines) + "\n"
 
 
 def write_comparison(results: Mapping[str, EvaluationResult], folder: str | Path, command: str | None = None) -> Path:
-    """Write the table to `report.md` in a folder; returns its path. Arguments are those of `comparison_markdown`."""
-    path = Path(folder) / "report.md"
+    """Write the table to `report.md` in a folder; returns its path. Arguments are those of `comparison_markdown`.
+
+    Raises:
+        FileExistsError: there is a `report.md` that was not written by this package.
+    """
+    path = OutputFolder(folder).add("report.md")
     with atomic_path(path) as temporary:
         temporary.write_text(comparison_markdown(results, command), encoding="utf-8")
     return path

@@ -18,14 +18,13 @@ import csv
 import datetime
 import math
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from ..atomic_file import atomic_path
 from ..output_folders import OutputFolder
-from ..safe_names import markdown_text, one_line, safe_path, spreadsheet_cell
+from ..safe_names import markdown_code, markdown_command, markdown_text, safe_path, spreadsheet_cell
 from .paper_tables import Measured, beside_published, title_of
 from .report_plots import plot_clicks, plot_video, worst_sheet
 from .results import EvaluationResult, ObjectResult, VideoResult
@@ -67,18 +66,19 @@ def write_report(
 
     Raises:
         ImportError: matplotlib or OpenCV is not installed.
+        FileExistsError: a file of these names is there that was not written by this package.
     """
-    folder = Path(folder)
-    result.write(folder / "results.json")
-    _write_csv(result, folder / "scores.csv")
+    output = OutputFolder(folder)
+    result.write(output.add("results.json"))
+    _write_csv(result, output.add("scores.csv"))
     if result.protocol == "images":
         if result.summary:
-            plot_clicks(result.summary, folder / "plots" / "clicks.png")
+            plot_clicks(result.summary, output.add("plots/clicks.png"))
     else:
         for video in result.scored:
-            plot_video(video, folder / _plot_path(video))
-    has_sheet = worst_sheet(result.worst(WORST_SHOWN), folder, folder / "worst.jpg")
-    path = folder / "report.md"
+            plot_video(video, output.add(_plot_path(video)))
+    has_sheet = worst_sheet(result.worst(WORST_SHOWN), output.path, output.add("worst.jpg"))
+    path = output.add("report.md")
     _write_text(report_markdown(result, command=command, date=date, worst="worst.jpg" if has_sheet else None), path)
     return path
 
@@ -140,9 +140,11 @@ def report_markdown(
         lines += ["## The worst", "", "Tracked masks above, annotated ones below.", "", f"![]({worst})", ""]
     if result.failures:
         lines += [f"## {_count(len(result.failures), _unit(result))} could not be evaluated", ""]
-        lines += [f"- {_code(v.name)}: {markdown_text(v.error)}" for v in result.failures] + [""]
+        lines += [f"- {markdown_code(v.name)}: {markdown_text(v.error)}" for v in result.failures] + [""]
     lines += ["## Settings", "", "| | |", "| --- | --- |"]
-    lines += [_row([markdown_text(name.replace("_", " ")), _code(value)]) for name, value in _settings(result).items()]
+    lines += [
+        _row([markdown_text(name.replace("_", " ")), markdown_code(value)]) for name, value in _settings(result).items()
+    ]
     lines += ["", *_reproduced(command)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -284,8 +286,7 @@ def _settings(result: EvaluationResult) -> dict[str, object]:
 def _reproduced(command: str | None) -> list[str]:
     if not command:
         return []
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
-    return ["## How to do it again", "", f"{fence}bash", command, fence, ""]
+    return ["## How to do it again", "", markdown_command(command), ""]
 
 
 # ---------------------------------------------------------------------------------------------------- beside the paper
@@ -346,11 +347,6 @@ def _model_name(result: EvaluationResult) -> str:
 
 def _title(result: EvaluationResult) -> str:
     return markdown_text(title_of(result.dataset, result.split))
-
-
-def _code(value: object) -> str:
-    """A value in the type of code, for a cell of a table."""
-    return f"`{one_line(value).replace('`', chr(39)).replace('|', chr(0xA6))}`"
 
 
 def _unit(result: EvaluationResult, video: str = "video") -> str:

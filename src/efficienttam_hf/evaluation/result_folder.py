@@ -5,8 +5,8 @@
     predictions/, pictures/  what was asked for; see `submission` and `runner`
 
 A video counts as done if its file is there, was made with the same settings from the same data, and holds no error.
-So a run that was killed goes on with the same command, and so does one in which some videos could not be read. Nothing
-is removed or replaced in a folder that does not have the settings of an evaluation in it, nor files of other kinds.
+So a run that was killed goes on with the same command, and so does one in which some videos could not be read. Each
+file is listed as `output_folders` says, and no other file is removed or replaced.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_file import atomic_path
+from ..output_folders import OutputFolder
 from ..safe_names import safe_path
 from ..structured_files import read_json
 from .results import VideoResult
@@ -27,8 +28,7 @@ __all__ = ["ResultFolder"]
 
 logger = logging.getLogger(__name__)
 
-MARKER = {"dataset", "weights"}  # settings that every evaluation has, by which its file is told from others
-KINDS = {"videos": ".json", "predictions": ".png", "pictures": ".jpg"}  # the folders of results, and what is in them
+KINDS = ("videos", "predictions", "pictures")  # the folders of results
 REPORTS = ("report.md", "results.json", "scores.csv", "worst.jpg", "plots")
 
 
@@ -42,8 +42,7 @@ class ResultFolder:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path, self._settings = path, settings
-        self.predictions, self.pictures = path / "predictions", path / "pictures"
-        self._videos, self._settings_file = path / "videos", path / "settings.json"
+        self._output, self._settings_file = OutputFolder(path), path / "settings.json"
         text = json.dumps(settings, sort_keys=True)
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -51,9 +50,11 @@ class ResultFolder:
         """Claim the folder for these settings.
 
         Raises:
-            ValueError: it holds results of others, and not `overwrite`, which removes those; or files that no
-                evaluation wrote, which are never removed or replaced.
+            FileExistsError: there are files that this package did not write where the results go; nothing was changed.
+            ValueError: it holds results of other settings, and not `overwrite`, which removes those.
         """
+        self._output = OutputFolder(self.path)  # what others have listed since
+        self._output.check(self._settings_file.name, *REPORTS, *KINDS, overwrite=True)
         before = self._settings_before()
         if before is not None and before != self._settings and not overwrite:
             different = sorted(k for k in {*before, *self._settings} if before.get(k) != self._settings.get(k))
@@ -62,10 +63,9 @@ class ResultFolder:
                 f"'{self.path}' holds results made with other settings ({changes}). Choose another --output, or "
                 "replace them with --overwrite."
             )
-        self._refuse_others(is_ours=before is not None)
         if overwrite:
-            self._remove_results()
-        with atomic_path(self._settings_file) as temporary:
+            self._output.claim(*KINDS, overwrite=True)
+        with atomic_path(self._output.add(self._settings_file.name)) as temporary:
             temporary.write_text(json.dumps(self._settings, indent=1) + "\n", encoding="utf-8")
 
     def done(self, name: str, stamp: str, masks: bool, picture: bool) -> VideoResult | None:
@@ -99,47 +99,21 @@ class ResultFolder:
             "masks": masks,
             "result": result.to_dict(),
         }
-        with atomic_path(self._file(result.name)) as temporary:
+        with atomic_path(self._output.add(self._name(result.name))) as temporary:
             temporary.write_text(json.dumps(stored), encoding="utf-8")
 
-    def _file(self, name: str) -> Path:
-        path = self._videos / safe_path(name)
-        return path.with_name(f"{path.name}.json")
+    def _name(self, video: str) -> str:
+        return f"videos/{safe_path(video).as_posix()}.json"
+
+    def _file(self, video: str) -> Path:
+        return self.path / self._name(video)
 
     def _settings_before(self) -> dict[str, Any] | None:
         """The settings of the evaluation whose results are in the folder; `None` if it has none."""
-        file = self._settings_file
         try:
-            before = read_json(file, what="settings of an evaluation")
+            before = read_json(self._settings_file, what="settings of an evaluation")
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise ValueError(f"'{file}' is not a file of an evaluation ({error}); remove it.") from error
-        if not isinstance(before, dict) or not MARKER <= before.keys():
-            raise ValueError(f"'{file}' is not a file of an evaluation; choose another --output.")
+        if not isinstance(before, dict):
+            raise ValueError(f"'{self._settings_file}' holds no settings of an evaluation; remove it.")
         return before
-
-    def _refuse_others(self, is_ours: bool) -> None:
-        """Raise ValueError if the folder has files that no evaluation wrote where its own belong."""
-        if not is_ours:
-            others = [name for name in (*REPORTS, *KINDS) if (self.path / name).exists()]
-            if others:
-                raise ValueError(
-                    f"'{self.path}' holds {', '.join(others)}, but not the settings of an evaluation, so it is not one "
-                    "of its folders. Nothing was changed; choose another --output."
-                )
-        for folder, suffix in KINDS.items():
-            if (self.path / folder).is_symlink():
-                raise ValueError(f"'{self.path / folder}' is a link to elsewhere; choose another --output.")
-            for file in (self.path / folder).rglob("*"):
-                if file.is_symlink() or not (file.is_dir() or file.name.endswith((suffix, ".part"))):
-                    raise ValueError(
-                        f"'{file}' was not written by an evaluation. Nothing was changed; move it elsewhere, or choose "
-                        "another --output."
-                    )
-
-    def _remove_results(self) -> None:
-        """Remove what evaluations wrote, and the folders that this leaves empty."""
-        for folder in KINDS:
-            for entry in sorted((self.path / folder).rglob("*"), reverse=True):
-                entry.rmdir() if entry.is_dir() else entry.unlink()

@@ -32,6 +32,7 @@ from ..data.loading import VideoRecords
 from ..data.records import VideoRecord
 from ..data.schema import DatasetError
 from ..modeling_efficienttam_video import EfficientTamVideoModel
+from ..output_folders import OutputFolder
 from ..processing_efficienttam import EfficientTamVideoProcessor
 from ..safe_names import one_line, safe_path
 from .conventions import Groups, convention_named
@@ -191,8 +192,8 @@ def evaluate_video(
     result = VideoResult(record.video_id, record.num_frames, height, width)
     hidden = has_hidden_truth(record)
     scorer, judged = SequenceScorer(convention_named(options.convention)), []
-    output = Path(options.output or "")
-    writer = PredictionWriter(output / "predictions", record) if options.save_masks else None
+    output = OutputFolder(options.output or "")
+    writer = PredictionWriter(output, record) if options.save_masks else None
     shown = range(min(record.num_frames, options.max_frames or record.num_frames))
     picture = VideoPicture([t for t in shown if hidden or t in record.annotated_frames]) if options.pictures else None
 
@@ -211,7 +212,7 @@ def evaluate_video(
                 picture.add(tracked)
     if picture is not None:
         result.picture = f"pictures/{safe_path(record.video_id).as_posix()}.jpg"
-        picture.save(output / result.picture)
+        picture.save(output.add(result.picture))
     groups = None if options.groups is None else options.groups.get(record.video_id)
     result.objects = sorted(
         (

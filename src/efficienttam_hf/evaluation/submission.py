@@ -26,6 +26,7 @@ from ..data.layouts import rules_of
 from ..data.layouts.common import number_in
 from ..data.records import VideoRecord
 from ..mask_io import write_indexed_png
+from ..output_folders import OutputFolder
 from ..safe_names import safe_name, safe_path
 from .semi_supervised import TrackedFrame, has_hidden_truth
 
@@ -37,12 +38,12 @@ class PredictionWriter:
     """Writes the masks of one video, frame by frame.
 
     Args:
-        folder: of all predictions.
+        output: the folder of results; predictions go to `predictions` in it.
         record: the video.
     """
 
-    def __init__(self, folder: Path, record: VideoRecord) -> None:
-        self._folder = folder / safe_path(record.video_id)
+    def __init__(self, output: OutputFolder, record: VideoRecord) -> None:
+        self._output, self._folder = output, f"predictions/{safe_path(record.video_id).as_posix()}"
         self._rules = rules_of(record.source)
         self._names = _frame_names(record)
         stride = self._rules.judged_stride(record.split)
@@ -58,6 +59,7 @@ class PredictionWriter:
 
         Raises:
             ValueError: an object id over 255, which a palette PNG cannot hold.
+            FileExistsError: a file of that name is there that was not written by this package.
         """
         if tracked.index not in self._written:
             return
@@ -65,16 +67,17 @@ class PredictionWriter:
         if self._rules.prediction_files == "objects":
             for object_id, mask in tracked.predicted.items():
                 number = object_id - 1 + self._rules.first_object_folder
-                write_indexed_png(self._folder / f"{number:03d}" / name, mask)
+                write_indexed_png(self._output.add(f"{self._folder}/{number:03d}/{name}"), mask)
             return
+        path = self._output.add(f"{self._folder}/{name}")
         labels = np.zeros(tracked.frame.shape[:2], np.int64)
         for object_id, mask in tracked.predicted.items():
             labels[mask] = object_id
         if self._rules.prediction_files == "binary":
-            with atomic_path(self._folder / name) as temporary:
+            with atomic_path(path) as temporary:
                 Image.fromarray((labels > 0).astype(np.uint8) * 255).save(temporary, format="PNG")
         else:
-            write_indexed_png(self._folder / name, labels)
+            write_indexed_png(path, labels)
 
 
 def _frame_names(record: VideoRecord) -> list[str]:
