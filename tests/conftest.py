@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 
 
+# Beside other processes of this run a thread each: two teams of threads on the same cores wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # Without measuring, so that each run of the tests takes the same and writes nothing to the user's cache directory.
 os.environ.setdefault("EFFICIENTTAM_KERNELS", "capability")
 # Where a test names no model, the one that comes with the package: the default would be fetched.

@@ -58,6 +58,7 @@ def files(tmp_path_factory) -> Path:
     EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(root / "efficienttam_s")
     clip = make_clip(32, 854, 480)
     Image.fromarray(clip.frames[0]).save(root / "truck.jpg")
+    Image.fromarray(clip.frames[0]).save(root / "mosaic.tif")
     (root / "my_media").mkdir()
     Image.fromarray(clip.frames[0]).save(root / "my_media" / "photo.jpg")
     for name, count in (("my.mp4", 8), ("cups.mp4", 32)):

@@ -393,6 +393,17 @@ def test_images_of_floats_give_the_pixels_of_bytes(image_processor, kind):
     assert inputs["original_sizes"].tolist() == [[HEIGHT, WIDTH]]
 
 
+def test_arrays_that_pytorch_cannot_share_are_read_without_a_word(image_processor, processor, recwarn):
+    read_only = make_image()
+    read_only.flags.writeable = False
+    expected = image_processor(images=make_image(), return_tensors="pt")["pixel_values"]
+    mirrored = make_image()[:, ::-1].copy()[:, ::-1]
+    for image in (read_only, mirrored):
+        torch.testing.assert_close(image_processor(images=image, return_tensors="pt")["pixel_values"], expected)
+        processor.process_frame(image)
+    assert not [str(warning.message) for warning in recwarn if "writable" in str(warning.message)]
+
+
 def test_videos_of_floats_give_the_pixels_of_bytes():
     processor = EfficientTamVideoProcessor.from_config(tiny_config()).video_processor
     frames = np.stack([make_image(0), make_image(1)])

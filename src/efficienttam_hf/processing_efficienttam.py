@@ -54,7 +54,14 @@ def _to_tensor(image: Any, channels: str | None = None) -> Tensor:
     """Any image as uint8 RGB (3, height, width), by the rule of `images.py`."""
     if _is_rgb(image) and (channels == "first" or image.shape[2] not in (1, 3, 4)):
         return image
-    return torch.from_numpy(to_rgb(image, channels)).permute(2, 0, 1)
+    return _shared(to_rgb(image, channels)).permute(2, 0, 1)
+
+
+def _shared(array: np.ndarray) -> Tensor:
+    """An array as a tensor on the same memory; on a copy where PyTorch cannot share it (read-only, or backward)."""
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = array.copy()
+    return torch.from_numpy(array)
 
 
 def _channels(input_data_format: Any) -> str | None:
@@ -173,7 +180,7 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
         check_sizes(masks, original_sizes)
         results = []
         for mask, size in zip(masks, original_sizes, strict=True):
-            mask = (torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask).float()
+            mask = (_shared(mask) if isinstance(mask, np.ndarray) else mask).float()
             if max_hole_area:
                 mask = change_small_regions(mask, False, max_hole_area, mask_threshold)
             if max_sprinkle_area:
@@ -546,7 +553,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
 def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A float32 map (h, w) to `size`, as the published code resizes masks: the same bits."""
     resized = F.interpolate(
-        torch.from_numpy(mask)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
+        _shared(mask)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
     )
     return resized[0, 0].numpy()
 
