@@ -138,3 +138,20 @@ def small_thresholds(monkeypatch):
         "MEMORY_TOKENS_AT_A_TIME": 64,
     }.items():
         monkeypatch.setattr(cpu_kernels, name, value)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The folder of the graphs of `reference.lively_model`, made once for all processes of a run."""
+    pytest.importorskip("onnxscript", reason="exporting needs the extra: pip install efficienttam-hf[export]")
+    from filelock import FileLock
+    from reference import lively_model
+
+    from efficienttam_hf.export.exporting import export_onnx
+
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "exported"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            export_onnx(lively_model(), folder, "lively")
+    return folder

@@ -37,6 +37,22 @@ def tiny_config(cross_attention: str = "full", **overrides) -> EfficientTamConfi
     return EfficientTamConfig(**tiny_fields(cross_attention), **overrides)
 
 
+def lively_model() -> EfficientTamVideoModel:
+    """A small model with one layer of each part, in which objects are judged present."""
+    config = tiny_config("pooled_logit_bias").to_dict()
+    config["vision_config"] |= {"num_hidden_layers": 1, "global_attention_indexes": []}
+    config["mask_decoder_config"]["num_hidden_layers"] = 1
+    config["memory_attention_config"]["num_hidden_layers"] = 1
+    torch.manual_seed(1)
+    model = EfficientTamVideoModel(type(tiny_config()).from_dict(config)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "embed" not in name:
+                parameter.mul_(1.5)
+        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    return model
+
+
 def tiny_fields(cross_attention: str = "full") -> dict:
     """The fields of `tiny_config`, which can stand in for those of a preset."""
     return {

@@ -245,6 +245,8 @@ def test_visitors_do_not_see_each_other(visit, server, video):
 
 def test_ten_visitors_at_once(visit, server, tmp_path):
     _, folder, process = server
+    (demo,) = folder.glob("efficienttam-demo-*")
+    before = set(demo.rglob("*"))
     pages = []
     for i in range(10):
         clip = make_clip(8, 160 + 16 * i, 128, seed=i)
@@ -280,9 +282,8 @@ def test_ten_visitors_at_once(visit, server, tmp_path):
         assert own.mean() > 0.5, "the picture is that of the visitor's own video"
     for page, _, _ in pages:
         page.context.close()
-    (demo,) = folder.glob("efficienttam-demo-*")
     for _ in range(PATIENCE):
-        left = [p for p in demo.rglob("*") if p.is_file() and p.stat().st_size and p.parent.name != "examples"]
+        left = [p for p in set(demo.rglob("*")) - before if p.is_file() and p.stat().st_size]
         if not left:
             break
         time.sleep(1)

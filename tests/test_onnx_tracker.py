@@ -18,10 +18,10 @@ from reference import (
     VideoSuite,
     build_folder,
     compare,
+    lively_model,
     load_frames,
     load_models,
     load_suites,
-    tiny_config,
 )
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
@@ -64,31 +64,14 @@ except ImportError as error:
 """
 
 
-def smallest_model() -> EfficientTamVideoModel:
-    """One layer of each part; objects are judged present."""
-    config = tiny_config("pooled_logit_bias").to_dict()
-    config["vision_config"] |= {"num_hidden_layers": 1, "global_attention_indexes": []}
-    config["mask_decoder_config"]["num_hidden_layers"] = 1
-    config["memory_attention_config"]["num_hidden_layers"] = 1
-    torch.manual_seed(1)
-    model = EfficientTamVideoModel(type(tiny_config()).from_dict(config)).eval()
-    with torch.no_grad():
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return model
-
-
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A model, its processor, and the folder of its graphs."""
-    model = smallest_model()
-    folder = tmp_path_factory.mktemp("exported") / "out"
-    export_onnx(model, folder, "smallest")
-    return model, EfficientTamVideoProcessor.from_config(model.config), folder
+def model():
+    return lively_model()
 
 
 @pytest.fixture(scope="module")
 def tracker(exported):
-    return OnnxVideoTracker(exported[2], num_threads=1)
+    return OnnxVideoTracker(exported, num_threads=1)
 
 
 def tracked(model, processor, prompt, **propagation) -> list:
@@ -108,8 +91,7 @@ BOXES = {"input_boxes": [[[10, 25, 40, 50], [40, 20, 60, 40]]]}
 
 
 @pytest.mark.parametrize("prompt", [CLICKS, BOXES, CLICKS | BOXES], ids=["clicks", "boxes", "both"])
-def test_objects_are_tracked_as_with_torch(exported, tracker, prompt):
-    model, processor, _ = exported
+def test_objects_are_tracked_as_with_torch(model, processor, tracker, prompt):
     ours, expected = tracked(tracker, tracker, prompt), tracked(model, processor, prompt)
     assert [o.frame_idx for o in ours] == [o.frame_idx for o in expected]
     for mine, theirs in zip(ours, expected, strict=True):
@@ -137,8 +119,7 @@ def one(prompt: dict) -> dict:
     return {name: [values[0][:1]] for name, values in prompt.items()}
 
 
-def test_masks_come_at_the_size_of_the_video(exported, tracker):
-    _, processor, _ = exported
+def test_masks_come_at_the_size_of_the_video(processor, tracker):
     logits = np.random.default_rng(0).normal(size=(2, 1, 32, 32)).astype(np.float32)
     (ours,) = tracker.post_process_masks([logits], [(64, 96)], binarize=False)
     (expected,) = processor.post_process_masks([torch.from_numpy(logits)], [(64, 96)], binarize=False)
@@ -147,15 +128,14 @@ def test_masks_come_at_the_size_of_the_video(exported, tracker):
 
 
 @pytest.mark.parametrize("several", [True, False])
-def test_images_are_segmented_as_with_torch(exported, several):
-    model, processor, folder = exported
+def test_images_are_segmented_as_with_torch(model, processor, exported, several):
     image_model = EfficientTamModel(model.config).eval()
     image_model.load_state_dict(model.state_dict(), strict=False)
     prompt = {"input_points": [[[[24, 38], [60, 20]], [[50, 30]]]], "input_labels": [[[1, 0], [1]]]}
     inputs = processor(images=CLIP.frames[0], return_tensors="pt", **prompt)
     with torch.no_grad():
         expected = image_model(**{k: v for k, v in inputs.items() if "sizes" not in k}, multimask_output=several)
-    output = OnnxImageSegmenter(folder, num_threads=1)(CLIP.frames[0], multimask_output=several, **prompt)
+    output = OnnxImageSegmenter(exported, num_threads=1)(CLIP.frames[0], multimask_output=several, **prompt)
     for name in ("iou_scores", "pred_masks", "object_score_logits"):
         np.testing.assert_allclose(getattr(output, name), getattr(expected, name).numpy(), atol=2e-3)
 
@@ -181,7 +161,7 @@ def test_prompts_that_do_not_fit_are_refused(tracker, options, message):
 
 def test_tracking_needs_no_torch(exported, tracker, tmp_path):
     np.save(tmp_path / "clip.npy", CLIP.frames)
-    arguments = [str(exported[2]), str(tmp_path / "clip.npy"), str(tmp_path / "masks.npy")]
+    arguments = [str(exported), str(tmp_path / "clip.npy"), str(tmp_path / "masks.npy")]
     result = subprocess.run([sys.executable, "-c", STRANGER, *arguments], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     session = tracker.init_video_session(CLIP.frames)
@@ -190,18 +170,17 @@ def test_tracking_needs_no_torch(exported, tracker, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "masks.npy"), expected)
 
 
-def test_an_export_is_scored_as_its_model(exported, tmp_path, capsys):
-    model, processor, folder = exported
+def test_an_export_is_scored_as_its_model(model, processor, exported, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     main = runpy.run_path(str(ROOT / "scripts" / "evaluate_exported.py"))["main"]
     data = davis_tree(tmp_path / "DAVIS", frames=5)
-    assert main([str(folder), "--model", str(tmp_path / "model"), "--data", str(data), "--prompt", "box"]) == 0
+    assert main([str(exported), "--model", str(tmp_path / "model"), "--data", str(data), "--prompt", "box"]) == 0
     (_, torchs), (name, ours) = (
         (cells[1], [float(cell) for cell in cells[2:5]])
         for cells in (re.split(r" *\| *", line) for line in capsys.readouterr().out.splitlines()[2:])
     )
-    assert name == folder.name
+    assert name == exported.name
     assert 0 < torchs[0] < 100
     np.testing.assert_allclose(ours, torchs, atol=0.5)
 
@@ -216,7 +195,7 @@ def test_tracking_runs_where_only_onnxruntime_numpy_and_pillow_are_installed(exp
     subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "onnxruntime", "pillow"], check=True)
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", str(ROOT)], check=True)
     np.save(tmp_path / "clip.npy", CLIP.frames)
-    arguments = [str(exported[2]), str(tmp_path / "clip.npy"), str(tmp_path / "masks.npy")]
+    arguments = [str(exported), str(tmp_path / "clip.npy"), str(tmp_path / "masks.npy")]
     result = subprocess.run([python, "-c", STRANGER, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert np.load(tmp_path / "masks.npy").shape == (6, 1, 1, 32, 32)
@@ -226,8 +205,7 @@ VIDEO_SUITES = [suite for suite in load_suites("tiny.json") if suite["kind"] == 
 
 
 @pytest.mark.parametrize("name", ["skip_absent", "quality", "motion", "distractor_aware", "hypotheses"])
-def test_memories_are_selected_as_with_torch(exported, tracker, name):
-    model, processor, _ = exported
+def test_memories_are_selected_as_with_torch(model, processor, tracker, name):
     options = {"stable_frames": 2, "motion_weight": 0.9, "quality_threshold": 0.5}
     outputs = []
     for tracks, sessions in ((model, processor), (tracker, tracker)):
@@ -241,8 +219,7 @@ def test_memories_are_selected_as_with_torch(exported, tracker, name):
 
 
 @pytest.mark.parametrize("competition", ["shown", "remembered"])
-def test_objects_compete_as_with_torch(exported, tracker, competition):
-    model, processor, _ = exported
+def test_objects_compete_as_with_torch(model, processor, tracker, competition):
     outputs = []
     for tracks, sessions in ((model, processor), (tracker, tracker)):
         session = sessions.init_video_session(list(CLIP.frames), object_competition=competition)
@@ -315,7 +292,7 @@ def test_the_documented_code_runs(exported, tmp_path, monkeypatch):
     from efficienttam_hf.video_writer import VideoWriter
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "nano-onnx").symlink_to(exported[2])
+    (tmp_path / "nano-onnx").symlink_to(exported)
     clip = make_clip(4, 640, 480)
     Image.fromarray(clip.frames[0]).save("truck.jpg")
     with VideoWriter("my.mp4", 24, 640, 480) as writer:

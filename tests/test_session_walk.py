@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from reference import tiny_config
+from reference import lively_model
 from test_bad_input import BAD_PROMPTS, HEIGHT, WIDTH, state
 from test_sam2_interface import sam2_config
 from transformers import Sam2ImageProcessor, Sam2VideoModel, Sam2VideoProcessor, Sam2VideoVideoProcessor
 
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf import EfficientTamVideoProcessor
 from efficienttam_hf.tracking_rules import Direction
 
 
@@ -23,39 +23,20 @@ ABSENT = -1024.0
 NUM_FRAMES = 8
 
 
-def make_model() -> EfficientTamVideoModel:
-    """A small model with one layer of each part, in which objects are judged present."""
-    config = tiny_config("pooled_logit_bias").to_dict()
-    config["vision_config"] |= {"num_hidden_layers": 1, "global_attention_indexes": []}
-    config["mask_decoder_config"]["num_hidden_layers"] = 1
-    config["memory_attention_config"]["num_hidden_layers"] = 1
-    torch.manual_seed(1)
-    model = EfficientTamVideoModel(type(tiny_config()).from_dict(config)).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "embed" not in name:
-                parameter.mul_(1.5)
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return model
-
-
 @pytest.fixture(scope="module")
 def model():
-    return make_model()
+    return lively_model()
 
 
 @pytest.fixture(scope="module", params=["torch", "onnx"])
-def tracker(request, model, tmp_path_factory):
+def tracker(request):
     """Model and processor, or the ONNX tracker, which is both."""
     if request.param == "torch":
+        model = lively_model()
         return SimpleNamespace(model=model, processor=EfficientTamVideoProcessor.from_config(model.config))
-    pytest.importorskip("onnxscript", reason="exporting needs the extra: pip install efficienttam-hf[export]")
-    from efficienttam_hf.export.exporting import export_onnx
     from efficienttam_hf.export.onnx_tracker import OnnxVideoTracker
 
-    folder = tmp_path_factory.mktemp("exported") / "out"
-    export_onnx(model, folder, "smallest")
-    onnx = OnnxVideoTracker(folder, num_threads=1)
+    onnx = OnnxVideoTracker(request.getfixturevalue("exported"), num_threads=1)
     return SimpleNamespace(model=onnx, processor=onnx)
 
 

@@ -552,9 +552,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
 
 def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A float32 map (h, w) to `size`, as the published code resizes masks: the same bits."""
-    resized = F.interpolate(
-        _shared(mask)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
-    )
+    resized = F.interpolate(_shared(mask)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized[0, 0].numpy()
 
 
