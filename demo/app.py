@@ -31,10 +31,11 @@ import gradio as gr
 from api import TrackEndpoint
 from common_ui import object_colours
 from examples import draw_examples
-from fair_queue import share_queue
+from fair_queue import LimitRate, share_queue
 from image_tab import ImageTab
 from live_tab import LiveTab
 from settings import Settings
+from starlette.middleware import Middleware
 from temporary import make_folder
 from uploads import keep_for_all
 from video_tab import VideoTab
@@ -123,6 +124,7 @@ def launch(settings: Settings, **options) -> gr.Blocks:
         theme=theme(),
         max_file_size=f"{settings.max_upload_mb}mb",
         footer_links=["api", "gradio", "settings"],
+        app_kwargs={"middleware": [Middleware(LimitRate, settings=settings)]},
         **options,
     )
     return demo

@@ -38,6 +38,8 @@ class Settings:
         max_visitors: at the same time. Those who have loaded nothing make room for others.
         requests_per_visitor: that wait or run at the same time.
         requests_per_address: likewise, of all visitors from one network address.
+        requests_per_minute: of a visitor, that wait or run: clicks, sliders, calls of `/track`.
+        address_requests_per_minute: of all visitors from one network address, uploads and camera frames too.
         queue_size: requests that wait, of all visitors.
         results_per_visitor: calls of `/track` whose files are kept; the oldest make room for new ones.
         idle_minutes: after this long without a sign of life, a visitor's files are deleted.
@@ -65,6 +67,8 @@ class Settings:
     max_visitors: int = 100
     requests_per_visitor: int = 16
     requests_per_address: int = 48
+    requests_per_minute: int = 900
+    address_requests_per_minute: int = 3600
     queue_size: int = 256
     results_per_visitor: int = 4
     idle_minutes: int = 30

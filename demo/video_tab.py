@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,8 +200,12 @@ class VideoTab:
             inputs = [gr.State(again), self.frame, self.direction]
             begun = button.click(self.on_begin, inputs, [status, *self.while_tracking], **at_once)
             ended = begun.then(self.on_track, [self.opacity, self.markers], tracked, **waiting, **tracking)
-            ended.then(self.on_end, None, self.while_tracking, **at_once)
-        self.cancel.click(self.on_cancel, None, status, **at_once)
+            ended.then(self.on_end, None, [status, *self.while_tracking], **at_once)
+        # What is said of it is written in the browser, at the click: an answer of the server could come after that of
+        # tracking, which says how it ended. One that is clicked later than that is overwritten by `on_end`.
+        stopping = said("Stopping after the frame that is under way …")
+        self.cancel.click(None, None, status, js=f"() => {json.dumps(stopping)}", **PAGE_EVENT)
+        self.cancel.click(self.on_cancel, None, None, **at_once)
         self.markers.input(self.on_markers, self.markers, [status, *files], **waiting, **tracking)
 
     # ------------------------------------------------------------------------------------------------------- callbacks
@@ -344,18 +349,27 @@ class VideoTab:
     def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> list[Any] | dict[Any, Any]:
         """Track or, `again`, re-track was pressed. If others are tracking, it waits now."""
         work = self._work(request)
+        self.visitors.of(request.session_hash).tracking_status = ""
         work.prepare_tracking(direction, _within(work, frame) if again else None)
         return [said("Waiting for a turn …"), *_while_tracking(work, True)]
 
     @answered
     def on_end(self, request: gr.Request) -> list[Any] | dict[Any, Any]:
         """Tracking ended in whatever way, or did not begin."""
-        work = self._work(request)
-        return _while_tracking(work, work.tracking)
+        visitor = self.visitors.of(request.session_hash)
+        status = gr.skip() if visitor.video.tracking else visitor.tracking_status or gr.skip()
+        return [status, *_while_tracking(visitor.video, visitor.video.tracking)]
 
-    @answered
     def on_track(self, opacity: float, markers: bool, request: gr.Request) -> Iterator[dict[Any, Any]]:
         """Track what `on_begin` has prepared; nothing where it refused."""
+        for answer in self._track(opacity, markers, request):
+            visitor = self.visitors.known(request.session_hash)
+            if visitor is not None and isinstance(answer.get(self.status), str):
+                visitor.tracking_status = answer[self.status]
+            yield answer
+
+    @answered
+    def _track(self, opacity: float, markers: bool, request: gr.Request) -> Iterator[dict[Any, Any]]:
         visitor = self.visitors.of(request.session_hash)
         work = visitor.video
         prepared = work.take_prepared()
@@ -408,11 +422,9 @@ class VideoTab:
         shown = "shows" if markers else "does not show"
         return {**files, self.status: said(f"The overlay video {shown} clicks and boxes.") if files else gr.skip()}
 
-    @answered
-    def on_cancel(self, request: gr.Request) -> dict[Any, Any]:
+    def on_cancel(self, request: gr.Request) -> None:
         """Cancel."""
         self._work(request).cancel()
-        return {self.status: said("Stopping after the frame that is under way …")}
 
 
 def _within(work: VideoWork, frame: float) -> int:

@@ -30,6 +30,7 @@ class Visitor:
         self.video = VideoWork(folder / "video", settings)
         self.image = ImageWork(folder / "image", settings)
         self.live = LiveWork(settings)
+        self.tracking_status = ""  # what was said last of tracking
         self._calls: list[VideoWork] = []
         self._closed = False
         self._lock = threading.Lock()
@@ -101,6 +102,10 @@ class Visitors:
             visitor = self._visitors[session]
             visitor.seen()
             return visitor
+
+    def known(self, session: str | None) -> Visitor | None:
+        """The visitor of a session, if it is here: one that has left is not made anew."""
+        return self._visitors.get(session or "")
 
     def _make_room(self) -> None:
         """Let go whoever has been silent for longest of those who have loaded nothing."""

@@ -39,7 +39,7 @@ import temporary  # noqa: E402
 import uploads  # noqa: E402
 from api import TrackEndpoint, parse_prompts  # noqa: E402
 from clicks import BOX, NEGATIVE, POSITIVE  # noqa: E402
-from fair_queue import _refusal, share_queue  # noqa: E402
+from fair_queue import LimitRate, Rate, _refusal, share_queue  # noqa: E402
 from image_work import ImageWork  # noqa: E402
 from live_work import LiveWork  # noqa: E402
 from settings import Settings  # noqa: E402
@@ -510,6 +510,54 @@ def test_many_requests_of_one_leave_room_for_others():
         demo.close()
 
 
+def test_a_minute_has_so_many_requests_for_each():
+    now = [0.0]
+    rate = Rate(60, lambda: now[0])
+    assert [rate.wait("one") for _ in range(60)] == [0] * 60
+    assert rate.wait("one") == pytest.approx(1) and rate.wait("other") == 0 and rate.wait(None) == 0
+    now[0] = 0.5
+    assert rate.wait("one") == pytest.approx(0.5)
+    now[0] = 2.0
+    assert [rate.wait("one") for _ in range(2)] == [0, 0] and rate.wait("one") > 0
+    now[0] = 200.0
+    assert rate.wait("third") == 0 and len(rate) == 1, "who was silent for a minute is forgotten"
+
+
+def test_requests_without_end_are_told_when_to_come_again():
+    from starlette.middleware import Middleware
+
+    limited = Settings(requests_per_minute=3, address_requests_per_minute=5)
+    with gradio.Blocks() as demo:
+        gradio.Button().click(lambda: None, None, None, api_name="go")
+        gradio.Button().click(lambda: None, None, None, api_name="now", queue=False)
+    share_queue(demo, limited)
+    middleware = [Middleware(LimitRate, settings=limited)]
+    demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", app_kwargs={"middleware": middleware})
+
+    def post(path, **body):
+        body = json.dumps({"data": [], **body}).encode()
+        request = urllib.request.Request(
+            f"{demo.local_url}gradio_api/{path}", body, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, ""
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)["detail"]
+
+    try:
+        answers = [post("queue/join", fn_index=0, session_hash="one") for _ in range(4)]
+        assert [status for status, _ in answers] == [200, 200, 200, 503]
+        assert re.fullmatch(r"More than 3 requests a minute came from you\. Go on in \d+ s\.", answers[-1][1])
+        assert post("run/now", session_hash="two")[0] == 200
+        status, said = post("run/now", session_hash="three")
+        assert status == 429 and said.startswith("More than 5 requests a minute came from your network.")
+        with urllib.request.urlopen(f"{demo.local_url}config") as answer:  # what only reads goes on
+            assert answer.status == 200
+    finally:
+        demo.close()
+
+
 def test_visitors_have_folders_of_their_own_that_go_when_they_leave(settings, upload, tmp_path):
     visitors = Visitors(tmp_path / "visitors", settings)
     one, other = visitors.of("one"), visitors.of("other")
@@ -697,7 +745,9 @@ def test_callbacks_of_two_visitors(tab, upload):
     assert on == [False, False, True, False, False, False], "there is something to cancel, and nothing else to do"
     assert "busy" in controls[-1]["elem_classes"], "nor does the picture take clicks"
     *_, last = tab.on_track(0.5, False, ONE)
-    assert [control["interactive"] for control in tab.on_end(ONE)[:-1]] == [True, True, False, True, True, True]
+    status, *controls = tab.on_end(ONE)
+    assert status == last[tab.status], "of a late click on Cancel, nothing stays"
+    assert [control["interactive"] for control in controls[:-1]] == [True, True, False, True, True, True]
     files = [Path(last[file]) for file in (tab.overlay_file, tab.masks_file, tab.json_file, tab.player)]
     assert all(path.is_relative_to(tab.visitors.of("one").folder) for path in files)
     assert [path.name for path in files[:3]] == ["upload_overlay.mp4", "upload_masks.zip", "upload_masks.json"]

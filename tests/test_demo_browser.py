@@ -184,7 +184,16 @@ def test_cancel_keeps_what_is_done(visit, video, tmp_path):
     click(page, video[1])
     page.click("#video-track")
     wait_for_status(page, "Frame")
+
+    def answer_late(route):
+        answer = route.fetch()
+        time.sleep(1)
+        route.fulfill(response=answer)
+
+    page.route("**/gradio_api/run/**", answer_late)
     page.click("#video-cancel")
+    wait_for_status(page, "Cancelled")
+    page.wait_for_timeout(2500)  # until the answer to Cancel is there too
     wait_for_status(page, "Cancelled")
     content = json.loads(download(page, "json", tmp_path).read_text())
     assert content["complete"] is False
