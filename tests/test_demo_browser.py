@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 import pytest
 from demo_page import changes, click, download, load, move_slider, picture, reddened, wait_for_status
+from npm_packages import npm_package
 from PIL import Image
 
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png
@@ -459,17 +460,8 @@ def test_a_reload_is_asked_about_where_there_is_something_to_lose(visit, video):
 
 @pytest.fixture(scope="session")
 def axe(request):
-    """The source of axe-core, fetched by npm once and then kept in pytest's cache."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm, which fetches axe-core, is not installed")
-    folder = Path(request.config.cache.mkdir("axe-core"))
-    archive = folder / f"axe-core-{AXE}.tgz"
-    if not archive.is_file():
-        command = ["npm", "pack", f"axe-core@{AXE}", "--fetch-retries=0"]
-        fetched = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
-        if fetched.returncode != 0:
-            pytest.skip(f"axe-core cannot be fetched from npm: {fetched.stderr.strip()[-200:]}")
-    with tarfile.open(archive) as package:
+    """The source of axe-core."""
+    with tarfile.open(npm_package(request, "axe-core", AXE)) as package:
         return package.extractfile("package/axe.min.js").read().decode()
 
 

@@ -11,7 +11,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 import tarfile
 import threading
 from base64 import b64decode
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from npm_packages import npm_package
 from PIL import Image
 
 from efficienttam_hf import EfficientTamVideoModel
@@ -42,19 +42,11 @@ PATIENCE = 120  # seconds that anything may take: the machine may be busy
 
 
 @pytest.fixture(scope="session")
-def onnxruntime_web(request):
-    """The folder of onnxruntime-web, fetched by npm once and then kept in pytest's cache."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm, which fetches onnxruntime-web, is not installed")
+def onnxruntime_web(request, tmp_path_factory):
+    """The folder of onnxruntime-web; each process of the tests has its own."""
     version = re.search(r"onnxruntime-web@([\d.]+)", (PAGE / "segmenter.js").read_text()).group(1)
-    folder = Path(request.config.cache.mkdir("onnxruntime-web"))
-    archive = folder / f"onnxruntime-web-{version}.tgz"
-    if not archive.is_file():
-        command = ["npm", "pack", f"onnxruntime-web@{version}", "--fetch-retries=0"]
-        fetched = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
-        if fetched.returncode != 0:
-            pytest.skip(f"onnxruntime-web cannot be fetched from npm: {fetched.stderr.strip()[-200:]}")
-    with tarfile.open(archive) as package:
+    folder = tmp_path_factory.mktemp("onnxruntime-web")
+    with tarfile.open(npm_package(request, "onnxruntime-web", version)) as package:
         wanted = [package.getmember(f"package/dist/{name}") for name in RUNTIME_FILES]
         package.extractall(folder, wanted, filter="data")
     return folder / "package" / "dist"
