@@ -2,7 +2,8 @@
 
 `python app.py` starts it, and so does `efficienttam demo`. What to change where:
 
-    settings.py                                  the model, speed, limits (or environment variables)
+    model_store.py, model_menu.py                which models are offered and in memory; the menu
+    settings.py                                  models, speed, limits (or environment variables)
     video_tab.py, image_tab.py, live_tab.py      what is on the page, and what happens on a click
     video_work.py, image_work.py, live_work.py   what a visitor has done so far; no Gradio in there
     visitors.py                                  who is here; what is deleted when they leave
@@ -34,6 +35,7 @@ from examples import draw_examples
 from fair_queue import LimitRate, share_queue
 from image_tab import ImageTab
 from live_tab import LiveTab
+from model_menu import ModelMenu
 from settings import Settings
 from starlette.middleware import Middleware
 from temporary import make_folder
@@ -60,14 +62,17 @@ def build(settings: Settings) -> gr.Blocks:
     seconds = 60 * settings.idle_minutes
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(seconds // 6, seconds)) as demo:
         gr.Markdown(f"# {TITLE}", elem_id="title")
+        menu = ModelMenu(visitors, engine.store)
+        tabs: list[VideoTab | ImageTab | LiveTab] = []
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Video", id="video"):
-                VideoTab(visitors, settings, videos, images)
+                tabs.append(VideoTab(visitors, settings, videos, images))
             with gr.Tab("Image", id="image"):
-                ImageTab(visitors, settings, images)
+                tabs.append(ImageTab(visitors, settings, images))
             if not engine.ON_ZERO_GPU:  # a session cannot outlive the moment that a visitor has the GPU
                 with gr.Tab("Live camera", id="live"):
-                    LiveTab(visitors, settings)
+                    tabs.append(LiveTab(visitors, settings))
+        menu.wire(demo, *tabs)
         TrackEndpoint(visitors, settings)
 
         def leave(request: gr.Request) -> None:

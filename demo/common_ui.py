@@ -6,7 +6,7 @@ import functools
 import html
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +97,15 @@ def status_line(elem_id: str) -> gr.HTML:
     return gr.HTML(said(""), elem_id=elem_id, elem_classes="status-line")
 
 
-def said(text: str, progress: float | None = None) -> str:
-    """A status line's content: plain text and, where something is under way, how much of it is done, 0 to 1."""
+def said(text: str, progress: float | None = None, what: str = "Tracked so far") -> str:
+    """A status line's content: plain text and, where something is under way, how much of it is done, 0 to 1.
+
+    Args:
+        what: that part is, for those who hear it.
+    """
     bar = ""
     if progress is not None:
-        bar = f'<progress max="1" value="{progress:.3f}" aria-label="Tracked so far"></progress>'
+        bar = f'<progress max="1" value="{progress:.3f}" aria-label="{what}"></progress>'
     return f'<div class="status">{bar}<span>{html.escape(text)}</span></div>'
 
 
@@ -133,6 +137,18 @@ def answered(callback: Callable) -> Callable:
                 yield explain(self, error)
 
         return steps
+
+    if inspect.isasyncgenfunction(callback):
+
+        @functools.wraps(callback)
+        async def steps_between_waits(self: Any, *args: Any) -> AsyncIterator[Any]:
+            try:
+                async for step in callback(self, *args):
+                    yield step
+            except Exception as error:
+                yield explain(self, error)
+
+        return steps_between_waits
 
     @functools.wraps(callback)
     def answer(self: Any, *args: Any) -> Any:

@@ -26,6 +26,7 @@ from common_ui import (
     with_place,
 )
 from image_work import ImageWork
+from model_store import shown_name
 from settings import Settings
 from uploads import UserError
 from visitors import Visitors
@@ -141,6 +142,7 @@ class ImageTab:
         for number, choice in enumerate(self.choices):
             choice.select(self._chooser(number), self.markers, shown, **quiet)
         inputs = [self.least_iou, self.markers]
+        self.model_inputs, self.model_outputs = [self.markers], shown
         self.everything.click(self.on_everything, inputs, shown, show_progress_on=self.canvas, **tracking)
 
     # ------------------------------------------------------------------------------------------------------- callbacks
@@ -239,6 +241,15 @@ class ImageTab:
         work = self._work(request)
         work.choose(number)
         return self._shown(work, f"Proposal {number + 1} is taken for object {work.current}.", markers)
+
+    @answered
+    def on_model(self, markers: bool, request: gr.Request):
+        """Another model may have been taken."""
+        work = self._work(request)
+        if not work.model_is_new:
+            return {self.status: gr.skip()}
+        work.model_is_new = False
+        return self._shown(work, f"You work with {shown_name(work.model)} now, and begin anew: click.", markers)
 
     @answered
     def on_everything(self, least_iou: float, markers: bool, request: gr.Request):

@@ -12,6 +12,7 @@ from typing import Any
 import engine
 import numpy as np
 from clicks import Point, inside, next_object_id, with_click
+from model_store import shown_name
 from settings import Settings
 from uploads import Upload, UserError
 from video_clip import check_pixels, file_name, readable
@@ -78,11 +79,15 @@ class ImageWork:
         original: (height, width) of the file.
         current: the object that clicks are for.
         corner: where a box was begun.
+        model: that finds objects.
+        model_is_new: whether the visitor is still to be told of it.
     """
 
     def __init__(self, folder: Path, settings: Settings):
         self.folder = folder
         self.settings = settings
+        self.model = engine.store.first
+        self.model_is_new = False
         self.image: np.ndarray | None = None
         self.original = (0, 0)
         self._name = self._file_name = ""
@@ -133,6 +138,13 @@ class ImageWork:
             self._reset()
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def change_model(self, name: str) -> None:
+        """Work with another model from now on. What was found in the image is forgotten."""
+        with self._lock:
+            if name != self.model:
+                self.model, self.model_is_new = name, self.image is not None
+                self._reset()
+
     def _check_loaded(self) -> np.ndarray:
         if self.image is None:
             raise UserError("Choose an image first.")
@@ -173,7 +185,7 @@ class ImageWork:
             prompts, self.corner = with_click(before, kind, point, self.corner, self.settings.max_points)
             if self.corner is not None:
                 return
-            found = engine.propose_masks(image, object_id, prompts)
+            found = engine.propose_masks(self.model, image, object_id, prompts)
             proposals = tuple((one["score"], _Mask(one["mask"])) for one in found)
             self._change("click", {**self._objects, object_id: _ImageObject(prompts, proposals)})
 
@@ -236,10 +248,10 @@ class ImageWork:
 
         Where there is none, all stays as it is.
         """
-        image = self._check_loaded()
-        found = engine.segment_everything(image, self.settings.grid, least_iou)
+        image, model = self._check_loaded(), self.model
+        found = engine.segment_everything(model, image, self.settings.grid, least_iou)
         with self._lock:
-            if self.image is image and found:
+            if self.image is image and self.model == model and found:
                 self.corner = None
                 self._change(
                     "everything",
@@ -293,6 +305,6 @@ class ImageWork:
             files = {name: self.folder / f"{self._file_name}_{name}" for name in names}
             drawn = {i: one.prompts for i, one in self._objects.items()} if markers else {}
             write_image_results(
-                files, self.image, self._name, self.settings.model, found, drawn, self._numbered, self.original
+                files, self.image, self._name, shown_name(self.model), found, drawn, self._numbered, self.original
             )
             return list(files.values())

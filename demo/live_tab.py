@@ -8,6 +8,7 @@ import gradio as gr
 import numpy as np
 from click_image import click_image
 from common_ui import PAGE_EVENT, Place, answered, camera, click_place, place_in, said, status_line, with_place
+from model_store import shown_name
 from settings import Settings
 from visitors import Visitors
 
@@ -52,6 +53,8 @@ class LiveTab:
         )
         self.canvas.select(self.on_click, self.place, self.status, trigger_mode="multiple", js=with_place(), **quiet)
         self.restart.click(self.on_restart, None, self.status, **quiet)
+        self.model_inputs: list[Any] = []
+        self.model_outputs = [self.status]
 
     # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
 
@@ -68,6 +71,15 @@ class LiveTab:
         live = self.visitors.of(request.session_hash).live
         object_id = live.click(place_in(live.size, place, event))
         return {self.status: said(f"Object {object_id} is tracked from here on.")}
+
+    @answered
+    def on_model(self, request: gr.Request) -> dict:
+        """Another model may have been taken."""
+        live = self.visitors.of(request.session_hash).live
+        if not live.model_is_new:
+            return {self.status: gr.skip()}
+        live.model_is_new = False
+        return {self.status: said(f"You work with {shown_name(live.model)} now, and begin anew: click on an object.")}
 
     @answered
     def on_restart(self, request: gr.Request) -> dict:

@@ -18,10 +18,14 @@ class LiveWork:
 
     Attributes:
         objects: ids of the objects tracked.
+        model: that tracks them.
+        model_is_new: whether the visitor is still to be told of it.
     """
 
     def __init__(self, settings: Settings):
         self.settings = settings
+        self.model = engine.store.first
+        self.model_is_new = False
         self._size: tuple[int, int] | None = None
         self.reset()
 
@@ -30,6 +34,12 @@ class LiveWork:
         self.objects: list[int] = []
         self._session: engine.LiveSession | None = None
         self._waiting: list[Point] = []
+
+    def change_model(self, name: str) -> None:
+        """Work with another model from now on. What is tracked is forgotten."""
+        if name != self.model:
+            self.model, self.model_is_new = name, bool(self.objects)
+            self.reset()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,7 +73,7 @@ class LiveWork:
             self._size = size
         waiting, self._waiting = self._waiting, []
         for point in waiting:
-            self._session = self._session or engine.LiveSession()
+            self._session = self._session or engine.LiveSession(self.model)
             object_id = len(self.objects) + 1
             self._session.prompt(object_id, ObjectPrompts([point], [1]), size)
             self.objects.append(object_id)

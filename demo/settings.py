@@ -16,7 +16,11 @@ class Settings:
     """The demo's settings; the environment variable of each is its name in capitals after `EFFICIENTTAM_`.
 
     Attributes:
-        model: a folder, an id on the Hub, or a name that `efficienttam models` lists; by default as of the commands.
+        model: that the page begins with: a folder, an id on the Hub, or a name that `efficienttam models` lists; by
+            default as of the commands.
+        models: those that visitors may choose among, with commas; `all` stands for every one that has a name. By
+            default all of them, and where `model` is set, that one alone.
+        models_in_memory: at a time, whatever visitors choose. Each that is tracked with needs one of its own.
         device: `cpu`, `cuda`, `mps`; `auto` is the best there is.
         dtype: `float32`, `bfloat16`, `float16`; `auto` is bfloat16 on a GPU and float32 elsewhere.
         memory: how memories are chosen, a name of docs/memory.md; `auto` is as the model's configuration says.
@@ -46,6 +50,8 @@ class Settings:
     """
 
     model: str = ""
+    models: tuple[str, ...] = ()
+    models_in_memory: int = 2
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
@@ -75,7 +81,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Settings from environment variables; a list of choices is numbers with commas.
+        """Settings from environment variables; a list of choices is numbers or names with commas.
 
         Raises:
             ValueError: if a number is not a whole number above 0.
@@ -91,6 +97,8 @@ class Settings:
 def _parse(name: str, text: str, default: object) -> object:
     if isinstance(default, str):
         return text
+    if default == ():  # names
+        return tuple(filter(None, (part.strip() for part in text.split(","))))
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -29,6 +29,7 @@ from common_ui import (
     status_line,
     with_place,
 )
+from model_store import shown_name
 from settings import Settings
 from video_work import VideoWork
 from visitors import Visitors
@@ -93,7 +94,7 @@ class VideoTab:
             with gr.Column():
                 self.gallery = example_gallery(example_pictures, elem_id="video-examples")
                 with (
-                    gr.Accordion(f"Settings · model: {settings.model}", open=False, elem_id="video-settings"),
+                    gr.Accordion("Settings", open=False, elem_id="video-settings"),
                     gr.Row(),
                 ):
                     self.side = gr.Dropdown(
@@ -207,6 +208,7 @@ class VideoTab:
         self.cancel.click(None, None, status, js=f"() => {json.dumps(stopping)}", **PAGE_EVENT)
         self.cancel.click(self.on_cancel, None, None, **at_once)
         self.markers.input(self.on_markers, self.markers, [status, *files], **waiting, **tracking)
+        self.model_inputs, self.model_outputs = shown, edited
 
     # ------------------------------------------------------------------------------------------------------- callbacks
     # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
@@ -344,6 +346,18 @@ class VideoTab:
             said(text),
             gr.update(visible=False),
         ]
+
+    @answered
+    def on_model(self, frame: int, opacity: float, request: gr.Request):
+        """Another model may have been taken."""
+        work = self._work(request)
+        if not work.model_is_new:
+            return {self.status: gr.skip()}
+        work.model_is_new = False
+        text = f"You work with {shown_name(work.model)} now."
+        if work.prompts:
+            text += " Your clicks are kept; masks begin anew. Press Track, or click again to see a mask."
+        return self._edited(work, frame, opacity, text)
 
     @answered
     def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> list[Any] | dict[Any, Any]:

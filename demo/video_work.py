@@ -13,14 +13,15 @@ import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import engine
 import numpy as np
 from clicks import Point, inside, next_object_id, with_click
+from model_store import shown_name
 from settings import Settings
 from uploads import Upload, UserError
 from video_clip import Clip, ClipFrames, clip_of_file
@@ -63,11 +64,15 @@ class VideoWork:
         current: the object that clicks are for.
         corner: where a box was begun.
         cancelled: whether the last tracking was stopped before its end.
+        model: that finds objects.
+        model_is_new: whether the visitor is still to be told of it.
     """
 
     def __init__(self, folder: Path, settings: Settings):
         self.folder = folder
         self.settings = settings
+        self.model = engine.store.first
+        self.model_is_new = False
         self.clip: Clip | None = None
         self._frames: ClipFrames | None = None
         self._upload: Upload | None = None
@@ -88,6 +93,34 @@ class VideoWork:
         self._complete = False
         self.cancelled = False
 
+    # ------------------------------------------------------------------------------------------------------ the model
+
+    def change_model(self, name: str) -> None:
+        """Work with another model from now on. Clicks stay; masks, which were the other's, are forgotten.
+
+        Corrections of tracked masks are forgotten with these.
+
+        Raises:
+            UserError: if tracking is under way.
+        """
+        with self._lock:
+            self.check_not_tracking()
+            if name == self.model:
+                return
+            self.model, self.model_is_new = name, self.clip is not None
+            self.corner = None
+            if self.clip is None:
+                return
+            stays = {(t, i): p for t, on_frame in self.prompts.items() for i, p in on_frame.items() if p.mask is None}
+            self.prompts = {}
+            for (t, i), given in stays.items():
+                self.prompts.setdefault(t, {})[i] = given
+            self._steps = [replace(one, result=None) for one in self._steps if (one.frame, one.object_id) in stays]
+            for number in list(self._folder.frames):
+                for one in list(self._folder.record(number)["objects"]):
+                    self._folder.remove(number, one["id"])
+            self._complete = False
+
     # ------------------------------------------------------------------------------------------------------- the clip
 
     def load(self, path: Path, max_side: int, stride: int) -> Clip:
@@ -96,7 +129,7 @@ class VideoWork:
         Raises:
             UserError: if it is no video, or larger than allowed; it is deleted, and what was there before stays.
         """
-        self._check_not_tracking()
+        self.check_not_tracking()
         upload = Upload(path, self.folder / f"upload-{secrets.token_hex(4)}", self.settings)
         try:
             clip = clip_of_file(upload.path, self.settings, max_side, stride)
@@ -139,7 +172,8 @@ class VideoWork:
             self._let_go()
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _check_not_tracking(self) -> None:
+    def check_not_tracking(self) -> None:
+        """Raise `UserError` while tracking is under way."""
         if self.tracking:
             raise UserError("Tracking is under way: wait for it, or cancel it first.")
 
@@ -196,7 +230,7 @@ class VideoWork:
         """
         with self._lock:
             clip = self._check_loaded()
-            self._check_not_tracking()
+            self.check_not_tracking()
             object_id = self.current
             result = self._result(frame, object_id)
             before = self.prompts.get(frame, {}).get(object_id)
@@ -209,11 +243,14 @@ class VideoWork:
             if self.corner is not None:
                 return
             image = self._frame(frame)
-        found = engine.segment_frame(image, object_id, given)  # others may draw meanwhile
+            model = self.model
+        found = engine.segment_frame(model, image, object_id, given)  # others may draw meanwhile
         with self._lock:
             if self.clip is not clip:
                 return
-            self._check_not_tracking()  # it began while this click was answered
+            if self.model != model:
+                raise UserError("The model was changed while this click was answered. Click again.")
+            self.check_not_tracking()  # it began while this click was answered
             self._steps.append(_Step(frame, object_id, before, result))
             self.prompts.setdefault(frame, {})[object_id] = given
             self._keep(frame, [object_id], found.logits, found.scores)
@@ -234,7 +271,7 @@ class VideoWork:
             UserError: if there is nothing to take back, or tracking is under way.
         """
         with self._lock:
-            self._check_not_tracking()
+            self.check_not_tracking()
             self._check_loaded()
             if self.corner is not None:
                 self.corner = None
@@ -269,7 +306,7 @@ class VideoWork:
             UserError: if there is nothing of it, or tracking is under way.
         """
         with self._lock:
-            self._check_not_tracking()
+            self.check_not_tracking()
             self._check_loaded()
             self.corner = None
             removed = self.current
@@ -328,7 +365,7 @@ class VideoWork:
             UserError: where `track` would.
         """
         with self._lock:
-            self._check_not_tracking()
+            self.check_not_tracking()
             self.plan(direction, start)
             self._prepared = (direction, start)
             self._stop.clear()
@@ -352,7 +389,7 @@ class VideoWork:
             UserError: if nothing is prompted, or tracking is under way already.
         """
         with self._lock:
-            self._check_not_tracking()
+            self.check_not_tracking()
             prompts, plan = self.plan(direction, start)
             clip = self.clip
             total = plan.num_steps(len(self._frames))
@@ -366,15 +403,16 @@ class VideoWork:
                 self._forget_tracked()
         done = 0
         try:
-            for found in engine.track(clip, prompts, plan):
-                done += 1
-                with self._lock:
-                    if self._stop.is_set() or self._closed:
-                        self.cancelled = True
-                        return
-                    if found.object_ids:
-                        self._keep(found.index, found.object_ids, found.logits, found.scores)
-                yield found.index, done, total
+            with closing(engine.track(self.model, clip, prompts, plan)) as steps:  # and the model is let go
+                for found in steps:
+                    done += 1
+                    with self._lock:
+                        if self._stop.is_set() or self._closed:
+                            self.cancelled = True
+                            return
+                        if found.object_ids:
+                            self._keep(found.index, found.object_ids, found.logits, found.scores)
+                    yield found.index, done, total
             self._complete = True
         finally:
             self._tracking = False
@@ -411,7 +449,7 @@ class VideoWork:
                     "video": {"name": clip.name, "width": width, "height": height, "fps": clip.fps},
                     "prompt_size": {"width": clip.original[1], "height": clip.original[0]},
                     "complete": self._complete,
-                    "model": self.settings.model,
+                    "model": shown_name(self.model),
                     "objects": prompts_as_json(scaled_prompts(in_video, clip.size, clip.original)),
                 }
             )

@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import engine
 from image_work import ImageWork
 from live_work import LiveWork
 from settings import Settings
@@ -20,7 +21,12 @@ from video_work import VideoWork
 
 
 class Visitor:
-    """What belongs to one open page."""
+    """What belongs to one open page.
+
+    Attributes:
+        model: that the visitor works with.
+        wanted_model: the one that was chosen last, which may be on its way.
+    """
 
     def __init__(self, folder: Path, settings: Settings):
         self.folder = folder
@@ -31,6 +37,8 @@ class Visitor:
         self.image = ImageWork(folder / "image", settings)
         self.live = LiveWork(settings)
         self.tracking_status = ""  # what was said last of tracking
+        self.model = engine.store.first
+        self.wanted_model: str | None = None
         self._calls: list[VideoWork] = []
         self._closed = False
         self._lock = threading.Lock()
@@ -51,6 +59,17 @@ class Visitor:
             self._calls.append(VideoWork(self.folder / secrets.token_hex(8), self.settings))
             return self._calls[-1]
 
+    def take_model(self, name: str) -> None:
+        """Work with another model from now on.
+
+        Raises:
+            UserError: if a video is being tracked.
+        """
+        self.video.change_model(name)  # first, as it may refuse
+        self.image.change_model(name)
+        self.live.change_model(name)
+        self.model = name
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing was loaded yet."""
@@ -64,6 +83,7 @@ class Visitor:
         """Stop what is running and delete everything."""
         with self._lock:
             self._closed = True
+        self.wanted_model = None
         for work in (self.video, self.image, *self._calls):
             work.close()
         self.live.reset()

@@ -18,16 +18,22 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import torch
+from authors_hub import published_file
 from demo_page import changes, click, download, load, move_slider, picture, reddened, wait_for_status
+from hub_server import hub_server
 from npm_packages import npm_package
 from PIL import Image
 
+from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png
+from efficienttam_hf.published import PUBLISHED_FILES, PUBLISHED_REPOSITORY
 from efficienttam_hf.synthetic_clip import make_clip
 from efficienttam_hf.video_io import open_video
 from efficienttam_hf.video_writer import VideoWriter
@@ -48,12 +54,19 @@ RED = (235, 64, 52)  # outline of object 1
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The demo's address, the folder in which all its temporary files are, and its process."""
-    folder = tmp_path_factory.mktemp("demo")
+    with serving(tmp_path_factory.mktemp("demo")) as running:
+        yield running
+
+
+@contextmanager
+def serving(folder, **variables):
+    """The demo in a process of its own, with these variables in its environment; see `server`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     limits = {"MAX_FRAMES": str(NUM_FRAMES), "RESULT_SIDES": "320", "GRID": "6"}
     environment = {**os.environ, "TMPDIR": str(folder), **{f"EFFICIENTTAM_{k}": v for k, v in limits.items()}}
+    environment.update(variables)
     command = [sys.executable, "-m", "efficienttam_hf.cli", "demo", "--port", str(port)]
     with (
         (folder / "log").open("w") as log,
@@ -455,6 +468,40 @@ def test_a_reload_is_asked_about_where_there_is_something_to_lose(visit, video):
     assert asked == ["beforeunload"]
 
 
+# --------------------------------------------------------------------------------------------------------------- models
+
+
+def test_another_model_is_fetched_and_taken(browser, video, tmp_path, monkeypatch):
+    """From a stand-in of the Hub, with fresh weights of full size; meanwhile the work goes on."""
+    name = "efficienttam_ti_512x512"
+    torch.manual_seed(0)
+    checkpoint = published_file(EfficientTamVideoModel(EfficientTamConfig.from_preset(name)))
+    with hub_server() as hub:
+        hub.add(PUBLISHED_REPOSITORY, PUBLISHED_FILES.of(name), checkpoint)
+        hub.pace = 0.005
+        variables = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+        variables |= {"NO_PROXY": "127.0.0.1,localhost", "EFFICIENTTAM_MODELS": f"efficienttam-nano,{name}"}
+        (tmp_path / "demo").mkdir()
+        with serving(tmp_path / "demo", **variables) as (address, _, _):
+            page = browser.new_context().new_page()
+            page.set_default_timeout(1000 * PATIENCE)
+            page.goto(address)
+            page.wait_for_selector("#video-examples button")
+            load(page, video[0])
+            page.click("#model-menu > button")
+            page.click(f"#model-choice label >> text={name}")
+            page.click("#model-take")
+            page.wait_for_selector("#model-status >> text=/Fetching [1-9]/")
+            click(page, video[1])
+            wait_for_status(page, "is marked")
+            wait_for_status(page, f"You work with {name} now. Your clicks are kept")
+            page.wait_for_selector(f"#model-menu >> text='Model: {name}'")
+            page.click("#video-track")
+            wait_for_status(page, "Done")
+            assert json.loads(download(page, "json", tmp_path).read_text())["model"] == name
+            page.context.close()
+
+
 # ------------------------------------------------------------------------------------------------------- accessibility
 
 
@@ -477,6 +524,9 @@ def violations(page, axe):
 def test_axe_finds_nothing_in_any_view(visit, video, axe, theme):
     page = visit(theme=theme)
     found = {"video": violations(page, axe)}
+    page.click("#model-menu > button")
+    found["models"] = violations(page, axe)
+    page.click("#model-menu > button")
     load(page, video[0])
     click(page, video[1])
     found["video, marked"] = violations(page, axe)

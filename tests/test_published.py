@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from authors_hub import NAME, NOWHERE, SMALL, authors_hub, cut_off, published_file
 from hub_server import COMMIT, hub_server
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
 from reference import REFERENCE, load_recipe, tiny_fields
 
 from efficienttam_hf import (
@@ -33,7 +33,6 @@ from efficienttam_hf import (
 )
 from efficienttam_hf.app.loading import choose_model, find_model, load_config
 from efficienttam_hf.benchmark.contenders import load_ours, our_config
-from efficienttam_hf.checkpoints import to_published
 from efficienttam_hf.checksums import verify_folder
 from efficienttam_hf.cli import main
 from efficienttam_hf.configuration_efficienttam import PRESETS
@@ -44,9 +43,7 @@ from efficienttam_hf.training.config import ConfigError
 from efficienttam_hf.training.models import load_model, load_model_config
 
 
-NAME, SMALL = "efficienttam_ti_512x512", "efficienttam_s_512x512"
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-NOWHERE = "http://127.0.0.1:9"  # a port that nobody listens at
 
 
 @pytest.fixture(scope="module")
@@ -61,47 +58,11 @@ def checkpoint(model) -> bytes:
     return published_file(model)
 
 
-def published_file(model) -> bytes:
-    file = io.BytesIO()
-    torch.save({"model": to_published(model.state_dict(), model.config)}, file)
-    return file.getvalue()
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path, checkpoint):
     """The authors' repository with tiny models, an empty cache, and presets that have their shape."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    for variable in ("HF_TOKEN", "EFFICIENTTAM_MODEL"):
-        monkeypatch.delenv(variable, raising=False)
-    cache = tmp_path / "cache"
-    for constant, value in {
-        "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_OFFLINE": False,
-        "HF_HUB_DISABLE_PROGRESS_BARS": True,
-        "HF_HUB_CACHE": str(cache),
-        "HF_TOKEN_PATH": str(tmp_path / "no token"),
-        "DOWNLOAD_CHUNK_SIZE": 2**16,
-    }.items():
-        monkeypatch.setattr(constants, constant, value)
-    for name in (NAME, SMALL):
-        monkeypatch.setitem(PRESETS, name, tiny_fields())
-    with hub_server() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        for name in (NAME, SMALL):
-            server.add(PUBLISHED_REPOSITORY, PUBLISHED_FILES.of(name), checkpoint)
-        server.cache = cache
-        close_session()
+    with authors_hub(monkeypatch, tmp_path, checkpoint) as server:
         yield server
-        close_session()
-
-
-def cut_off(monkeypatch):
-    """From here on nothing answers."""
-    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", NOWHERE + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 def left_over(hub) -> list[str]:

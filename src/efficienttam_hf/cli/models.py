@@ -7,13 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..app.known_models import ACCURACIES, known_models
 from ..hub_files import cache_folder
-from ..published import INCLUDED_MODELS, VARIANTS, FetchError, PublishedVariant, fetch, found, remove
-
-
-# Columns of the paper's tables that are shown, under a short heading.
-ACCURACIES = {"DAVIS 2017 val J&F": "DAVIS17", "SA-V test J&F": "SA-V"}
-LICENCE = "Apache 2.0"
+from ..published import INCLUDED_MODELS, VARIANTS, FetchError, fetch, found, remove
 
 
 def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
@@ -42,44 +38,19 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print the table. Loads neither torch nor Transformers, and asks nobody."""
-    rows = [("name", "parameters", "input", "licence", *(f"{short} J&F" for short in ACCURACIES.values()), "here")]
-    for name in INCLUDED_MODELS:
-        parameters, image_size = _included_numbers(name)
-        rows.append((name, parameters, image_size, LICENCE, *("" for _ in ACCURACIES), "comes with this package"))
-    for variant in VARIANTS.values():
-        folder = found(variant.name)
-        size = f"{_megabytes(folder):.0f} MB" if folder else "no"
-        rows.append((variant.name, *_numbers(variant), LICENCE, *_accuracies(variant), size))
+    headings = [f"{short} J&F" for short in ACCURACIES.values()]
+    rows = [("name", "parameters", "input", "licence", *headings, "here")]
+    for model in known_models():
+        folder = model.folder
+        here = "comes with this package" if model.is_included else f"{_megabytes(folder):.0f} MB" if folder else "no"
+        side = f"{model.image_size}x{model.image_size}"
+        scores = [f"{model.accuracies[name]:.1f}" if name in model.accuracies else "" for name in ACCURACIES.values()]
+        rows.append((model.name, f"{model.parameters / 1e6:.1f} M", side, model.licence, *scores, here))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\nThe cache is '{cache_folder()}'. `efficienttam models fetch NAME` brings a model into it.")
     return 0
-
-
-def _numbers(variant: PublishedVariant) -> tuple[str, str]:
-    return f"{variant.parameters / 1e6:.1f} M", f"{variant.image_size}x{variant.image_size}"
-
-
-def _included_numbers(name: str) -> tuple[str, str]:
-    """Parameters and input size of an included model, by its files."""
-    import json
-    import math
-    from importlib.resources import files
-
-    folder = files("efficienttam_hf") / "pretrained" / name
-    side = json.loads((folder / "config.json").read_text(encoding="utf-8"))["image_size"]
-    with (folder / "model.safetensors").open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    count = sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
-    return f"{count / 1e6:.1f} M", f"{side}x{side}"
-
-
-def _accuracies(variant: PublishedVariant) -> list[str]:
-    from ..evaluation.paper_tables import rows_for
-
-    values = next((row.values for row in rows_for(1) if row.method == variant.paper_name), {})
-    return ["" if values.get(column) is None else f"{values[column]:.1f}" for column in ACCURACIES]
 
 
 def _megabytes(folder: Path) -> float:

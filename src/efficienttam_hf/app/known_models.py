@@ -1,0 +1,80 @@
+"""The models that have a name, as they are listed to a user: size, licence, published accuracy, what is here.
+
+Nothing here loads torch or Transformers, nor asks the network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from ..published import INCLUDED_MODELS, VARIANTS, PublishedVariant, found
+
+
+# Columns of the paper's tables that are shown, under a short heading.
+ACCURACIES = {"DAVIS 2017 val J&F": "DAVIS17", "SA-V test J&F": "SA-V"}
+LICENCE = "Apache 2.0"
+_BYTES = 4  # of a parameter in the files
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that `--model` takes by name.
+
+    Attributes:
+        name: such as `efficienttam_s`.
+        parameters: how many.
+        image_size: side of the input, in pixels.
+        licence: of the weights.
+        is_included: whether it comes with this package.
+        accuracies: by the headings of `ACCURACIES`, in percent, as far as the paper has them.
+    """
+
+    name: str
+    parameters: int
+    image_size: int
+    licence: str = LICENCE
+    is_included: bool = False
+    accuracies: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a published model lies, `None` where it would be fetched first, and for one in this package."""
+        return None if self.is_included else found(self.name)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be loaded without the network."""
+        return self.is_included or self.folder is not None
+
+    @property
+    def download_size(self) -> int:
+        """About how many bytes are fetched for it where it is not here."""
+        return self.parameters * _BYTES
+
+
+def known_models() -> list[KnownModel]:
+    """The models of this package, then those that the authors publish."""
+    return [*map(_included, INCLUDED_MODELS), *map(_published, VARIANTS.values())]
+
+
+def _included(name: str) -> KnownModel:
+    """An included model, by its files."""
+    folder = files("efficienttam_hf") / "pretrained" / name
+    side = json.loads((folder / "config.json").read_text(encoding="utf-8"))["image_size"]
+    with (folder / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    count = sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
+    return KnownModel(name, count, side, is_included=True)
+
+
+def _published(variant: PublishedVariant) -> KnownModel:
+    from ..evaluation.paper_tables import rows_for
+
+    values = next((row.values for row in rows_for(1) if row.method == variant.paper_name), {})
+    known = {heading: values.get(column) for column, heading in ACCURACIES.items()}
+    accuracies = {heading: value for heading, value in known.items() if value is not None}
+    return KnownModel(variant.name, variant.parameters, variant.image_size, accuracies=accuracies)
