@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from efficienttam_hf import image_io, video_io
+from efficienttam_hf.cli import main
 from efficienttam_hf.image_io import read_image
 from efficienttam_hf.video_io import MediaLimits, VideoError, open_video
 from efficienttam_hf.video_writer import VideoWriter
@@ -348,3 +349,12 @@ def test_errors_leave_no_thread_and_no_open_file(tmp_path):
         attempt_everything()
     assert threading.active_count() <= threads
     assert len(os.listdir("/proc/self/fd")) <= files
+
+
+def test_a_large_image_is_refused_by_a_command_in_one_line(tmp_path, capsys):
+    """Larger than Pillow warns of, smaller than it refuses."""
+    (tmp_path / "camera.png").write_bytes(png_of(13000, 13000))
+    arguments = ["--point", "4,4", "--model", "efficienttam-nano", "--output", str(tmp_path / "out")]
+    assert main(["segment", str(tmp_path / "camera.png"), *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "13000x13000 pixels" in line and "EFFICIENTTAM_MAX_PIXELS=169000000" in line

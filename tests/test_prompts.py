@@ -23,6 +23,7 @@ from efficienttam_hf.prompt_calls import read_masks
 from efficienttam_hf.prompts import (
     Box,
     ObjectPrompts,
+    check_mask,
     covered_cells,
     mask_for_network,
     prompts_as_json,
@@ -226,6 +227,11 @@ def test_masks_of_any_kind_are_prompts(processor, kind):
     for object_id, name in ((1, "bool"), (2, kind)):
         processor.add_inputs_to_inference_session(session, 0, object_id, input_masks=mask_kinds()[name])
     assert torch.equal(session.objects[1].prompts[0].mask, session.objects[2].prompts[0].mask)
+
+
+def test_a_mask_of_numbers_below_zero_is_refused():
+    with pytest.raises(ValueError, match="The mask has values below 0: give True, or a number above 0"):
+        check_mask(np.array([[-1, 0], [0, -1]]), None)
 
 
 def test_masks_of_several_objects_come_as_lists_tuples_and_arrays():

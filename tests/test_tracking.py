@@ -356,6 +356,21 @@ def test_the_current_frame_of_a_stream_can_be_corrected_and_objects_join(model, 
     assert output.frame_idx == 5 and (output.pred_masks[1] > ABSENT).any()
 
 
+def test_a_prompt_of_a_stream_without_a_frame_is_for_the_current_or_the_first(model, processor, frames, session):
+    streamed = processor.init_video_session()
+    point = {"input_points": [[[[60, 60]]]], "input_labels": [[[1]]]}
+    processor.add_inputs_to_inference_session(streamed, obj_ids=1, original_size=(HEIGHT, WIDTH), **point)
+    assert list(streamed.objects[1].prompts) == [0]
+    model(inference_session=streamed, frame=frames[0])
+    assert model(inference_session=streamed, frame=frames[1]).frame_idx == 1
+    processor.add_inputs_to_inference_session(streamed, obj_ids=2, **point)
+    assert list(streamed.objects[2].prompts) == [1]
+    with pytest.raises(ValueError, match="frame index .*None"):
+        processor.add_inputs_to_inference_session(session, obj_ids=3, **point)
+    with pytest.raises(ValueError, match="Object ids are whole numbers, at least one; got None"):
+        processor.add_inputs_to_inference_session(streamed, **point)
+
+
 def test_prompts_that_wait_on_a_streamed_frame_are_run_before_it_goes(model, processor, frames):
     session, _ = stream(model, processor, frames, 3)
     click(processor, session, 2, 9, 80, 60)

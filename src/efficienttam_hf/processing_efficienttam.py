@@ -467,8 +467,8 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
     def add_inputs_to_inference_session(  # type: ignore[override]  # a session of this package
         self,
         inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
-        frame_idx: int,
-        obj_ids: list[int] | int,
+        frame_idx: int | None = None,
+        obj_ids: list[int] | int | None = None,
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
@@ -483,8 +483,9 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
 
         Args:
             inference_session: the session.
-            frame_idx: the frame; of a stream, the current or a coming one.
-            obj_ids: the objects' ids, whole numbers of the user's choice. Unknown ones are new objects.
+            frame_idx: the frame; of a stream, the current or a coming one. Left out, it is a stream's current frame, or
+                the first before it has arrived.
+            obj_ids: the objects' ids, whole numbers of the user's choice, at least one. Unknown ones are new objects.
             input_points: [[[[x, y], ...] for each object]], in pixels of the original frame, in any nesting of lists,
                 tuples, arrays and tensors.
             input_labels: [[[label, ...] for each object]]: 1 positive, 0 negative; 2 and 3 the corners of a box.
@@ -519,8 +520,8 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
     def process_new_points_or_boxes_for_video_frame(  # type: ignore[override]  # a session of this package
         self,
         inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
-        frame_idx: int,
-        obj_ids: list[int] | int,
+        frame_idx: int | None = None,
+        obj_ids: list[int] | int | None = None,
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
@@ -542,9 +543,9 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
     def process_new_mask_for_video_frame(
         self,
         inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
-        frame_idx: int,
-        obj_ids: list[int] | int,
-        input_masks: Any,
+        frame_idx: int | None = None,
+        obj_ids: list[int] | int | None = None,
+        input_masks: Any = None,
     ) -> EfficientTamVideoInferenceSession:
         """As `Sam2VideoProcessor`: `add_inputs_to_inference_session` for masks."""
         return self.add_inputs_to_inference_session(inference_session, frame_idx, obj_ids, input_masks=input_masks)

@@ -224,7 +224,7 @@ def call_prompts(
 
 def add_inputs(
     session: TrackingSession,
-    frame_idx: int,
+    frame_idx: int | None,
     obj_ids: Any,
     input_points: Any,
     input_labels: Any,

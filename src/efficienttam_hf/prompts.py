@@ -246,12 +246,13 @@ def check_mask(mask: Any, size: Size | None, where: str = "") -> np.ndarray:
 
     Args:
         mask: an array, tensor, PIL image or nested lists: (height, width), possibly with leading ones; bool, integers
-            (not zero: object) or floats (above 0.5).
+            (above zero: object) or floats (above 0.5).
         size: (height, width) of the frame, or `None` where it is not known.
         where: a phrase for messages.
 
     Raises:
-        ValueError: for another shape, another size than the frame's, values that are not finite, or an empty mask.
+        ValueError: for another shape, another size than the frame's, values that are not finite, integers below zero,
+            or an empty mask.
     """
     mask = to_array(mask)
     while mask.ndim > 2 and mask.shape[0] == 1:
@@ -267,6 +268,8 @@ def check_mask(mask: Any, size: Size | None, where: str = "") -> np.ndarray:
         if not np.isfinite(mask).all():
             raise ValueError(f"The mask{where} has values that are not finite.")
         mask = mask > 0.5
+    elif mask.dtype.kind == "i" and (mask < 0).any():
+        raise ValueError(f"The mask{where} has values below 0: give True, or a number above 0, where the object is.")
     mask = mask != 0
     if not mask.any():
         raise ValueError(f"The mask{where} is empty. To say that an object has left, add negative points instead.")

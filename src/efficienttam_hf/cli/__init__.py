@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
+            # Pillow's, for a file that is refused or allowed by our own limit just after.
+            warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
             return args.run(args)
     except KeyboardInterrupt as stop:
         print(f"\nefficienttam: stopped by {stopped_by(stop)}.", file=sys.stderr)

@@ -97,8 +97,8 @@ class OnnxVideoTracker(TrackerCalls):
     def add_inputs_to_inference_session(
         self,
         inference_session: OnnxInferenceSession,
-        frame_idx: int,
-        obj_ids: list[int] | int,
+        frame_idx: int | None = None,
+        obj_ids: list[int] | int | None = None,
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
