@@ -400,6 +400,8 @@ def test_names_and_options_are_checked():
         make_strategy("best")
     with pytest.raises(ValueError, match="option qualty_threshold"):
         make_strategy("quality", {"qualty_threshold": 1})
+    with pytest.raises(ValueError, match="num_paths is at least 1, got 0"):
+        make_strategy("hypotheses", {"num_paths": 0})
     # A configuration may hold the thresholds of several strategies.
     assert make_strategy("quality", {"quality_threshold": 0.5, "ram_stride": 3}).quality_threshold == 0.5
 

@@ -9,7 +9,10 @@ from reference import tiny_config
 
 from efficienttam_hf import PRESETS, EfficientTamConfig, checkpoints
 from efficienttam_hf.checkpoints import published_layout
+from efficienttam_hf.data.layouts.stress import Stress
+from efficienttam_hf.evaluation.runner import RunOptions, evaluate_video
 from efficienttam_hf.hub_files import Download
+from efficienttam_hf.memory_selection import make_strategy
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,3 +80,40 @@ def test_an_unknown_variant_is_refused(script, capsys):
         script.main(["efficienttam_xl"])
     assert stop.value.code == 2
     assert "there is no variant efficienttam_xl" in capsys.readouterr().err
+
+
+@pytest.fixture
+def measure_memory():
+    """`scripts/measure_memory.py`."""
+    pytest.importorskip("cv2")
+    spec = importlib.util.spec_from_file_location("measure_memory", ROOT / "scripts" / "measure_memory.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_memory_is_measured_as_it_is_evaluated(measure_memory, model, processor):
+    record = Stress(size=(96, 160), num_frames=24).record("crossing-0")
+    expected = evaluate_video(model, processor, record, RunOptions(memory={"memory_selection": "motion"}, max_frames=6))
+    clock = measure_memory.share_features(model)
+    try:
+        rows = [
+            measure_memory.measure(model, processor, record, name, options, 6, clock)
+            for name, options in [("motion", {}), ("quality", {"quality_threshold": 0.5}), ("motion", {})]
+        ]
+    finally:
+        del model.encode_frame, model.track_frame
+    assert rows[0]["scores"] == rows[2]["scores"] == [round(100 * o.j_and_f, 3) for o in expected.objects]
+    assert all(row["milliseconds"] > 0 for row in rows)
+    lines = measure_memory.table(rows[:2]).splitlines()
+    assert lines[0] == "| memory | J&F | crossing | ms/frame |"
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["`motion`", "`quality quality_threshold=0.5`"]
+
+
+def test_candidates_are_strategies_with_numbers(measure_memory):
+    assert measure_memory.candidate("quality:quality_threshold=0.6") == ("quality", {"quality_threshold": 0.6})
+    for name, tried in measure_memory.GRID.items():
+        for options in tried:
+            make_strategy(name, options)
+    with pytest.raises(ValueError, match="no memory selection"):
+        measure_memory.candidate("best")

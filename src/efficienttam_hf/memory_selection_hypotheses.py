@@ -64,6 +64,10 @@ class Hypotheses(Recent):
     paths: list[Path] = field(default_factory=list, init=False, repr=False)
     _direction: Direction | None = field(default=None, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.num_paths < 1:
+            raise ValueError(f"num_paths is at least 1, got {self.num_paths}.")
+
     def choose(self, memory: ObjectMemory, frame_idx: int, direction: Direction, rules: TrackingRules) -> FrameChoice:
         return self._choice(memory, memory.tracked, self.facts, frame_idx, direction, rules)
 

@@ -188,8 +188,8 @@ class ObjectMemory:
         """Drop tracked entries that are far from `frame_idx` and from every conditioning frame, and not in use.
 
         Bounds memory by `(conditioning frames + 1) * (2 * history + 1)` entries and those that the next frame looks at,
-        whatever the length of the video. A strategy that goes back past an entry never comes to use it again, so what
-        the next frame does not look at may go.
+        for each path that a strategy follows, whatever the length of the video. A strategy that goes back past an
+        entry never comes to use it again, so what the next frame does not look at may go.
 
         Args:
             history: how far counts as far, in frames; at least `rules.reach` is used.
