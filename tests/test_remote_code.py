@@ -70,6 +70,25 @@ session = processor.init_video_session(video=frames)
 processor.add_inputs_to_inference_session(session, 0, 1, input_points=[[[[60, 40]]]], input_labels=[[[1]]])
 tracked = [output.pred_masks for output in model.propagate_in_video_iterator(session)]
 assert len(tracked) == 3 and tracked[0].shape == (1, 1, 32, 32)
+back = model.propagate_in_video_iterator(session, start_frame_idx=2, reverse=True)
+assert [output.frame_idx for output in back] == [2, 1, 0]
+
+
+class Truncated(list):
+    def __getitem__(self, index):
+        if index == 2:
+            raise IndexError("the file ends here")
+        return super().__getitem__(index)
+
+
+import warnings
+
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    session = processor.init_video_session(video=Truncated(frames))
+    processor.add_inputs_to_inference_session(session, 0, 1, input_points=[[[[60, 40]]]], input_labels=[[[1]]])
+    assert len(list(model.propagate_in_video_iterator(session))) == 2
+assert any("Tracking stopped before frame 2" in str(warning.message) for warning in said)
 
 # What was loaded so can be saved so.
 model.save_pretrained(sys.argv[2])

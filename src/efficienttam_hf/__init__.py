@@ -20,7 +20,6 @@ from ._threads import let_threads_sleep
 if TYPE_CHECKING:
     from ._public import *
 
-__version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
@@ -53,6 +52,9 @@ __all__ = [
     "ObjectMemory",
     "named_checkpoint",
 ]
+
+
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,9 @@ import os
 import sys
 
 
+__all__ = ["WAITING_VARIABLES", "let_threads_sleep"]
+
+
 # What says how threads wait: of the OpenMP standard, and of libgomp, which PyTorch's own packages for Linux come with.
 # `KMP_BLOCKTIME` is libomp's, in which OMP_WAIT_POLICY works as well.
 WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -30,6 +33,3 @@ def let_threads_sleep() -> bool:
         return False
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     return "torch" not in sys.modules
-
-
-__all__ = ["WAITING_VARIABLES", "let_threads_sleep"]

@@ -34,6 +34,21 @@ from .published import SOURCE_FILE
 from .safe_names import one_line, reason_of, shown
 
 
+__all__ = [
+    "CheckpointError",
+    "check_belongs",
+    "convert_checkpoint",
+    "describe",
+    "from_published",
+    "has_average",
+    "publish_checkpoint",
+    "read_config",
+    "read_published",
+    "resolve_config",
+    "to_published",
+]
+
+
 class CheckpointError(ValueError):
     """A checkpoint cannot be read, or does not belong to the configuration."""
 
@@ -572,18 +587,3 @@ def publish_checkpoint(folder: str | Path, output: str | Path, overwrite: bool =
     finally:
         temporary.unlink(missing_ok=True)
     return output
-
-
-__all__ = [
-    "CheckpointError",
-    "check_belongs",
-    "convert_checkpoint",
-    "describe",
-    "from_published",
-    "has_average",
-    "publish_checkpoint",
-    "read_config",
-    "read_published",
-    "resolve_config",
-    "to_published",
-]

@@ -14,6 +14,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+__all__ = [
+    "CHECKSUMS_FILE",
+    "ChecksumError",
+    "damaged_files",
+    "read_checksums",
+    "sha256_of",
+    "sync_folder",
+    "sync_names",
+    "verify_folder",
+    "write_checksums",
+]
+
+
 CHECKSUMS_FILE = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _BLOCK_BYTES = 2**20
@@ -144,16 +157,3 @@ def sync_names(folder: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-__all__ = [
-    "CHECKSUMS_FILE",
-    "ChecksumError",
-    "damaged_files",
-    "read_checksums",
-    "sha256_of",
-    "sync_folder",
-    "sync_names",
-    "verify_folder",
-    "write_checksums",
-]

@@ -20,6 +20,21 @@ from .presets import PRESETS, SMALL_PRESETS
 from .remote_code import RemoteConfig
 
 
+__all__ = [
+    "PRESETS",
+    "SMALL_PRESETS",
+    "EfficientTamBackboneConfig",
+    "EfficientTamConfig",
+    "EfficientTamMaskDecoderConfig",
+    "EfficientTamMemoryAttentionConfig",
+    "EfficientTamMemoryEncoderConfig",
+    "EfficientTamPromptEncoderConfig",
+    "EfficientTamVideoConfig",
+    "EfficientTamVideoMaskDecoderConfig",
+    "EfficientTamVideoPromptEncoderConfig",
+    "EfficientTamVisionConfig",
+]
+
 CROSS_ATTENTION_KINDS = ("full", "pooled_logit_bias", "pooled_key_shift", "windowed")
 POOLING_SCOPES = ("spatial", "all")
 
@@ -583,18 +598,3 @@ def _sub_config(key: str, value: dict | PreTrainedConfig | None, image_size: Any
 EfficientTamVideoConfig = EfficientTamConfig
 EfficientTamVideoPromptEncoderConfig = EfficientTamPromptEncoderConfig
 EfficientTamVideoMaskDecoderConfig = EfficientTamMaskDecoderConfig
-
-__all__ = [
-    "PRESETS",
-    "SMALL_PRESETS",
-    "EfficientTamBackboneConfig",
-    "EfficientTamConfig",
-    "EfficientTamMaskDecoderConfig",
-    "EfficientTamMemoryAttentionConfig",
-    "EfficientTamMemoryEncoderConfig",
-    "EfficientTamPromptEncoderConfig",
-    "EfficientTamVideoConfig",
-    "EfficientTamVideoMaskDecoderConfig",
-    "EfficientTamVideoPromptEncoderConfig",
-    "EfficientTamVisionConfig",
-]

@@ -11,6 +11,9 @@ from .configuration_sizes import FeatureMapSizes, check_fields
 from .remote_code import RemoteConfig
 
 
+__all__ = ["EfficientTamBackboneConfig"]
+
+
 @strict
 class EfficientTamBackboneConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig):
     r"""
@@ -73,6 +76,3 @@ class EfficientTamBackboneConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig
             self.backbone_config = AutoConfig.for_model(**self.backbone_config)
         super().__post_init__(**kwargs)
         self.check()
-
-
-__all__ = ["EfficientTamBackboneConfig"]

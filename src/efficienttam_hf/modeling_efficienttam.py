@@ -32,10 +32,14 @@ from .modeling_efficienttam_layers import EfficientTamPreTrainedModel
 from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, EfficientTamVisionModel
 
 
-# The image encoder for each kind of `vision_config`. Another one is one more line here, and its file.
-VISION_MODELS: dict[type, Any] = {
-    EfficientTamVisionConfig: EfficientTamVisionModel,
-    EfficientTamBackboneConfig: EfficientTamBackboneModel,
+__all__ = ["EfficientTamImageSegmentationOutput", "EfficientTamModel"]
+
+
+# The image encoder for each `model_type` of a `vision_config`. Another one is one more line here, and its file. Not by
+# class: code that comes with a checkpoint can be loaded twice, and its classes are then two.
+VISION_MODELS: dict[str, Any] = {
+    EfficientTamVisionConfig.model_type: EfficientTamVisionModel,
+    EfficientTamBackboneConfig.model_type: EfficientTamBackboneModel,
 }
 
 
@@ -92,7 +96,7 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
     def _build(self, config: EfficientTamConfig) -> None:
         """Make the modules. Weights are initialised once, after those of a subclass are made too."""
         config.check()  # its parts may have been changed since it was made
-        self.vision_encoder = VISION_MODELS[type(config.vision_config)]._from_config(config.vision_config)
+        self.vision_encoder = VISION_MODELS[config.vision_config.model_type]._from_config(config.vision_config)
         self.prompt_encoder = EfficientTamPromptEncoder(config.prompt_encoder_config)
         # Modules that are no PreTrainedModel look their attention implementation up in their own configuration.
         config.mask_decoder_config._attn_implementation = config._attn_implementation
@@ -256,6 +260,3 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
             target_embedding,
             self.prompt_encoder.padded_tokens(input_labels, input_boxes),
         )
-
-
-__all__ = ["EfficientTamImageSegmentationOutput", "EfficientTamModel"]

@@ -18,6 +18,9 @@ from .modeling_efficienttam_layers import Constants, EfficientTamPreTrainedModel
 from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, EfficientTamVisionNeck, vision_output
 
 
+__all__ = ["EfficientTamBackboneModel"]
+
+
 class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
     """The image encoder: a backbone and the neck."""
 
@@ -72,6 +75,3 @@ class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
                 "`out_features` of backbone_config, or set patch_size, of prompt_encoder_config too."
             )
         return vision_output(self, hidden_states, hidden_states=output.hidden_states, attentions=output.attentions)
-
-
-__all__ = ["EfficientTamBackboneModel"]

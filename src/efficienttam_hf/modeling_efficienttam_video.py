@@ -35,6 +35,13 @@ from .video_outputs import EfficientTamTrackingOutput, EfficientTamVideoSegmenta
 from .video_session import EfficientTamVideoInferenceSession
 
 
+__all__ = [
+    "EfficientTamTrackingOutput",
+    "EfficientTamVideoModel",
+    "EfficientTamVideoSegmentationOutput",
+]
+
+
 class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
     """EfficientTAM for videos: prompts on any frame, for any number of objects, tracked through all frames.
 
@@ -379,10 +386,3 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
                 "`feature_provider` that has the features of its frames."
             )
         return self.get_image_features(pixels.unsqueeze(0), return_dict=True).fpn_hidden_states[-1]
-
-
-__all__ = [
-    "EfficientTamTrackingOutput",
-    "EfficientTamVideoModel",
-    "EfficientTamVideoSegmentationOutput",
-]

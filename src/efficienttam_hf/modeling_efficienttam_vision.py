@@ -34,6 +34,9 @@ from .modeling_efficienttam_layers import (
 )
 
 
+__all__ = ["EfficientTamVisionEncoderOutput", "EfficientTamVisionModel"]
+
+
 @dataclass
 class EfficientTamVisionEncoderOutput(BaseModelOutputWithPooling):
     r"""
@@ -301,6 +304,3 @@ class EfficientTamVisionModel(EfficientTamPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         return vision_output(self, hidden_states)
-
-
-__all__ = ["EfficientTamVisionEncoderOutput", "EfficientTamVisionModel"]

@@ -17,6 +17,9 @@ from __future__ import annotations
 import numpy as np
 
 
+__all__ = ["COMPETITIONS", "NEVER", "check_competition", "compete"]
+
+
 COMPETITIONS = ("none", "shown", "remembered")
 NEVER = -np.inf  # when an object was hidden that never was
 SAME_IOU, LEAST_LEFT = 0.7, 0.3  # SAM 3's numbers
@@ -74,6 +77,3 @@ def _highest(logits: np.ndarray, claims: np.ndarray, stands: np.ndarray) -> np.n
     order = np.where(claims, np.where(fixed, np.inf, logits), -np.inf)
     is_highest = order.argmax(axis=0) == np.arange(len(logits))[:, None, None]
     return claims & (fixed | is_highest)
-
-
-__all__ = ["COMPETITIONS", "NEVER", "check_competition", "compete"]

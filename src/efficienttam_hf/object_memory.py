@@ -18,6 +18,9 @@ from .object_competition import NEVER
 from .tracking_rules import Direction, TrackingRules
 
 
+__all__ = ["MemoryEntry", "MemorySelection", "ObjectMemory", "closest_conditioning_frames"]
+
+
 class MemoryEntry(Protocol):
     """One object on one frame, as far as the rules go. `memory.FrameMemory` is the one that sessions keep.
 
@@ -219,6 +222,3 @@ class ObjectMemory:
                     if id(tracked[t]) not in compact:
                         compact[id(tracked[t])] = tracked[t].offloaded()
                     tracked[t] = compact[id(tracked[t])]
-
-
-__all__ = ["MemoryEntry", "MemorySelection", "ObjectMemory", "closest_conditioning_frames"]

@@ -8,6 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 
+__all__ = ["PRESETS", "SMALL_PRESETS"]
+
+
 def _preset(width: int, heads: int, image_size: int = 1024, cross_attention: str = "full") -> dict[str, dict[str, Any]]:
     return {
         "vision_config": {"hidden_size": width, "num_attention_heads": heads, "image_size": image_size},
@@ -56,5 +59,3 @@ SMALL_PRESETS: dict[str, dict[str, Any]] = {
         "max_object_pointers_in_encoder": 8,
     },
 }
-
-__all__ = ["PRESETS", "SMALL_PRESETS"]

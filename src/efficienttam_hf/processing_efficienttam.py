@@ -30,6 +30,14 @@ from .video_frames import as_frames, frame_size
 from .video_session import EfficientTamVideoInferenceSession
 
 
+__all__ = [
+    "EfficientTamImageProcessor",
+    "EfficientTamProcessor",
+    "EfficientTamVideoProcessor",
+    "EfficientTamVideoVideoProcessor",
+]
+
+
 class RemoteProcessor(RemoteCode):
     """Mixin of processors that Auto classes load: the saved file says of which class they are."""
 
@@ -555,11 +563,3 @@ def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A float32 map (h, w) to `size`, as the published code resizes masks: the same bits."""
     resized = F.interpolate(_shared(mask)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized[0, 0].numpy()
-
-
-__all__ = [
-    "EfficientTamImageProcessor",
-    "EfficientTamProcessor",
-    "EfficientTamVideoProcessor",
-    "EfficientTamVideoVideoProcessor",
-]

@@ -27,7 +27,7 @@ from .object_competition import compete
 from .object_memory import MemoryEntry, MemorySelection
 from .prompts import FramePrompts
 from .tracking_rules import Direction, TrackingRules
-from .tracking_session import EndOfVideoError, TrackedObject, TrackingSession
+from .tracking_session import TrackedObject, TrackingSession
 
 
 class WalkBackend(Protocol):
@@ -247,7 +247,9 @@ class SessionWalk:
             try:
                 self._run_due_prompts(session, frame_idx, direction)
                 output = self.track_frame(session, frame_idx, direction)
-            except EndOfVideoError as error:
+            except IndexError as error:
+                if not getattr(error, "ends_video", False):
+                    raise
                 warnings.warn(f"Tracking stopped before frame {frame_idx}: {error}", stacklevel=3)
                 return
             yield output

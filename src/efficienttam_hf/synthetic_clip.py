@@ -13,6 +13,9 @@ import numpy as np
 from PIL import Image
 
 
+__all__ = ["SyntheticClip", "make_clip"]
+
+
 @dataclass
 class SyntheticClip:
     """A clip and where its object is.
@@ -78,6 +81,3 @@ def _texture(rng: np.random.RandomState, height: int, width: int, colour: np.nda
         noise = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
         total += (np.asarray(noise, dtype=np.float64) / 127.5 - 1) * strength
     return (colour + total).clip(0, 255).astype(np.uint8)
-
-
-__all__ = ["SyntheticClip", "make_clip"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from enum import Enum
+from enum import IntEnum
 from typing import Any
 
 
@@ -17,8 +17,12 @@ from typing import Any
 MEMORY_SELECTIONS = ("recent", "skip_absent", "quality", "motion", "distractor_aware", "hypotheses")
 
 
-class Direction(Enum):
-    """The direction in which frames are tracked."""
+class Direction(IntEnum):
+    """The direction in which frames are tracked.
+
+    Compare with `==`, not `is`: code that comes with a checkpoint can be loaded twice, for model and processor, and an
+    enumeration is then two.
+    """
 
     FORWARD = 1
     BACKWARD = -1
@@ -31,8 +35,8 @@ class Direction(Enum):
     @staticmethod
     def of(reverse: bool | Direction) -> Direction:
         """The direction that a caller means; `True` is backward, as in Transformers' `reverse`."""
-        if isinstance(reverse, Direction):
-            return reverse
+        if isinstance(reverse, IntEnum):
+            return Direction(reverse)
         return Direction.BACKWARD if reverse else Direction.FORWARD
 
     def is_ahead(self, frame_idx: int, current: int) -> bool:

@@ -23,6 +23,8 @@ from .tracking_rules import Direction, TrackingRules, history_of
 class EndOfVideoError(IndexError):
     """A video ended before the length it announced (a truncated file)."""
 
+    ends_video = True  # asked for in place of the class, which is two where a checkpoint's code is loaded twice
+
 
 def whole_number(value: Any, what: str) -> int:
     """A whole number of any integer type (`int`, NumPy's, a tensor of one integer) as an `int`.
@@ -373,7 +375,7 @@ class TrackingSession:
         count = num_frames if max_frames is None else whole_number(max_frames, "max_frame_num_to_track")
         if count < 0:
             raise ValueError(f"max_frame_num_to_track must not be negative, got {count}.")
-        if direction is Direction.FORWARD:
+        if direction == Direction.FORWARD:
             return range(start, min(start + count, num_frames - 1) + 1)
         return range(start, max(start - count, 0) - 1, -1) if start > 0 else range(0)
 

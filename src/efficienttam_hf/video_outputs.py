@@ -9,6 +9,9 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 
+__all__ = ["EfficientTamTrackingOutput", "EfficientTamVideoSegmentationOutput"]
+
+
 # Transformers wants a default of every field of an output. These fields have a value in every output.
 _SET_LATER: Any = None
 
@@ -62,6 +65,3 @@ class EfficientTamVideoSegmentationOutput(ModelOutput):
     iou_scores: Tensor = _SET_LATER
     object_pointer: Tensor = _SET_LATER
     frame_idx: int = _SET_LATER
-
-
-__all__ = ["EfficientTamTrackingOutput", "EfficientTamVideoSegmentationOutput"]

@@ -20,6 +20,9 @@ from .tracking_rules import Direction
 from .tracking_session import FeatureCache, TrackedObject, TrackingSession
 
 
+__all__ = ["EfficientTamVideoInferenceSession"]
+
+
 class DeviceFeatureCache(FeatureCache):
     """A `FeatureCache` that keeps (1, C, H, W) tensors on one device and gives them on another."""
 
@@ -193,7 +196,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
     def frames_tracked_per_obj(self) -> dict[int, dict[int, dict[str, bool]]]:
         """By row of the object and frame `{"reverse": ...}`, for the frames that tracking passed and that are kept."""
         return {
-            row: {t: {"reverse": direction is Direction.BACKWARD} for t, direction in obj.memory.passed.items()}
+            row: {t: {"reverse": direction == Direction.BACKWARD} for t, direction in obj.memory.passed.items()}
             for row, obj in enumerate(self.objects.values())
         }
 
@@ -341,6 +344,3 @@ def _as_dict(entry: FrameMemory) -> dict[str, Tensor]:
 
 def _as_kept(key: str, value: Tensor) -> Tensor:
     return value.transpose(0, 1) if key == "maskmem_features" else value
-
-
-__all__ = ["EfficientTamVideoInferenceSession"]

@@ -14,6 +14,9 @@ from typing import Any
 from ..atomic_file import atomic_path
 
 
+__all__ = ["LossWatch", "object_events", "write_timeline"]
+
+
 LABEL, ROW, WIDTH, MARGIN = 90, 60, 900, 12  # pixels of a timeline: of names, of a row, of the curves, between rows
 
 
@@ -107,6 +110,3 @@ def _ticks(first: int, last: int) -> Iterator[int]:
         (s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500) if (last - first) / s <= 12), (last - first) // 10 or 1
     )
     yield from range(first, last + 1, step)
-
-
-__all__ = ["LossWatch", "object_events", "write_timeline"]

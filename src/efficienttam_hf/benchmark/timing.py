@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 
+__all__ = ["Clock", "Spread", "clock_for", "interleave", "paired_ratios"]
+
+
 T = TypeVar("T")
 Clock = Callable[[], float]
-
-__all__ = ["Clock", "Spread", "clock_for", "interleave", "paired_ratios"]
 
 
 @dataclass(frozen=True)

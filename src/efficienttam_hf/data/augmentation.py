@@ -18,6 +18,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 
+__all__ = ["SAM2_AUGMENTATION", "Augmentation", "AugmentationOptions"]
+
+
 # Frames are brought to this many times the output size before anything else: large enough that rotating and cropping
 # do not blur the result, small enough that they do not cost the time of 4K frames.
 _WORKING_SCALE = 1.5
@@ -268,6 +271,3 @@ def _jitter(
     if hue:
         images = F.adjust_hue(images, generator.uniform(-hue, hue))
     return images
-
-
-__all__ = ["SAM2_AUGMENTATION", "Augmentation", "AugmentationOptions"]

@@ -17,6 +17,9 @@ from .clip import Clip
 from .seeding import derive_seed
 
 
+__all__ = ["ClipBatch", "collate_clips"]
+
+
 @dataclass
 class ClipBatch:
     """B clips of T frames with O objects in all.
@@ -84,6 +87,3 @@ def collate_clips(clips: Sequence[Clip]) -> ClipBatch:
         ),
         names=[clip.name for clip in clips],
     )
-
-
-__all__ = ["ClipBatch", "collate_clips"]

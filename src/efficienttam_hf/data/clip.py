@@ -13,6 +13,9 @@ from typing import Protocol
 from torch import Tensor
 
 
+__all__ = ["Clip", "ClipSource"]
+
+
 @dataclass
 class Clip:
     """T annotated frames in the order in which they are to be tracked, and N objects.
@@ -41,6 +44,3 @@ class ClipSource(Protocol):
     """Where clips come from: by index, each a function of the index alone."""
 
     def __getitem__(self, index: int) -> Clip: ...
-
-
-__all__ = ["Clip", "ClipSource"]

@@ -11,6 +11,9 @@ from .clip import Clip, ClipSource
 from .seeding import generator_of
 
 
+__all__ = ["MixedClips"]
+
+
 class MixedClips:
     """A source of clips that takes each clip from one of several sources.
 
@@ -47,6 +50,3 @@ class MixedClips:
     def source_of(self, index: int) -> int:
         """The place in `sources` of the one that gives this index its clip."""
         return int(generator_of(self.seed, index).choice(len(self.sources), p=self.shares))
-
-
-__all__ = ["MixedClips"]

@@ -17,6 +17,9 @@ from ..safe_names import reason_of
 from .schema import DatasetError
 
 
+__all__ = ["RunLengths", "area_of", "run_lengths_of"]
+
+
 MAX_OUTLINE = 4_000_000  # pixels along the outlines of one mask: some 400 MB while it is drawn
 
 FAR = 2.0**30  # pixels; farther vertices are brought to here, where float64 still tells fractions of a pixel
@@ -121,6 +124,3 @@ def _clipped(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             both = np.stack([cut, outline], axis=1).reshape(-1, 2)
             outline = both[np.stack([crosses, inside], axis=1).ravel()]
     return outline
-
-
-__all__ = ["RunLengths", "area_of", "run_lengths_of"]

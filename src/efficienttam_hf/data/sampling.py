@@ -22,6 +22,9 @@ from .schema import DatasetError
 from .seeding import derive_seed, generator_of
 
 
+__all__ = ["AnnotatedVideo", "RecordClips"]
+
+
 class AnnotatedVideo(Protocol):
     """What is needed of a video (`records.VideoRecord` is one). An image is a video of one frame."""
 
@@ -207,6 +210,3 @@ class RecordClips:
 @lru_cache(maxsize=8)
 def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
     return generator_of(seed, epoch).permutation(length)
-
-
-__all__ = ["AnnotatedVideo", "RecordClips"]

@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 
+__all__ = ["derive_seed", "generator_of"]
+
+
 def _sequence(counters: tuple[int, ...]) -> np.random.SeedSequence:
     # Two words a counter and their number in front, as NumPy takes (1,), (1, 0) and (2**32, ) to (0, 1) for the same.
     return np.random.SeedSequence(np.array([len(counters), *counters], dtype=np.uint64).view(np.uint32))
@@ -21,6 +24,3 @@ def derive_seed(*counters: int) -> int:
 def generator_of(*counters: int) -> np.random.Generator:
     """A generator of its own for several integers of the range 0 to 2**64 - 1."""
     return np.random.Generator(np.random.PCG64(_sequence(counters)))
-
-
-__all__ = ["derive_seed", "generator_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -142,7 +143,8 @@ class OnnxBackend:
 
     def take(self, result: StepOutput, rows: Sequence[int]) -> StepOutput:
         values = {f.name: getattr(result, f.name) for f in fields(result)}
-        return StepOutput(**{name: None if value is None else value[list(rows)] for name, value in values.items()})
+        taken: dict[str, Any] = {n: None if value is None else value[list(rows)] for n, value in values.items()}
+        return StepOutput(**taken)
 
     def choose(self, result: StepOutput, proposals: Sequence[int]) -> StepOutput:
         if result.proposal_pointers is None:

@@ -22,6 +22,9 @@ from ..published import INCLUDED_MODELS, PUBLISHED_REPOSITORY, VARIANTS
 from ..remote_code import included_checkpoint
 
 
+__all__ = ["INCLUDED_MODELS", "card_folder", "model_card", "place_card"]
+
+
 PAPER = "https://arxiv.org/abs/2411.18933"
 # The paper's names of variants. It has no results of the other four.
 PAPER_METHODS = {name: variant.paper_name for name, variant in VARIANTS.items() if variant.paper_name}
@@ -282,6 +285,3 @@ def _included_card(name: str, repo_id: str) -> str:
     card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *TAGS]))
     parts = [card.text.strip(), USAGE.format(repo_id=repo_id), ENDING.format(licence="")]
     return f"---\n{card.data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
-
-
-__all__ = ["INCLUDED_MODELS", "card_folder", "model_card", "place_card"]

@@ -31,6 +31,9 @@ from ..synthetic_clip import make_clip
 from .model_cards import INCLUDED_MODELS, card_folder, model_card, place_card
 
 
+__all__ = ["PublishingError", "Upload", "checksums", "make_repository", "upload", "verify"]
+
+
 class PublishingError(RuntimeError):
     """A repository cannot be made or uploaded as it is; the message says what to do."""
 
@@ -233,6 +236,3 @@ def _explanation(error: Exception, repo_id: str) -> str:
         f"The upload to {repo_id} broke off: {error} The repository is as it was before. Run the same command again; "
         "what has arrived is not sent again."
     )
-
-
-__all__ = ["PublishingError", "Upload", "checksums", "make_repository", "upload", "verify"]

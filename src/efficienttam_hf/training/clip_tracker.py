@@ -34,6 +34,9 @@ from .losses import LossOptions, ObjectLosses, mask_iou, tracking_losses
 from .simulated_user import PromptPlan, SimulatedUser, UserOptions
 
 
+__all__ = ["ClipOutput", "ClipTracker"]
+
+
 @dataclass
 class ClipOutput:
     """What a batch of clips came to.
@@ -234,6 +237,3 @@ class ClipTracker(nn.Module):
 def _void(batch: ClipBatch, frame: int) -> Tensor | None:
     """bool (O, height, width): the pixels of a frame that nobody judged, for each object."""
     return None if batch.void is None else batch.void[frame, batch.clip_index]
-
-
-__all__ = ["ClipOutput", "ClipTracker"]

@@ -23,6 +23,21 @@ from .ranges import check_range
 from .simulated_user import UserOptions
 
 
+__all__ = [
+    "ConfigError",
+    "DistillationOptions",
+    "EvaluationOptions",
+    "LoraOptions",
+    "OptimizerOptions",
+    "SourceOptions",
+    "StageOptions",
+    "TrainingConfig",
+    "build_options",
+    "load_config",
+    "read_values",
+]
+
+
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 
 
@@ -385,18 +400,3 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         except OverflowError as error:
             raise ConfigError(f"`{where}` is a number that is too large.") from error
     raise ConfigError(f"`{where}` must be {hint.__name__}, got {shown(value)}.")
-
-
-__all__ = [
-    "ConfigError",
-    "DistillationOptions",
-    "EvaluationOptions",
-    "LoraOptions",
-    "OptimizerOptions",
-    "SourceOptions",
-    "StageOptions",
-    "TrainingConfig",
-    "build_options",
-    "load_config",
-    "read_values",
-]

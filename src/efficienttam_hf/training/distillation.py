@@ -28,6 +28,9 @@ from ..remote_code import named_checkpoint
 from .config import ConfigError, DistillationOptions
 
 
+__all__ = ["FeatureDistillation", "check_teacher"]
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -141,6 +144,3 @@ def _no_feature_maps(name: str, kind: str) -> ConfigError:
         f"`distillation.teacher` {name!r} is a {kind}, which gives no feature maps. Models of the SAM 2 family do: "
         "Sam2Model, Sam2VideoModel, EdgeTamModel, EfficientTamModel, and their vision models."
     )
-
-
-__all__ = ["FeatureDistillation", "check_teacher"]

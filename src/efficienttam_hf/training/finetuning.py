@@ -25,6 +25,9 @@ from .simulated_user import UserOptions
 from .sources import dataset_videos
 
 
+__all__ = ["FinetuningResult", "finetune", "finetuning_config", "kind_of", "split_videos"]
+
+
 HELD_OUT_SHARE = 0.2
 
 
@@ -177,6 +180,3 @@ def _last_scores(run: Path) -> dict[str, float]:
     path = run / "metrics.jsonl"
     lines = [parse_json(line, f"A line of '{path}'") for line in path.read_text(encoding="utf-8").splitlines()]
     return next((line["videos"] for line in reversed(lines) if "videos" in line), {})
-
-
-__all__ = ["FinetuningResult", "finetune", "finetuning_config", "kind_of", "split_videos"]

@@ -44,6 +44,9 @@ from .sources import StepIndices, TrainingData, annotated_videos, batches
 from .stopping import StopSignals
 
 
+__all__ = ["Trainer", "TrainingError", "TrainingResult", "train"]
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -454,6 +457,3 @@ class Trainer:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-__all__ = ["Trainer", "TrainingError", "TrainingResult", "train"]

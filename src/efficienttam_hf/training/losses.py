@@ -24,6 +24,9 @@ from torch import Tensor
 from .ranges import check_range
 
 
+__all__ = ["LossOptions", "ObjectLosses", "dice_loss", "focal_loss", "mask_iou", "tracking_losses"]
+
+
 @dataclass
 class LossOptions:
     """What a loss is made of.
@@ -175,6 +178,3 @@ def tracking_losses(
     )
     shown = present.float()
     return ObjectLosses(focal * shown, dice * shown, iou * shown, presence)
-
-
-__all__ = ["LossOptions", "ObjectLosses", "dice_loss", "focal_loss", "mask_iou", "tracking_losses"]

@@ -22,6 +22,17 @@ from .losses import LossOptions
 from .processes import is_first_process
 
 
+__all__ = [
+    "LOSSES_FILE",
+    "enable_activation_checkpointing",
+    "load_model",
+    "load_model_config",
+    "losses_of",
+    "save_losses",
+    "with_weights",
+]
+
+
 logger = logging.getLogger(__name__)
 
 LOSSES_FILE = "losses.json"  # beside the weights of a checkpoint
@@ -111,14 +122,3 @@ def losses_of(name: str) -> LossOptions:
     if not file.is_file():
         return LossOptions()
     return build_options(LossOptions, read_json(file, error=ConfigError, what="losses"), str(file))
-
-
-__all__ = [
-    "LOSSES_FILE",
-    "enable_activation_checkpointing",
-    "load_model",
-    "load_model_config",
-    "losses_of",
-    "save_losses",
-    "with_weights",
-]

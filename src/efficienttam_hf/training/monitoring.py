@@ -21,6 +21,10 @@ from .clip_tracker import ClipOutput
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+
+__all__ = ["log_picture", "overlay_sheet", "progress_bar", "save_picture", "step_numbers", "watch"]
+
+
 T = TypeVar("T")
 
 CLIPS_ON_SHEET, FRAMES_ON_SHEET = 4, 8
@@ -108,6 +112,3 @@ def log_picture(accelerator: Accelerator, name: str, picture: np.ndarray, step: 
             tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
         elif tracker.name in ("wandb", "trackio"):
             tracker.log_images({name: [picture]}, step=step)
-
-
-__all__ = ["log_picture", "overlay_sheet", "progress_bar", "save_picture", "step_numbers", "watch"]

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from .config import ConfigError, LoraOptions, OptimizerOptions, StageOptions
 
 
+__all__ = ["RunningAverage", "add_adapters", "freeze", "merged_weights", "parameter_groups", "rate_at"]
+
+
 def parameter_groups(model: nn.Module, stage: StageOptions, options: OptimizerOptions) -> list[dict[str, Any]]:
     """AdamW's groups of what learns: parameters that share a rate and a decay.
 
@@ -170,6 +173,3 @@ def merged_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Te
         down, up = (weights[f"{name}.lora_{part}.default.weight"] for part in "AB")
         merged[f"{name}.weight"] = merged[f"{name}.weight"] + scale * (up @ down)
     return merged
-
-
-__all__ = ["RunningAverage", "add_adapters", "freeze", "merged_weights", "parameter_groups", "rate_at"]

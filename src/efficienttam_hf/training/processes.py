@@ -18,6 +18,18 @@ from .config import ConfigError, TrainingConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+
+__all__ = [
+    "fill_state",
+    "has_fast_bfloat16",
+    "is_first_process",
+    "make_accelerator",
+    "sharded_like",
+    "start_logging",
+    "whole",
+]
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -189,14 +201,3 @@ def sharded_like(tensors: Mapping[str, Tensor], models: Mapping[str, Tensor]) ->
         else tensors[name].to(model.device)
         for name, model in models.items()
     }
-
-
-__all__ = [
-    "fill_state",
-    "has_fast_bfloat16",
-    "is_first_process",
-    "make_accelerator",
-    "sharded_like",
-    "start_logging",
-    "whole",
-]

@@ -8,6 +8,9 @@ from typing import Any
 from ..safe_names import shown
 
 
+__all__ = ["check_range"]
+
+
 def check_range(options: Any, *names: str, least: float = 0, most: float = math.inf) -> None:
     """Check fields of `options` that are numbers; `None` passes.
 
@@ -19,6 +22,3 @@ def check_range(options: Any, *names: str, least: float = 0, most: float = math.
         if value is not None and not least <= value <= most:
             accepted = f"at least {least}" if most == math.inf else f"between {least} and {most}"
             raise ValueError(f"`{name}` must be {accepted}, got {shown(value)}.")
-
-
-__all__ = ["check_range"]

@@ -37,6 +37,9 @@ from ..structured_files import parse_json, read_json
 from .config import ConfigError, TrainingConfig, load_config
 
 
+__all__ = ["AVERAGE_FILE", "PROGRESS_FILE", "STATE_FOLDER", "RunFolder"]
+
+
 STATE_FOLDER = "training_state"
 PROGRESS_FILE = "progress.json"
 AVERAGE_FILE = "average.pt"
@@ -296,6 +299,3 @@ def _lock(file: IO) -> bool:
     except (ImportError, OSError):  # a system or a file system without locks
         pass
     return True
-
-
-__all__ = ["AVERAGE_FILE", "PROGRESS_FILE", "STATE_FOLDER", "RunFolder"]

@@ -26,6 +26,9 @@ from ..data.seeding import generator_of
 from .ranges import check_range
 
 
+__all__ = ["PromptPlan", "SimulatedUser", "UserOptions", "plan_prompts", "sample_pixels", "uniform"]
+
+
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, NOT_A_POINT = 0, 1, 2, 3, -1
 
 
@@ -197,6 +200,3 @@ class SimulatedUser:
         instead_labels = torch.cat([negative, torch.full_like(negative, NOT_A_POINT)], dim=1)
         points = torch.where(absent[:, None, None], instead_points, points)
         return points, torch.where(absent[:, None], instead_labels, labels)
-
-
-__all__ = ["PromptPlan", "SimulatedUser", "UserOptions", "plan_prompts", "sample_pixels", "uniform"]

@@ -24,6 +24,9 @@ from ..data.seeding import derive_seed
 from .config import ConfigError, EvaluationOptions, SourceOptions, StageOptions, TrainingConfig, build_options
 
 
+__all__ = ["StepIndices", "TrainingData", "annotated_videos", "batches", "dataset_videos"]
+
+
 class TrainingData:
     """The sources of a run's clips. Datasets are looked through when this is made, and a stage's clips sampled anew.
 
@@ -200,6 +203,3 @@ def _prepare_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
-
-
-__all__ = ["StepIndices", "TrainingData", "annotated_videos", "batches", "dataset_videos"]

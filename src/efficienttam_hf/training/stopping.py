@@ -7,6 +7,9 @@ import time
 from typing import Any
 
 
+__all__ = ["StopSignals"]
+
+
 # A launcher may pass on a Ctrl-C that the terminal has sent to every process already.
 SAME_PRESS = 2.0
 
@@ -39,6 +42,3 @@ class StopSignals:
             raise KeyboardInterrupt
         if self.asked is None:
             self.asked, self.number = now, number
-
-
-__all__ = ["StopSignals"]

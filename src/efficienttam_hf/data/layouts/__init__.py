@@ -20,6 +20,9 @@ from .stress import Stress
 from .youtube_vos import ABOUT, YouTubeVos
 
 
+__all__ = ["LAYOUTS", "RULES", "Layout", "rules_of"]
+
+
 LAYOUTS: dict[str, Callable[..., Layout]] = {
     "davis2016": partial(Davis, year=2016),
     "davis2017": partial(Davis, year=2017),
@@ -40,6 +43,3 @@ RULES: dict[str, BenchmarkRules] = {**davis.RULES, **youtube_vos.RULES, **sav.RU
 def rules_of(kind: str) -> BenchmarkRules:
     """The rules of a kind of dataset (`VideoRecord.source`), or those of any videos if it has none of its own."""
     return RULES.get(kind, BenchmarkRules())
-
-
-__all__ = ["LAYOUTS", "RULES", "Layout", "rules_of"]

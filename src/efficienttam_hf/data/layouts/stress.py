@@ -22,6 +22,9 @@ from ..schema import DatasetError
 from .common import Layout
 
 
+__all__ = ["RULES", "DrawnMasks", "Stress"]
+
+
 KINDS = ("occlusion", "reentry", "crossing", "cut")  # those of `synthetic.stress`, which loads more than a list needs
 RULES = {"stress": BenchmarkRules(annotates_every_frame=True, is_drawn=True)}
 
@@ -95,6 +98,3 @@ def _png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
     return file.getvalue()
-
-
-__all__ = ["RULES", "DrawnMasks", "Stress"]

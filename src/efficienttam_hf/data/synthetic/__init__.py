@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from ..ingredients import Ingredients
     from .bodies import Wardrobe
 
+
+__all__ = ["SyntheticClips", "SyntheticOptions"]
+
+
 # Scenes in which no tracked object is visible enough in the first frame are drawn anew, with this many tries.
 ATTEMPTS = 20
 
@@ -139,6 +143,3 @@ class SyntheticClips:
                 return given.cutout(int(rng.integers(given.num_cutouts)))
 
         return Wardrobe(photos, cutout, self.options)
-
-
-__all__ = ["SyntheticClips", "SyntheticOptions"]

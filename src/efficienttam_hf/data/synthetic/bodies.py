@@ -19,6 +19,9 @@ from .options import SyntheticOptions
 from .render import lay_over, warp
 
 
+__all__ = ["Body", "Figure", "Part", "Picture", "Solid", "Wardrobe", "of_cutout", "of_outline", "premultiply", "soften"]
+
+
 # Empty pixels around every picture, so that its edges stay smooth when it is turned.
 FRAME = 2
 
@@ -295,6 +298,3 @@ def soften(body: Body, width: float) -> None:
             part.pixels = cv2.GaussianBlur(part.pixels, (5, 5), width / 2.5)
     elif isinstance(body, Picture):
         body.pixels = cv2.GaussianBlur(body.pixels, (5, 5), width / 2.5)
-
-
-__all__ = ["Body", "Figure", "Part", "Picture", "Solid", "Wardrobe", "of_cutout", "of_outline", "premultiply", "soften"]

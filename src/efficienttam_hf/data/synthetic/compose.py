@@ -17,6 +17,9 @@ from .render import lay_over, warp
 from .scene import Actor, Ground, Look, Scene
 
 
+__all__ = ["compose"]
+
+
 def compose(
     rng: np.random.Generator, size: tuple[int, int], num_frames: int, max_objects: int, wardrobe: Wardrobe
 ) -> Scene:
@@ -211,6 +214,3 @@ def _look(rng: np.random.Generator, times: np.ndarray, size: tuple[int, int], op
     return Look(
         gain, bias, lamp, noise, rng.integers(0, 96, (count, 2)), quality, bool(rng.random() < options.low_resolution)
     )
-
-
-__all__ = ["compose"]

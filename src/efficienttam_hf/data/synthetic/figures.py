@@ -16,6 +16,9 @@ from . import shapes, textures
 from .bodies import FRAME, Body, Figure, Part, Wardrobe, framed, lit, of_cutout, of_outline, premultiply, relief, soften
 
 
+__all__ = ["any_body", "single"]
+
+
 class _Assembly:
     """Puts a figure together."""
 
@@ -201,6 +204,3 @@ def any_body(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Body:
     if rng.random() < wardrobe.options.soft_edge:
         soften(body, rng.uniform(1, 3))
     return body
-
-
-__all__ = ["any_body", "single"]

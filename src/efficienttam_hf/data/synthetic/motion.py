@@ -16,6 +16,20 @@ from .options import SyntheticOptions
 from .render import Deformation
 
 
+__all__ = [
+    "Camera",
+    "Track",
+    "camera",
+    "cross",
+    "deformation",
+    "log_uniform",
+    "object_track",
+    "orbit",
+    "oscillation",
+    "view_extent",
+]
+
+
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(math.exp(rng.uniform(math.log(low), math.log(high))))
 
@@ -244,17 +258,3 @@ def camera(
         hero.position = hero.position + np.outer(times * (1 + 0.3 * oscillation(rng, times)), heading)
         offset += rng.uniform(0.7, 1.05) * _from_zero(hero.position)
     return Camera(offset, zoom, roll, aspect, size)
-
-
-__all__ = [
-    "Camera",
-    "Track",
-    "camera",
-    "cross",
-    "deformation",
-    "log_uniform",
-    "object_track",
-    "orbit",
-    "oscillation",
-    "view_extent",
-]

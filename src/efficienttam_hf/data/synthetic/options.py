@@ -11,6 +11,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 
+__all__ = ["SyntheticOptions"]
+
+
 Range = tuple[float, float]
 
 
@@ -165,6 +168,3 @@ class SyntheticOptions:
         # YAML and JSON have lists where these options have tuples.
         taken: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**taken)
-
-
-__all__ = ["SyntheticOptions"]

@@ -14,6 +14,9 @@ import cv2
 import numpy as np
 
 
+__all__ = ["Deformation", "Patch", "lay_over", "motion_blur", "warp"]
+
+
 # Pixels between the points at which a deformation is computed.
 GRID = 8
 
@@ -169,6 +172,3 @@ def motion_blur(image: np.ndarray, motion: tuple[float, float]) -> np.ndarray:
         inside = (column <= 2 * radius) & (row <= 2 * radius)
         np.add.at(kernel, (row[inside], column[inside]), part[inside])
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
-
-
-__all__ = ["Deformation", "Patch", "lay_over", "motion_blur", "warp"]

@@ -16,6 +16,9 @@ from .motion import Camera, Track
 from .render import Deformation, Patch, lay_over, motion_blur, warp
 
 
+__all__ = ["Actor", "Frame", "Ground", "Look", "Scene"]
+
+
 @dataclass
 class Actor:
     """A thing that moves.
@@ -207,6 +210,3 @@ class Scene:
         shadow = Patch(cv2.merge((empty, empty, empty, alpha)), left, top).inside(height, width)
         if shadow is not None:
             lay_over(canvas, shadow)
-
-
-__all__ = ["Actor", "Frame", "Ground", "Look", "Scene"]

@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 
 
+__all__ = ["bar", "blob", "box", "disc", "foliage", "limb", "outline"]
+
+
 def _fill(contours: list[np.ndarray], side: int, union: bool = False) -> np.ndarray:
     """Fill contours, float (n, 2) in any units, so that the longer side of all is `side` pixels.
 
@@ -128,6 +131,3 @@ SHAPES: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (
 def outline(rng: np.random.Generator, side: int) -> np.ndarray:
     """Any one of the shapes."""
     return SHAPES[rng.integers(len(SHAPES))](rng, side)
-
-
-__all__ = ["bar", "blob", "box", "disc", "foliage", "limb", "outline"]

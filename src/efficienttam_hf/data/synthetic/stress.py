@@ -22,6 +22,9 @@ from ..seeding import generator_of
 from .options import SyntheticOptions
 
 
+__all__ = ["CALM", "KINDS", "StressVideo", "stress_video"]
+
+
 KINDS = ("occlusion", "reentry", "crossing", "cut")
 ATTEMPTS = 40
 # Of scenes: one or two things that keep in view and in shape, so that what happens is the event.
@@ -117,6 +120,3 @@ def came_off(kind: str, shown: np.ndarray, whole: np.ndarray, pixels: int) -> bo
     if kind == "occlusion":
         return int((share[:, 0] < 0.1).sum()) >= len(shown) // 10
     return int((shown[:, 0] == 0).sum()) >= len(shown) // 8
-
-
-__all__ = ["CALM", "KINDS", "StressVideo", "stress_video"]

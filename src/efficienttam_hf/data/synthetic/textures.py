@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 
 
+__all__ = ["blend_regions", "palette", "photo_crop", "procedural", "recolour", "smooth_noise"]
+
+
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float, octaves: int = 1) -> np.ndarray:
     """Noise with about `cells` bumps along the longer side, float32 (height, width) in 0..1."""
     total = np.zeros((height, width), np.float32)
@@ -140,6 +143,3 @@ def blend_regions(rng: np.random.Generator, first: np.ndarray, second: np.ndarra
     else:
         where = smooth_noise(rng, height, width, rng.uniform(1.5, 6)) > rng.uniform(0.4, 0.6)
     return np.where(where[..., None], first, second)
-
-
-__all__ = ["blend_regions", "palette", "photo_crop", "procedural", "recolour", "smooth_noise"]
