@@ -28,7 +28,8 @@ from .modeling_efficienttam_memory import (
     EfficientTamMemoryEncoder,
     EfficientTamMemoryFuserBlock,
 )
-from .session_walk import SessionWalk, TrackerCalls
+from .session_walk import SessionWalk
+from .tracker_calls import TrackerCalls
 from .tracking_rules import Direction, TrackingRules
 from .video_backend import TorchBackend
 from .video_outputs import EfficientTamTrackingOutput, EfficientTamVideoSegmentationOutput

@@ -40,6 +40,7 @@ REMOTE_CODE_FILES = (
     "memory.py",
     "tracking_session.py",
     "session_walk.py",
+    "tracker_calls.py",
     "video_session.py",
     "video_outputs.py",
     "video_backend.py",

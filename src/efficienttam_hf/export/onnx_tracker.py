@@ -21,7 +21,8 @@ import numpy as np
 
 from ..images import to_rgb
 from ..prompt_calls import add_inputs
-from ..session_walk import SessionWalk, TrackerCalls
+from ..session_walk import SessionWalk
+from ..tracker_calls import TrackerCalls
 from ..tracking_rules import Direction
 from ..tracking_session import FeatureCache
 from ..video_frames import as_frames, frame_size
