@@ -590,6 +590,29 @@ def test_tracking_without_a_model_named(hub, clip, monkeypatch, tmp_path, capsys
     assert json.loads((tmp_path / "out" / "masks.json").read_text())["model"] == "efficienttam-nano"
 
 
+@pytest.mark.parametrize("where", ["the hub", "nowhere"])
+def test_labelling_and_measuring_take_the_same_default(where, hub, monkeypatch, capsys):
+    if where == "nowhere":
+        cut_off(monkeypatch)
+    expected = NAME if where == "the hub" else "efficienttam-nano"
+    taken = []
+
+    def stop(what, *_, **__):
+        taken.append(what[0] if isinstance(what, list) else what.models[0])
+        raise ValueError("as far as it goes")
+
+    monkeypatch.setattr("efficienttam_hf.data.pseudo_labels.labelling.load_teacher", stop)
+    monkeypatch.setattr("efficienttam_hf.data.pseudo_labels.labelling.find_media", lambda folder: [])
+    monkeypatch.setattr("efficienttam_hf.benchmark.runner.run", stop)
+    for command in (["pseudo-label", "media"], ["benchmark"]):
+        assert main([*command, "--device", "cpu"]) == 2
+        out, err = capsys.readouterr()
+        assert taken.pop() == expected and "as far as it goes" in err
+        assert re.search(rf"^(Model|Teacher): {expected}", out, re.M)
+    assert main(["benchmark", "--random-weights", "--device", "cpu"]) == 2
+    assert taken.pop() == f"preset:{NAME}", "nothing is fetched for that"
+
+
 @pytest.mark.slow
 def test_a_real_video_is_tracked_without_a_model_named(monkeypatch, tmp_path, capsys):
     """The whole way with a checkpoint of full size, rebuilt, in place of the authors'."""

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..app.defaults import INCLUDED_MODEL, PRESET_PREFIX
+from ..app.defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, PRESET_PREFIX
 
 
 REPORT_NAMES = ("benchmark.json", "benchmark.md", "benchmark.png")
@@ -27,9 +27,8 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         "--model",
         metavar="NAME",
         nargs="+",
-        default=[INCLUDED_MODEL],
         help="folders, ids on the Hub, names that `efficienttam models` lists, which are fetched, or presets with "
-        f"random weights, such as {PRESET_PREFIX}efficienttam_s_1; {INCLUDED_MODEL} by default",
+        f"random weights, such as {PRESET_PREFIX}efficienttam_s_1; by default as of the other commands",
     )
     parser.add_argument(
         "--random-weights",
@@ -102,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from ..app.loading import choose_device, quiet_transformers
+    from ..app.loading import choose_device, choose_model, quiet_transformers
     from ..benchmark.peers import PEERS
     from ..benchmark.report import check_plotting, to_markdown, write_report
     from ..benchmark.runner import BenchmarkOptions
@@ -111,8 +110,16 @@ def run(args: argparse.Namespace) -> int:
     quiet_transformers()
     if args.output is not None:
         check_plotting()
+    device = choose_device(args.device)
+    models = args.model
+    if models is None and args.random_weights:
+        models = [DEFAULT_ON_CPU if device.type == "cpu" else DEFAULT_ON_GPU]
+    elif models is None:
+        chosen = choose_model(None, device)
+        print(f"Model: {chosen.description}", flush=True)
+        models = [chosen.name]
     options = BenchmarkOptions(
-        models=[f"{PRESET_PREFIX}{name}" for name in args.model] if args.random_weights else args.model,
+        models=[f"{PRESET_PREFIX}{name}" for name in models] if args.random_weights else models,
         peers=() if args.peers is None else args.peers or PEERS,
         reference=args.reference,
         reference_dtype=args.reference_dtype,
@@ -121,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         warmup=args.warmup,
         image_size=args.image_size,
         video_size=args.video_size,
-        device=str(choose_device(args.device)),
+        device=str(device),
         dtype=args.dtype,
         threads=args.threads,
         compiled=args.compile,

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..app.defaults import INCLUDED_MODEL
-
 
 def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
@@ -26,9 +24,9 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         "--teacher",
         metavar="NAME",
         nargs="+",
-        default=[INCLUDED_MODEL],
-        help="a folder or Hub id of a model for mask generation (SAM, SAM 2, EfficientTAM, ...), or two ONNX files of "
-        f"SAM's interface, encoder and decoder; default {INCLUDED_MODEL}, which is good for trying only",
+        help="a folder, a Hub id or a name of a model for mask generation (SAM, SAM 2, EfficientTAM, ...), or two ONNX "
+        "files of SAM's interface, encoder and decoder; by default the model that --model of the other commands has by "
+        "default; a larger one draws better labels",
     )
     parser.add_argument(
         "--proposer",
@@ -70,7 +68,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..app.loading import choose_device, quiet_transformers
+    from ..app.loading import choose_device, choose_model, quiet_transformers
     from ..data.pseudo_labels.labelling import LabellingOptions, find_media, label_folder, load_teacher
     from ..data.pseudo_labels.proposals import ProposalOptions
     from ..data.pseudo_labels.saliency import SaliencyProposer
@@ -93,11 +91,17 @@ def run(args: argparse.Namespace) -> int:
     )
     total = len(find_media(args.folder))
     quiet_transformers()
+    device = choose_device(args.device)
+    names = args.teacher
+    if names is None:
+        chosen = choose_model(None, device)
+        print(f"Teacher: {chosen.description}", flush=True)
+        names = [chosen.name]
     if args.threads:
         import torch
 
         torch.set_num_threads(args.threads)  # of a teacher in torch; ONNX files have their own
-    teacher = load_teacher(args.teacher, str(choose_device(args.device)), args.threads)
+    teacher = load_teacher(names, str(device), args.threads)
     objects = problems = 0
     proposer = SaliencyProposer(args.proposer, args.threads) if args.proposer else None
     for number, result in enumerate(label_folder(args.folder, args.output, teacher, options, proposer), start=1):
