@@ -26,6 +26,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import engine  # first: on a ZeroGPU Space, `spaces` must come before anything that touches CUDA
 import gradio as gr
@@ -49,9 +50,8 @@ MAX_COLOURS = 255  # *Everything* finds up to so many objects
 TITLE = "EfficientTAM: track anything in a video"
 
 
-def build(settings: Settings) -> gr.Blocks:
-    """The app, with its model loaded and its own temporary folder, which goes when the process ends."""
-    root = make_folder()
+def build(settings: Settings, root: Path) -> gr.Blocks:
+    """The app, with its model loaded; `root` is its own temporary folder, which goes when the process ends."""
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = str(root)  # uploads; the only folder files are served from
     engine.load(settings)
@@ -79,7 +79,6 @@ def build(settings: Settings) -> gr.Blocks:
             visitors.leave(request.session_hash)
 
         demo.unload(leave)
-    demo.folder = root
     keep_for_all(path for path in root.rglob("*") if path.is_file())  # the examples, and Gradio's copies of them
     share_queue(demo, settings)
     return demo
@@ -112,13 +111,14 @@ def theme() -> gr.themes.Base:
     )
 
 
-def launch(settings: Settings, **options) -> gr.Blocks:
+def launch(settings: Settings, **options: Any) -> gr.Blocks:
     """Build and serve; `options` are those of `gr.Blocks.launch`."""
-    demo = build(settings)
+    root = make_folder()
+    demo = build(settings, root)
 
-    def end(*_) -> None:
+    def end(*_: Any) -> None:
         """Tidy up and go at once: Gradio would wait for pages that are open."""
-        shutil.rmtree(demo.folder, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
         os._exit(0)
 
     signal.signal(signal.SIGTERM, end)

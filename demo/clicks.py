@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from uploads import UserError
 
-from efficienttam_hf.prompts import ObjectPrompts
+from efficienttam_hf.prompts import Box, ObjectPrompts
 
 
 POSITIVE, NEGATIVE, BOX = "+ object", "− not object", "box"
@@ -39,7 +39,7 @@ def with_click(
         (x0, x1), (y0, y1) = sorted((corner[0], point[0])), sorted((corner[1], point[1]))
         if x1 - x0 < 2 or y1 - y0 < 2:
             raise UserError("A box needs two opposite corners: click the other one a little further away.")
-        return replace(prompts, box=(x0, y0, x1, y1)), None
+        return replace(prompts, box=Box(x0, y0, x1, y1)), None
     if kind == NEGATIVE and not (prompts.box or prompts.mask is not None or 1 in prompts.labels):
         raise UserError("Click on the object first; then say what does not belong to it.")
     if len(prompts.points) >= most:

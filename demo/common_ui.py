@@ -25,6 +25,9 @@ from efficienttam_hf.visualization import object_color
 
 logger = logging.getLogger(__name__)
 
+# What an event changes: a value for each of its outputs, or only for some of them.
+Answer = list[Any] | dict[Any, Any]
+
 # What every event of the pages has in common: callable from the page only. `/track` is for programs.
 PAGE_EVENT: dict[str, Any] = {"api_visibility": "private"}
 

@@ -86,7 +86,7 @@ def share_queue(demo: gr.Blocks, settings: Settings) -> None:
         refusal = _refusal(list(queue.event_ids_to_events.values()), body.session_hash, _address(request), settings)
         return (False, refusal, "queue_full") if refusal else await push(body=body, request=request, username=username)
 
-    queue.push = push_if_allowed
+    vars(queue)["push"] = push_if_allowed  # in place of the method, for this queue
 
 
 def _refusal(events: list[Any], session: str | None, address: str | None, settings: Settings) -> str:

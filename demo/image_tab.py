@@ -11,6 +11,7 @@ from click_image import click_image
 from common_ui import (
     PAGE_EVENT,
     REFUSALS,
+    Answer,
     Place,
     answered,
     as_source,
@@ -152,16 +153,16 @@ class ImageTab:
         return self.visitors.of(request.session_hash).image
 
     @answered
-    def on_upload(self, path: str | None, side: int, markers: bool, request: gr.Request):
+    def on_upload(self, path: str | None, side: int, markers: bool, request: gr.Request) -> Answer:
         """An image was uploaded."""
         return self._load(Path(path), side, markers, request) if path else [gr.skip()] * (3 + SHOWN)
 
     @answered
-    def on_example(self, event: gr.SelectData, side: int, markers: bool, request: gr.Request):
+    def on_example(self, event: gr.SelectData, side: int, markers: bool, request: gr.Request) -> Answer:
         """A picture of the examples was clicked."""
         return self._load(self.examples[event.index], side, markers, request)
 
-    def _load(self, path: Path, side: int, markers: bool, request: gr.Request) -> list[Any] | dict[Any, Any]:
+    def _load(self, path: Path, side: int, markers: bool, request: gr.Request) -> Answer:
         work = self._work(request)
         try:
             work.load(path, int(side))
@@ -169,14 +170,14 @@ class ImageTab:
             return {self.status: refused(error), self.upload: None}
         text = f"{work.original[1]}×{work.original[0]} pixels. Now click on an object, or press Everything."
         status, canvas, *others = self._shown(work, text, markers)
-        canvas = gr.update(value=canvas, elem_classes=canvas_classes(work.image.shape[:2]))
+        canvas = gr.update(value=canvas, elem_classes=canvas_classes(work.shown_size))
         opened = gr.update(open=False, label="Choose another image")
         return [opened, None, gr.update(visible=True), status, canvas, *others]
 
     @answered
     def on_click(
         self, event: gr.SelectData, kind: str, object_id: str, markers: bool, place: Place, request: gr.Request
-    ):
+    ) -> Answer:
         """The picture was clicked."""
         work = self._work(request)
         size = work.image.shape[:2] if work.image is not None else (1, 1)
@@ -188,7 +189,7 @@ class ImageTab:
         return self._shown(work, f"Object {work.current} is marked. Click again to improve it.", markers)
 
     @answered
-    def on_kind(self, markers: bool, request: gr.Request):
+    def on_kind(self, markers: bool, request: gr.Request) -> Answer:
         """Another tool was chosen: a box that was begun is none any more."""
         work = self._work(request)
         if work.corner is None:
@@ -197,53 +198,53 @@ class ImageTab:
         return self._shown(work, "Click on an object, or press Everything.", markers)
 
     @answered
-    def on_object(self, object_id: str, markers: bool, request: gr.Request):
+    def on_object(self, object_id: str, markers: bool, request: gr.Request) -> Answer:
         """Another object was chosen."""
         work = self._work(request)
         work.choose_object(int(object_id))
         return self._shown(work, f"Clicks are for object {work.current}.", markers)
 
     @answered
-    def on_next(self, markers: bool, request: gr.Request):
+    def on_next(self, markers: bool, request: gr.Request) -> Answer:
         """Next object."""
         work = self._work(request)
         work.next_object()
         return self._shown(work, f"Clicks are for object {work.current}.", markers)
 
     @answered
-    def on_undo(self, markers: bool, request: gr.Request):
+    def on_undo(self, markers: bool, request: gr.Request) -> Answer:
         """Undo."""
         work = self._work(request)
         return self._shown(work, TAKEN_BACK[work.undo()], markers)
 
     @answered
-    def on_remove(self, markers: bool, request: gr.Request):
+    def on_remove(self, markers: bool, request: gr.Request) -> Answer:
         """Remove object."""
         work = self._work(request)
         return self._shown(work, f"Object {work.remove_object()} is removed.", markers)
 
     @answered
-    def on_markers(self, markers: bool, request: gr.Request):
+    def on_markers(self, markers: bool, request: gr.Request) -> Answer:
         """The overlay is wanted with clicks, or without."""
         text = f"The overlay {'shows' if markers else 'does not show'} clicks and boxes."
         return self._shown(self._work(request), text, markers)
 
     def _chooser(self, number: int) -> Callable:
-        def on_choose(markers: bool, request: gr.Request):
+        def on_choose(markers: bool, request: gr.Request) -> Answer:
             """A proposal was clicked."""
             return self.on_choose(number, markers, request)
 
         return on_choose
 
     @answered
-    def on_choose(self, number: int, markers: bool, request: gr.Request):
+    def on_choose(self, number: int, markers: bool, request: gr.Request) -> Answer:
         """A proposal was clicked."""
         work = self._work(request)
         work.choose(number)
         return self._shown(work, f"Proposal {number + 1} is taken for object {work.current}.", markers)
 
     @answered
-    def on_model(self, markers: bool, request: gr.Request):
+    def on_model(self, markers: bool, request: gr.Request) -> Answer:
         """Another model may have been taken."""
         work = self._work(request)
         if not work.model_is_new:
@@ -252,7 +253,7 @@ class ImageTab:
         return self._shown(work, f"You work with {shown_name(work.model)} now, and begin anew: click.", markers)
 
     @answered
-    def on_everything(self, least_iou: float, markers: bool, request: gr.Request):
+    def on_everything(self, least_iou: float, markers: bool, request: gr.Request) -> Answer:
         """Everything."""
         work = self._work(request)
         count = work.everything(least_iou)

@@ -145,6 +145,16 @@ class ImageWork:
                 self.model, self.model_is_new = name, self.image is not None
                 self._reset()
 
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(height, width) of the image as it is worked on.
+
+        Raises:
+            UserError: if there is none.
+        """
+        height, width = self._check_loaded().shape[:2]
+        return height, width
+
     def _check_loaded(self) -> np.ndarray:
         if self.image is None:
             raise UserError("Choose an image first.")
@@ -279,10 +289,10 @@ class ImageWork:
     def proposal_pictures(self) -> list[np.ndarray]:
         """The current object's proposals, each drawn alone; of an object of *Everything* there are none to choose."""
         with self._lock:
-            one = self._objects.get(self.current)
-            if one is None or one.prompts.is_empty:
+            one, image = self._objects.get(self.current), self.image
+            if image is None or one is None or one.prompts.is_empty:
                 return []
-            return [overlay_masks(self.image, {self.current: mask.unpacked()}) for _, mask in one.proposals]
+            return [overlay_masks(image, {self.current: mask.unpacked()}) for _, mask in one.proposals]
 
     def write_results(self, markers: bool = False) -> list[Path]:
         """Overlay, indexed PNG and JSON, as of `efficienttam segment`; nothing where nothing was found.

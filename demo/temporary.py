@@ -11,9 +11,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 
+fcntl: ModuleType | None
 try:
     import fcntl
 except ImportError:  # Windows; there, folders of killed processes stay
@@ -57,6 +59,7 @@ def _is_abandoned(folder: Path) -> bool:
         if folder.stat().st_uid != os.getuid() or marker.read_text(encoding="utf-8") != _CONTENT:
             return False
         with marker.open(encoding="utf-8") as file:
+            assert fcntl is not None, "without it, nobody asks"
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, UnicodeDecodeError):  # in use, or not to be read
         return False

@@ -14,6 +14,7 @@ from click_image import click_image
 from common_ui import (
     PAGE_EVENT,
     REFUSALS,
+    Answer,
     Place,
     answered,
     as_source,
@@ -217,18 +218,18 @@ class VideoTab:
         return self.visitors.of(request.session_hash).video
 
     @answered
-    def on_upload(self, path: str | None, side: int, stride: int, request: gr.Request):
+    def on_upload(self, path: str | None, side: int, stride: int, request: gr.Request) -> Answer:
         """A video was uploaded or recorded."""
         if path is None:
             return [gr.skip()] * LOADED
         return self._load(Path(path), side, stride, request)
 
     @answered
-    def on_example(self, event: gr.SelectData, side: int, stride: int, request: gr.Request):
+    def on_example(self, event: gr.SelectData, side: int, stride: int, request: gr.Request) -> Answer:
         """A picture of the examples was clicked."""
         return self._load(self.examples[event.index], side, stride, request)
 
-    def _load(self, path: Path, side: int, stride: int, request: gr.Request) -> list[Any] | dict[Any, Any]:
+    def _load(self, path: Path, side: int, stride: int, request: gr.Request) -> Answer:
         work = self._work(request)
         try:
             clip = work.load(path, int(side), int(stride))
@@ -265,7 +266,7 @@ class VideoTab:
         return resize_image(picture, limited_size(picture.shape[:2], SHOWN_SIDE))
 
     @answered
-    def on_frame(self, frame: int, opacity: float, request: gr.Request):
+    def on_frame(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """A slider moved."""
         work = self._work(request)
         return {self.canvas: self._picture(work, _within(work, frame), opacity) if work.clip else gr.skip()}
@@ -280,7 +281,7 @@ class VideoTab:
         opacity: float,
         place: Place,
         request: gr.Request,
-    ):
+    ) -> Answer:
         """The picture was clicked."""
         work = self._work(request)
         size = work.clip.size if work.clip else (1, 1)
@@ -294,7 +295,7 @@ class VideoTab:
         return self._edited(work, frame, opacity, text)
 
     @answered
-    def on_kind(self, frame: int, opacity: float, request: gr.Request):
+    def on_kind(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Another tool was chosen: a box that was begun is none any more."""
         work = self._work(request)
         if work.corner is None:
@@ -303,14 +304,14 @@ class VideoTab:
         return {self.canvas: self._picture(work, _within(work, frame), opacity), self.status: said(TO_DO)}
 
     @answered
-    def on_object(self, object_id: str, frame: int, opacity: float, request: gr.Request):
+    def on_object(self, object_id: str, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Another object was chosen."""
         work = self._work(request)
         work.choose(int(object_id))
         return self._chosen(work, frame, opacity)
 
     @answered
-    def on_next(self, frame: int, opacity: float, request: gr.Request):
+    def on_next(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Next object."""
         work = self._work(request)
         work.next_object()
@@ -318,13 +319,13 @@ class VideoTab:
         return {**self._chosen(work, frame, opacity), self.controls.objects: choice}
 
     def _chosen(self, work: VideoWork, frame: int, opacity: float) -> dict[Any, Any]:
-        answer = {self.status: said(f"Clicks are for object {work.current}.")}
+        answer: dict[Any, Any] = {self.status: said(f"Clicks are for object {work.current}.")}
         if work.clip is not None:
             answer[self.canvas] = self._picture(work, _within(work, frame), opacity)
         return answer
 
     @answered
-    def on_undo(self, frame: int, opacity: float, request: gr.Request):
+    def on_undo(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Undo; shows the frame where it was."""
         work = self._work(request)
         at = work.undo()
@@ -333,7 +334,7 @@ class VideoTab:
         return [at, *self._edited(work, at, opacity, text)]
 
     @answered
-    def on_remove(self, frame: int, opacity: float, request: gr.Request):
+    def on_remove(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Remove object."""
         work = self._work(request)
         return self._edited(work, frame, opacity, f"Object {work.remove_object()} is removed.")
@@ -348,7 +349,7 @@ class VideoTab:
         ]
 
     @answered
-    def on_model(self, frame: int, opacity: float, request: gr.Request):
+    def on_model(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Another model may have been taken."""
         work = self._work(request)
         if not work.model_is_new:
@@ -360,7 +361,7 @@ class VideoTab:
         return self._edited(work, frame, opacity, text)
 
     @answered
-    def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> list[Any] | dict[Any, Any]:
+    def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> Answer:
         """Track or, `again`, re-track was pressed. If others are tracking, it waits now."""
         work = self._work(request)
         self.visitors.of(request.session_hash).tracking_status = ""
@@ -368,7 +369,7 @@ class VideoTab:
         return [said("Waiting for a turn …"), *_while_tracking(work, True)]
 
     @answered
-    def on_end(self, request: gr.Request) -> list[Any] | dict[Any, Any]:
+    def on_end(self, request: gr.Request) -> Answer:
         """Tracking ended in whatever way, or did not begin."""
         visitor = self.visitors.of(request.session_hash)
         status = gr.skip() if visitor.video.tracking else visitor.tracking_status or gr.skip()
@@ -430,7 +431,7 @@ class VideoTab:
         }
 
     @answered
-    def on_markers(self, markers: bool, request: gr.Request) -> dict[Any, Any]:
+    def on_markers(self, markers: bool, request: gr.Request) -> Answer:
         """The overlay is wanted with clicks, or without."""
         files = self._files(self._work(request), markers)
         shown = "shows" if markers else "does not show"
@@ -453,7 +454,7 @@ def _while_tracking(work: VideoWork, tracking: bool) -> list[Any]:
     return [*buttons, gr.update(elem_classes=canvas_classes(size, busy=tracking))]
 
 
-def _score_table(work: VideoWork):
+def _score_table(work: VideoWork) -> Any:
     import pandas as pd
 
     rows = [(frame, str(object_id), score) for frame, object_id, score in work.scores()]

@@ -74,14 +74,14 @@ class VideoWork:
         self.model = engine.store.first
         self.model_is_new = False
         self.clip: Clip | None = None
-        self._frames: ClipFrames | None = None
+        self._open_frames: ClipFrames | None = None
         self._upload: Upload | None = None
         self._lock = threading.RLock()
         self._closed = False
         self._stop = threading.Event()
         self._tracking = False
         self._open = ExitStack()
-        self._folder: TrackFolder | None = None
+        self._open_folder: TrackFolder | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -142,8 +142,8 @@ class VideoWork:
                 raise UserError("This page was closed. Load it again.")
             self._let_go()
             self._upload, self.clip = upload, clip
-            self._frames = self._open.enter_context(clip.open(read_ahead=0))
-            self._folder = TrackFolder(self.folder / "results", clip.name)
+            self._open_frames = self._open.enter_context(clip.open(read_ahead=0))
+            self._open_folder = TrackFolder(self.folder / "results", clip.name)
             self._folder.prepare(overwrite=True)
             self._reset()
         return clip
@@ -157,9 +157,9 @@ class VideoWork:
         """Let go of the video and of all that is open. Written results stay."""
         with self._lock:
             self._open.close()
-            self.clip = self._frames = None
-            if self._folder is not None:
-                self._folder.close()
+            self.clip = self._open_frames = None
+            if self._open_folder is not None:
+                self._open_folder.close()
             if self._upload is not None:
                 self._upload.delete()
                 self._upload = None
@@ -186,6 +186,18 @@ class VideoWork:
         if self.clip is None:
             raise UserError("Choose a video first.")
         return self.clip
+
+    @property
+    def _frames(self) -> ClipFrames:
+        if self._open_frames is None:
+            raise UserError("Choose a video first.")
+        return self._open_frames
+
+    @property
+    def _folder(self) -> TrackFolder:
+        if self._open_folder is None:
+            raise UserError("Choose a video first.")
+        return self._open_folder
 
     # ----------------------------------------------------------------------------------------------------- the picture
 
@@ -281,7 +293,7 @@ class VideoWork:
             step = self._steps.pop()
             self._set_prompts(step.frame, step.object_id, step.prompts)
             if step.result is None:
-                self._folder.remove(self.clip.number(step.frame), step.object_id)
+                self._folder.remove(self._check_loaded().number(step.frame), step.object_id)
             else:
                 mask = decode_rle(step.result["segmentation"])
                 self._keep(step.frame, [step.object_id], np.where(mask, 1.0, -1.0)[None], [step.result["score"]])
@@ -311,7 +323,9 @@ class VideoWork:
             self.corner = None
             removed = self.current
             prompted = any(removed in on_frame for on_frame in self.prompts.values())
-            if not prompted and all(self._result(self.clip.index(t), removed) is None for t in self._folder.frames):
+            if not prompted and all(
+                self._result(self._check_loaded().index(t), removed) is None for t in self._folder.frames
+            ):
                 raise UserError(f"There is nothing of object {removed} yet. Choose the object that is to be removed.")
             for number in self._folder.frames:
                 self._folder.remove(number, self.current)
@@ -330,13 +344,13 @@ class VideoWork:
             del self.prompts[frame]
 
     def _result(self, frame: int, object_id: int) -> dict[str, Any] | None:
-        number = self.clip.number(frame)
+        number = self._check_loaded().number(frame)
         if number not in self._folder.frames:
             return None
         return next((o for o in self._folder.record(number)["objects"] if o["id"] == object_id), None)
 
     def _keep(self, frame: int, object_ids: list[int], logits: np.ndarray, scores: list[float]) -> None:
-        number = self.clip.number(frame)
+        number = self._check_loaded().number(frame)
         self._folder.add(number, f"{number:05d}", object_ids, logits, scores)
 
     # -------------------------------------------------------------------------------------------------------- tracking
@@ -424,7 +438,7 @@ class VideoWork:
 
     def _forget_tracked(self) -> None:
         """Masks of an earlier run, on frames without prompts, that this one may not reach."""
-        prompted = {self.clip.number(frame) for frame in self.prompts}
+        prompted = {self._check_loaded().number(frame) for frame in self.prompts}
         for number in self._folder.frames:
             if number not in prompted:
                 for one in self._folder.record(number)["objects"]:
@@ -473,7 +487,7 @@ class VideoWork:
 
     def _named(self, name: str) -> Path:
         """Where a result lies under the name that it is taken home with, which begins with that of the video."""
-        path = self.folder / "files" / f"{self.clip.name}_{name}"
+        path = self.folder / "files" / f"{self._check_loaded().name}_{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

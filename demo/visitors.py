@@ -84,7 +84,8 @@ class Visitor:
         with self._lock:
             self._closed = True
         self.wanted_model = None
-        for work in (self.video, self.image, *self._calls):
+        works: list[VideoWork | ImageWork] = [self.video, self.image, *self._calls]
+        for work in works:
             work.close()
         self.live.reset()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -324,7 +324,8 @@ def test_the_command_line_names_a_wrong_size_and_a_wrong_model(capsys):
 @pytest.mark.slow
 def test_the_command_beside_a_peer(tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="the plot is drawn with Matplotlib")
-    arguments = "--model efficienttam-nano --peers sam2-tiny --image-size 128 --frames 2 --warmup 2 --video-size 128x96 --threads 1 --device cpu"
+    arguments = "--model efficienttam-nano --peers sam2-tiny --image-size 128 --video-size 128x96 --device cpu"
+    arguments += " --frames 2 --warmup 2 --threads 1"
     assert main(["benchmark", *arguments.split(), "--objects", "1", "2", "--output", str(tmp_path)]) == 0
     assert "sam2-tiny" in capsys.readouterr().out
     report = BenchmarkReport.load(tmp_path / "benchmark.json")

@@ -87,8 +87,8 @@ def write_timeline(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
         top = MARGIN + row * (ROW + MARGIN)
         draw.text((MARGIN, top + ROW // 2 - 6), f"object {object_id}", fill="black")
         points = []
-        for frame, score, is_seen in curve:
-            left = LABEL + (frame - first) * step
+        for number, score, is_seen in curve:
+            left = LABEL + (number - first) * step
             if not is_seen:
                 draw.rectangle((left, top, left + step, top + ROW), fill=(215, 215, 215))
             points.append((left + step / 2, top + ROW * (1 - score)))
@@ -98,8 +98,8 @@ def write_timeline(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
             draw.line(points, fill=object_color(object_id), width=2)
         draw.text((LABEL + WIDTH + 2, top - 2), "1", fill="black")
         draw.text((LABEL + WIDTH + 2, top + ROW - 10), "0", fill="black")
-    for frame in _ticks(first, last):
-        draw.text((LABEL + (frame - first) * step, height - 18), f"{frame}", fill="black")
+    for tick in _ticks(first, last):
+        draw.text((LABEL + (tick - first) * step, height - 18), f"{tick}", fill="black")
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 

@@ -242,9 +242,10 @@ def load_weights(
     import torch
 
     config = config or load_config(name)
-    model, loading = model_class.from_pretrained(
+    loaded: Any = model_class.from_pretrained(
         find_model(name).location, config=config, dtype=getattr(torch, dtype), output_loading_info=True
     )
+    model, loading = loaded
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise ValueError(

@@ -117,18 +117,18 @@ class Job:
             return exit_code(stop)
         if stop is not None:
             raise stop
-        if lost and self.stop_when_lost:
-            self._ask(lost)
+        if lost and self.stop_when_lost and self.last_kept is not None:
+            self._ask(lost, self.last_kept)
             return LOST
         return 0
 
-    def _ask(self, lost: list[int]) -> None:
-        """Say what was lost, and how to go on."""
+    def _ask(self, lost: list[int], frame: int) -> None:
+        """Say what was lost on a frame, and how to go on."""
         what = f"Object {lost[0]} was" if len(lost) == 1 else f"Objects {', '.join(map(str, lost))} were"
         print(
-            f"{what} lost on frame {self.last_kept}, and tracking stopped there as --on-lost stop asks for. To go on, "
+            f"{what} lost on frame {frame}, and tracking stopped there as --on-lost stop asks for. To go on, "
             f"run the command again with another prompt on a frame that shows what was lost, such as --frame "
-            f"{self.last_kept + 1} --object {lost[0]} --point X,Y, and --overwrite; without --on-lost stop it goes on "
+            f"{frame + 1} --object {lost[0]} --point X,Y, and --overwrite; without --on-lost stop it goes on "
             "by itself.",
             file=sys.stderr,
         )
@@ -138,7 +138,7 @@ class Job:
         frame, name = self.first + done.index, self.source.frame_name(done.index)
         self.folder.add(frame, name, done.object_ids, done.logits, done.scores)
         self.last_kept = frame
-        if overlay is not None:
+        if overlay is not None and image is not None:
             overlay.add(frame, image, self.folder.masks(frame), *self._times(frame))
 
     def _times(self, frame: int) -> tuple[float, float]:

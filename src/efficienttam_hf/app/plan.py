@@ -8,7 +8,7 @@ beginning, with the memory of what followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ def track_objects(
     plan: TrackingPlan,
     encode_ahead: bool = False,
     memory: Mapping[str, Any] | None = None,
-) -> Iterator[TrackedFrame]:
+) -> Generator[TrackedFrame, None, None]:
     """Track by a plan, yielding each frame as it is done; memory stays bounded.
 
     Args:
