@@ -474,7 +474,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
 
     def add_inputs_to_inference_session(  # type: ignore[override]  # a session of this package
         self,
-        inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
+        inference_session: EfficientTamVideoInferenceSession,
         frame_idx: int | None = None,
         obj_ids: list[int] | int | None = None,
         input_points: Any = None,
@@ -527,7 +527,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
 
     def process_new_points_or_boxes_for_video_frame(  # type: ignore[override]  # a session of this package
         self,
-        inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
+        inference_session: EfficientTamVideoInferenceSession,
         frame_idx: int | None = None,
         obj_ids: list[int] | int | None = None,
         input_points: Any = None,
@@ -548,9 +548,9 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             clear_old_inputs=clear_old_inputs,
         )
 
-    def process_new_mask_for_video_frame(
+    def process_new_mask_for_video_frame(  # type: ignore[override]  # a session of this package
         self,
-        inference_session: EfficientTamVideoInferenceSession,  # type: ignore[override]  # a session of this package
+        inference_session: EfficientTamVideoInferenceSession,
         frame_idx: int | None = None,
         obj_ids: list[int] | int | None = None,
         input_masks: Any = None,
