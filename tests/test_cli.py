@@ -270,7 +270,7 @@ def test_other_dtypes_run(dtype, model, clip, tmp_path):
 def test_without_a_video_a_synthetic_clip_is_tracked(model, tmp_path, capsys):
     result = track("--model", model, "--end", 2, out=tmp_path)
     assert (tmp_path / "synthetic-clip.mp4").is_file()
-    assert "synthetic clip" in capsys.readouterr().out
+    assert "synthetic video" in capsys.readouterr().out
     assert result.frames == [0, 1]
     [[x, y]] = result.json["objects"][0]["prompts"][0]["points"]
     assert 0 <= x < 640 and 0 <= y < 360
@@ -562,7 +562,7 @@ def test_a_failure_of_ours_says_so_and_debug_shows_where(model, clip, tmp_path, 
     monkeypatch.setattr(EfficientTamVideoModel, "from_pretrained", fail)
     command = ["track", clip.video, "--model", model, "--point", "4,5", "--out", str(tmp_path / "out")]
     assert main(command) == 1
-    message = "efficienttam: error: ZeroDivisionError: oh (--debug shows where this comes from)\n"
+    message = "efficienttam: error: ZeroDivisionError: oh (--debug prints the traceback)\n"
     assert capsys.readouterr().err == message
     assert main([*command, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -574,7 +574,7 @@ def test_a_failure_of_ours_says_so_and_debug_shows_where(model, clip, tmp_path, 
 def test_with_nothing_at_all_the_included_model_tracks_the_synthetic_clip(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["track", "--end", "8"]) == 0
-    assert "synthetic clip" in capsys.readouterr().out
+    assert "synthetic video" in capsys.readouterr().out
     out = tmp_path / "efficienttam-out" / "synthetic-clip"
     masks = [read_indexed_png(path) for path in sorted((out / "Annotations" / "synthetic-clip").glob("*.png"))]
     assert len(masks) == 8 and all(mask.any() for mask in masks)

@@ -200,7 +200,7 @@ def test_ctrl_c_keeps_what_is_done(command, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(runner, "evaluate_video", interrupted)
     assert main(command("vos")) == 130
-    assert "the same command goes on from there" in capsys.readouterr().out
+    assert "run the same command again to continue" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out" / "videos").iterdir()] == ["a.json"]
 
 

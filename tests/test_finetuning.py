@@ -74,7 +74,7 @@ def test_it_trains_on_what_is_not_held_back(model, tmp_path):
 def test_one_video_is_trained_on_and_not_scored(model, tmp_path, capsys):
     data, output = write_folder(tmp_path / "mine", ["only"]), tmp_path / "run"
     assert finetune(data, model, output) == 0
-    assert "none to spare" in capsys.readouterr().out
+    assert "too few videos" in capsys.readouterr().out
     assert not (output / "scores.json").exists() and (output / "last" / "model.safetensors").is_file()
 
 

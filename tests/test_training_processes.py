@@ -104,7 +104,7 @@ def test_help_names_every_option(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Which run? Give --config FILE, or at least --model and --output."),
+        ([], "There is no configuration. Give --config FILE, or at least --model and --output."),
         (["--config", "nowhere.yaml"], "There is no configuration 'nowhere.yaml'."),
         (["colour=red"], "There is no field 'colour'. The fields are output, model, "),
         (["--output", "run: 1", "--model", "/nowhere"], "`model` '/nowhere' is neither a preset (preset:"),
@@ -148,7 +148,7 @@ def test_a_signal_ends_the_step_and_saves(number, model, tmp_path):
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     (step,) = folder.steps()
-    assert f"Stopped after step {step}. {folder.checkpoint(step)} is saved; --resume goes on from it." in output
+    assert f"Stopped after step {step}. {folder.checkpoint(step)} is saved; --resume continues from it." in output
     assert "Traceback" not in output
     assert steps_logged(folder.path) == list(range(1, step + 1))
 

@@ -1,12 +1,11 @@
-"""The command line, `efficienttam COMMAND ...`: one module a command, and what they share.
+"""The command line, `efficienttam COMMAND ...`: one module for each command, and modules for shared options.
 
 A command's module has `add_parser(commands)`, which describes its options and names the function that runs it. That
-function takes the parsed options and returns the exit code. What is heavy is imported when a command runs, not when
-its options are read.
+function takes the parsed options and returns the exit code. torch and other large packages are imported when a command
+runs, not when its options are parsed.
 
-Exit codes: 0 done; 1 a failure of ours; 2 something the user can put right, said in one message on standard error;
-3 an object was lost and `track --on-lost stop` stopped; 130 stopped by Ctrl-C, 143 by SIGTERM: what was done until then
-is kept in all three cases.
+Exit codes: 0 success; 1 an unexpected error; 2 invalid input, with one message on standard error; 3 an object was lost
+and `track --on-lost stop` was given; 130 Ctrl-C; 143 SIGTERM. With 3, 130 and 143 the results so far are kept.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ class _Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (`{self.prog} --help` says what is accepted)\n")
+        self.exit(2, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; the chosen command's function is in the options' `run`."""
     parser = _Parser(
-        prog="efficienttam", description="Segment and track any object in a video from a click, a box or a mask."
+        prog="efficienttam", description="Segment and track any object in a video from a point, a box or a mask."
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show where an error comes from")
+    common.add_argument("--debug", action="store_true", help="print the traceback of an error")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for command in COMMANDS:
         command.add_parser(commands, parents=[common])
@@ -75,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         users = _is_users(error)
         message = str(error) if users and str(error) else f"{type(error).__name__}: {error}"
-        hint = "" if users or args.debug else " (--debug shows where this comes from)"
+        hint = "" if users or args.debug else " (--debug prints the traceback)"
         print(f"efficienttam: error: {message}{hint}", file=sys.stderr)
         return 2 if users else 1
 
@@ -99,7 +98,7 @@ def _join_negative_values(argv: Sequence[str]) -> list[str]:
 
 
 def _show_warning(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
-    """A warning as a line of its own above a progress bar."""
+    """Print a warning on a separate line above a progress bar."""
     from tqdm import tqdm
 
     tqdm.write(f"efficienttam: warning: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`efficienttam benchmark`: how fast models are and what they need, side by side in one run."""
+"""`efficienttam benchmark`: measure speed and memory of several models in one run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "benchmark",
-        help="measure speed and memory, beside other models",
+        help="measure speed and memory, together with other models",
         description="Measure frames per second, milliseconds per stage, operations and peak memory of models while "
-        "they track, beside Transformers' SAM 2 and EdgeTAM and the published implementation. All track the same "
-        "frames in turns, so that a busy machine slows all alike; ratios are to the first model.",
+        "they track, together with Transformers' SAM 2 and EdgeTAM and the published implementation. All models track "
+        "the same frames in turns, so that a busy machine slows all of them equally. Ratios are relative to the first "
+        "model.",
         epilog="example: efficienttam benchmark --model preset:efficienttam_s_2 --peers sam2-base-plus --objects 1 8",
         **options,
     )
@@ -27,55 +28,81 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         "--model",
         metavar="NAME",
         nargs="+",
-        help="folders, ids on the Hub, names that `efficienttam models` lists, which are fetched, or presets with "
-        f"random weights, such as {PRESET_PREFIX}efficienttam_s_1; by default as of the other commands",
+        help="folders, ids on the Hub, names that `efficienttam models` lists (they are downloaded), or presets with "
+        f"random weights, such as {PRESET_PREFIX}efficienttam_s_1; the default is that of the other commands",
     )
     parser.add_argument(
         "--random-weights",
         action="store_true",
-        help=f"take all of --model as presets with random weights, as if {PRESET_PREFIX} stood before each: speed does "
-        "not depend on weights, and nothing is fetched",
+        help=f"use every --model as a preset with random weights, as with the prefix {PRESET_PREFIX}; speed does not "
+        "depend on the weights, and nothing is downloaded",
     )
     parser.add_argument(
         "--peers",
         metavar="NAME",
         nargs="*",
-        help="beside them: sam2-tiny, sam2-base-plus, edgetam, edgetam-default, with random weights; all if none is "
-        "named",
+        help="models to compare with, with random weights: sam2-tiny, sam2-base-plus, edgetam, edgetam-default; "
+        "without "
+        "a name, all of them",
     )
     parser.add_argument(
-        "--reference", metavar="PATH", type=Path, help="a checkout of the published implementation, run beside them too"
+        "--reference", metavar="PATH", type=Path, help="a checkout of the published implementation to compare with"
     )
     parser.add_argument(
-        "--reference-dtype", choices=("float32", "bfloat16"), help="of the published implementation; default: --dtype"
+        "--reference-dtype",
+        choices=("float32", "bfloat16"),
+        help="data type of the published implementation (default: --dtype)",
     )
-    group = parser.add_argument_group("what is tracked")
-    group.add_argument("--objects", metavar="N", type=int, nargs="+", default=[1], help="at once; default: 1")
-    group.add_argument("--frames", metavar="N", type=int, default=10, help="that are timed of each; default: 10")
+    group = parser.add_argument_group("video")
     group.add_argument(
-        "--warmup", metavar="N", type=int, help="frames before; default: 8, until memory is full; 20 with --compile"
+        "--objects",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[1],
+        help="numbers of objects to track at once (default: 1)",
+    )
+    group.add_argument("--frames", metavar="N", type=int, default=10, help="timed frames per model (default: 10)")
+    group.add_argument(
+        "--warmup",
+        metavar="N",
+        type=int,
+        help="frames before the timed ones (default: 8, when the memory bank is full; 20 with --compile)",
     )
     group.add_argument(
-        "--video-size", metavar="WIDTHxHEIGHT", type=_size, default=(1280, 720), help="default: 1280x720"
+        "--video-size",
+        metavar="WIDTHxHEIGHT",
+        type=_size,
+        default=(1280, 720),
+        help="size of the video (default: 1280x720)",
     )
-    group.add_argument("--image-size", metavar="PIXELS", type=int, help="side of every model's input; default: its own")
-    group = parser.add_argument_group("how")
-    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1; auto (default): the best there is")
-    group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the networks")
-    group.add_argument("--threads", metavar="N", type=int, help="on a CPU, for all; default: as many as torch takes")
+    group.add_argument(
+        "--image-size", metavar="PIXELS", type=int, help="side of every model's input (default: the model's)"
+    )
+    group = parser.add_argument_group("computation")
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto (default): a GPU if there is one")
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="data type of the weights and activations (default: float32)",
+    )
+    group.add_argument(
+        "--threads", metavar="N", type=int, help="number of CPU threads of every model (default: torch's)"
+    )
     group.add_argument("--compile", action="store_true", help="compile the stages with torch.compile")
-    group.add_argument("--no-memory", action="store_true", help="leave peak memory out: it takes a second pass")
+    group.add_argument("--no-memory", action="store_true", help="do not measure peak memory, which needs a second pass")
     parser.add_argument(
         "--kernels",
         action="store_true",
-        help="show which kernels this machine's CPU takes, and by what times they were chosen; measures nothing else",
+        help="only show which kernels are used on this machine's CPU and the times that led to this choice",
     )
     parser.add_argument(
         "--output",
         "--out",
         metavar="DIR",
         type=Path,
-        help="write benchmark.json, benchmark.md and benchmark.png there, in place of those of an earlier run",
+        help="folder for benchmark.json, benchmark.md and benchmark.png; those of an earlier run are replaced",
     )
     parser.set_defaults(run=run)
 
@@ -88,7 +115,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; nothing is measured before everything was checked."""
+    """Measure and print. All options are checked before anything is measured."""
     if args.kernels:
         from ..benchmark.kernels import describe_kernels
 

@@ -1,4 +1,4 @@
-"""Options that commands share: of models and of sizes."""
+"""Options that several commands share: the model, the output folder and the size."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..app.defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, INCLUDED_MODEL, MODEL
 
 
 MODEL_HELP = (
-    "a folder, an id on the Hub, or a name that `efficienttam models` lists; by default the environment's "
-    f"{MODEL_VARIABLE}, or else the authors' {DEFAULT_ON_GPU} on a GPU and {DEFAULT_ON_CPU} on a CPU, which are "
-    f"fetched once, and without a network the small {INCLUDED_MODEL} that comes with this package"
+    "a folder, an id on the Hub, or a name that `efficienttam models` lists. The default is the environment variable "
+    f"{MODEL_VARIABLE}; if it is not set, the authors' {DEFAULT_ON_GPU} on a GPU and {DEFAULT_ON_CPU} on a CPU, which "
+    f"are downloaded once; if they cannot be downloaded, the included model {INCLUDED_MODEL}"
 )
 
 
@@ -19,22 +19,26 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--device` and `--dtype`."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="NAME", help=MODEL_HELP)
-    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): the best there is")
+    group.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default): a GPU if there is one"
+    )
     group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
-        help="data type of weights and activations (default: float32)",
+        help="data type of the weights and activations (default: float32)",
     )
 
 
 def add_output_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str) -> None:
     """`--output`, also as `--out`, and `--overwrite`."""
-    parser.add_argument("--output", "--out", metavar="DIR", type=Path, help=f"default: {default}")
+    parser.add_argument(
+        "--output", "--out", metavar="DIR", type=Path, help=f"folder for the results (default: {default})"
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace what an earlier run wrote to DIR, and nothing else",
+        help="replace the results of an earlier run in DIR; other files are never replaced",
     )
 
 
@@ -44,6 +48,7 @@ def add_size_argument(parser: argparse.ArgumentParser) -> None:
         "--max-side",
         metavar="PIXELS",
         type=int,
-        help="scale down so that the longer side has at most so many pixels: what goes in and what comes out; prompts "
-        "stay in pixels of the original",
+        help="scale frames and results down so that the longer side has at most PIXELS; prompt coordinates still "
+        "refer to "
+        "the original size",
     )

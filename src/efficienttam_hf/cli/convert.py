@@ -1,4 +1,4 @@
-"""`efficienttam convert`: a published checkpoint to a folder for `from_pretrained`, and back."""
+"""`efficienttam convert`: convert a published checkpoint to a folder for `from_pretrained`, and back."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "convert",
-        help="convert a published checkpoint to this package's form, or back",
+        help="convert a published checkpoint to this package's format, or back",
         description="Convert a published .pt checkpoint to a folder for from_pretrained (safetensors, configuration, "
         "processor, checksums). A checkpoint of the published training code and a .safetensors file with published "
-        "names are taken too, and all of them from the web. With --to-published, the way back: a folder to a .pt file.",
+        "names are accepted too; each can be a URL. --to-published converts a folder back to a .pt file.",
         epilog="example: efficienttam convert hf://yunyangx/efficient-track-anything/efficienttam_s.pt small "
         "--variant efficienttam_s",
         **options,
@@ -22,21 +22,23 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="the .pt file, an address (https://...), or a file on the Hub (hf://owner/name/file, or "
-        "hf://owner/name@revision/file); on the way back, the folder",
+        help="the .pt file, a URL (https://...), or a file on the Hub (hf://owner/name/file, or "
+        "hf://owner/name@revision/file); with --to-published, the folder",
     )
-    parser.add_argument("output", metavar="OUT", type=Path, help="the folder to make; on the way back, the .pt file")
+    parser.add_argument(
+        "output", metavar="OUT", type=Path, help="the folder to create; with --to-published, the .pt file to create"
+    )
     parser.add_argument(
         "--variant",
         metavar="NAME|CONFIG.json",
-        help="what model it is: a published variant such as efficienttam_s_1, or a configuration file",
+        help="the model: a published variant such as efficienttam_s_1, or a configuration file",
     )
     parser.add_argument(
         "--weights",
         choices=("auto", "model", "average"),
         default="auto",
-        help="of a training checkpoint: the weights as they were trained, or their moving average; auto (default): the "
-        "average where there is one",
+        help="which weights of a training checkpoint to use: the model's weights or their moving average; auto "
+        "(default): the average if there is one",
     )
     parser.add_argument("--to-published", action="store_true", help="convert a folder to a published .pt file")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT, if an earlier conversion made it")

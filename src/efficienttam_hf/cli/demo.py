@@ -1,4 +1,4 @@
-"""`efficienttam demo`: the Gradio Space on this machine.
+"""`efficienttam demo`: run the Gradio Space on this machine.
 
 The Space is the folder `demo/` of the repository, which is also in the installed package, as `_demo`. Its files lie
 beside each other, as on the Hub, so that folder goes onto the import path.
@@ -22,15 +22,19 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "demo",
-        help="try it in a browser",
-        description="Start a page on which to track objects in videos, segment images, and use the camera. Limits and "
-        "speed are set by environment variables, which docs/demo.md lists.",
+        help="start the demo in a browser",
+        description="Start a web page to track objects in videos and camera streams and to segment images. Environment "
+        "variables, which docs/demo.md lists, set limits and speed.",
         **options,
     )
     add_model_arguments(parser)
     group = parser.add_argument_group("server")
-    group.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from other machines")
-    group.add_argument("--port", type=int, help="the first free one from 7860 on by default")
+    group.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1); 0.0.0.0 makes the page reachable from other machines",
+    )
+    group.add_argument("--port", type=int, help="port of the server (default: the first free port from 7860 on)")
     group.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.set_defaults(run=run)
 

@@ -1,7 +1,7 @@
-"""`efficienttam evaluate`: the paper's protocols on datasets as they are published, one command each.
+"""`efficienttam evaluate`: evaluate a model on published datasets, one command for each protocol of the paper.
 
-What this command decides is where things come from and where they go; how videos are evaluated is in
-`evaluation.runner`, images in `evaluation.image_protocol`, ablations in `evaluation.ablations`.
+This module handles input and output folders; `evaluation.runner` evaluates videos, `evaluation.image_protocol` images,
+and `evaluation.ablations` ablations.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command: a parser for each protocol."""
     parser = commands.add_parser(
         "evaluate",
-        help="score a model on a dataset, by the paper's protocols",
-        description="Score a model on a dataset, by the protocols of the paper. Finished videos are kept: a run that "
-        "was stopped goes on with the same command. In several processes: accelerate launch -m efficienttam_hf.cli "
-        "evaluate ..., or torchrun --nproc-per-node 4 -m efficienttam_hf.cli evaluate ...",
+        help="evaluate a model on a dataset, by the paper's protocols",
+        description="Evaluate a model on a dataset, by the protocols of the paper. Finished videos are kept: run the "
+        "same "
+        "command again to continue a stopped run. To use several processes, run: accelerate launch -m "
+        "efficienttam_hf.cli evaluate ..., or: torchrun --nproc-per-node 4 -m efficienttam_hf.cli evaluate ...",
         epilog="example: efficienttam evaluate vos --data DAVIS --dataset davis2017 --split val",
     )
     protocols = parser.add_subparsers(metavar="PROTOCOL", required=True, parser_class=type(parser))
@@ -54,23 +55,25 @@ def _add_video_protocol(protocols: Any, name: str, what: str, prompt: str | list
     parser = protocols.add_parser(
         name,
         help=what,
-        description=f"{what[0].upper()}{what[1:]}: objects are shown where they are annotated first, and tracked from "
-        "there. Videos whose truth is hidden are tracked and written, and not scored.",
+        description=f"{what[0].upper()}{what[1:]}: each object is prompted on the first frame on which it is "
+        "annotated, and "
+        "tracked from there. Videos with hidden annotations are tracked and written, but not evaluated.",
         **options,
     )
     output = _add_video_arguments(parser, prompt)
     add_memory_arguments(parser, several=True)
-    output.add_argument("--save-masks", action="store_true", help="write predictions in the dataset's own layout")
-    output.add_argument("--zip", action="store_true", help="also pack them for the dataset's server")
+    output.add_argument("--save-masks", action="store_true", help="write predicted masks in the dataset's own layout")
+    output.add_argument("--zip", action="store_true", help="also pack the predicted masks for the dataset's server")
     parser.set_defaults(run=run_videos, protocol=name)
 
 
 def _add_ablations(protocols: Any, options: dict[str, Any]) -> None:
     parser = protocols.add_parser(
         "ablate",
-        help="one choice of the design changed at a time (Tables 4 to 8)",
-        description="Evaluate a model as it is, and with one choice of its design changed at a time without training "
-        "it again, and print the tables.",
+        help="ablations: one change of the design at a time (Tables 4 to 8)",
+        description="Evaluate a model unchanged and with one change of its design at a time, without training it "
+        "again, "
+        "and print the tables.",
         **options,
     )
     _add_video_arguments(parser, "mask")
@@ -79,9 +82,11 @@ def _add_ablations(protocols: Any, options: dict[str, Any]) -> None:
         "--ablations",
         metavar="NAME",
         nargs="+",
-        help="cross-attention, resolution, object-pointers, pooling-scope, windowed; all by default",
+        help="any of cross-attention, resolution, object-pointers, pooling-scope, windowed (default: all)",
     )
-    group.add_argument("--image-sizes", metavar="PIXELS", type=int, nargs="+", help="of the resolution ablation")
+    group.add_argument(
+        "--image-sizes", metavar="PIXELS", type=int, nargs="+", help="input sizes of the resolution ablation"
+    )
     parser.set_defaults(run=run_ablations, protocol="ablate", save_masks=False, zip=False)
 
 
@@ -91,48 +96,51 @@ def _add_video_arguments(parser: argparse.ArgumentParser, prompt: str | list[str
     add_model_arguments(parser)
     group = parser.add_argument_group("protocol")
     several: dict[str, Any] = {} if isinstance(prompt, str) else {"nargs": "+"}
-    told = prompt if isinstance(prompt, str) else "all of them, one after the other"
+    told = prompt if isinstance(prompt, str) else "all, one after the other"
     group.add_argument(
-        "--prompt", choices=PROMPTS, default=prompt, help=f"what an object is shown with; default: {told}", **several
+        "--prompt", choices=PROMPTS, default=prompt, help=f"the prompt of each object (default: {told})", **several
     )
-    group.add_argument("--convention", metavar="NAME", help="how scores are taken; by default the dataset's own way")
-    group.add_argument("--unseen", metavar="FILE", type=Path, help="names of LVOS' unseen videos, one a line")
-    group.add_argument("--max-frames", metavar="N", type=int, help="only the first N frames of each video")
+    group.add_argument("--convention", metavar="NAME", help="the evaluation convention (default: the dataset's)")
+    group.add_argument(
+        "--unseen", metavar="FILE", type=Path, help="file with the names of LVOS' unseen videos, one per line"
+    )
+    group.add_argument("--max-frames", metavar="N", type=int, help="use only the first N frames of each video")
     output = parser.add_argument_group("output")
-    add_output_arguments(output, f"{DEFAULT_OUTPUT}/<what is evaluated>")
+    add_output_arguments(output, f"{DEFAULT_OUTPUT}/<protocol, dataset, model>")
     return output
 
 
 def _add_images(protocols: Any, options: dict[str, Any]) -> None:
     parser = protocols.add_parser(
         "images",
-        help="clicks on the objects of images (Table 3)",
-        description="Prompted image segmentation: each object is clicked on, corrected by further clicks, and scored "
-        "after each. Any dataset will do; of videos, annotated frames are taken as images.",
+        help="points on the objects of images (Table 3)",
+        description="Prompted image segmentation: each object gets a click and further correcting clicks, and its "
+        "mask is "
+        "evaluated after each. Any dataset can be used; the annotated frames of videos are used as images.",
         **options,
     )
     add_data_arguments(parser)
     add_model_arguments(parser)
     group = parser.add_argument_group("protocol")
-    group.add_argument("--clicks", metavar="N", type=int, default=5, help="on each object, at most (default: 5)")
-    group.add_argument("--frames-per-video", metavar="N", type=int, help="of each video, so many annotated frames")
-    add_output_arguments(parser.add_argument_group("output"), f"{DEFAULT_OUTPUT}/<what is evaluated>")
+    group.add_argument("--clicks", metavar="N", type=int, default=5, help="clicks per object, at most (default: 5)")
+    group.add_argument("--frames-per-video", metavar="N", type=int, help="use N annotated frames of each video")
+    add_output_arguments(parser.add_argument_group("output"), f"{DEFAULT_OUTPUT}/<protocol, dataset, model>")
     parser.set_defaults(run=run_images, protocol="images")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """`--data`, `--dataset`, `--split`, `--sequences`, `--limit` and what the values of masks mean."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", metavar="ROOT", type=Path, help="the dataset's folder; none for stress")
+    group.add_argument("--data", metavar="ROOT", type=Path, help="folder of the dataset; not needed for stress")
     group.add_argument(
         "--dataset",
         metavar="KIND",
-        help="davis2016, davis2017, mose, lvos, sav_val, sav_test, youtube_vos2019, folder, stress (drawn, see "
-        "docs/memory.md), ... (see docs/data.md); by default DAVIS or folder, as the layout says",
+        help="davis2016, davis2017, mose, lvos, sav_val, sav_test, youtube_vos2019, folder, stress (synthetic, see "
+        "docs/memory.md), ... (see docs/data.md); by default, DAVIS and folder are recognised",
     )
-    group.add_argument("--split", help="of the dataset; by default val of DAVIS, and all elsewhere")
-    group.add_argument("--sequences", metavar="NAME", nargs="+", help="only these videos")
-    group.add_argument("--limit", metavar="N", type=int, help="only the first N videos")
+    group.add_argument("--split", help="split of the dataset (default: val of DAVIS, and otherwise all videos)")
+    group.add_argument("--sequences", metavar="NAME", nargs="+", help="use only these videos")
+    group.add_argument("--limit", metavar="N", type=int, help="use only the first N videos")
     add_mask_arguments(group)
 
 
@@ -274,7 +282,7 @@ def _device_and_model(args: argparse.Namespace, processes: Processes) -> tuple[t
 
 def _stopped(job: _Job, stop: KeyboardInterrupt) -> int:
     if job.processes.is_main:
-        print(f"\nStopped. Finished videos are in '{job.output}'; the same command goes on from there.")
+        print(f"\nStopped. Finished videos are in '{job.output}'; run the same command again to continue.")
     return exit_code(stop)
 
 
@@ -303,7 +311,7 @@ def run_images(args: argparse.Namespace) -> int:
         result = evaluate_images(model, processor, records, options, processes)
     except KeyboardInterrupt as stop:
         if processes.is_main:
-            print(f"\nStopped. Finished images are in '{options.output}'; the same command goes on from there.")
+            print(f"\nStopped. Finished images are in '{options.output}'; run the same command again to continue.")
         return exit_code(stop)
     if processes.is_main:
         assert options.output is not None  # a command always has one
@@ -320,7 +328,7 @@ def _report(result: EvaluationResult, folder: Path, args: argparse.Namespace) ->
     for failed in result.failures:
         print(f"  left out: {failed.name}: {failed.error}")
     if result.failures:
-        print("What was left out is tried again by the same command.")
+        print("Run the same command again to retry them.")
     print(f"Report: {report}")
 
 
@@ -330,7 +338,7 @@ def _pack(result: EvaluationResult, folder: Path) -> None:
     from ..output_folders import OutputFolder
 
     if result.failures:
-        print("No zip was made: a server takes all videos of a dataset or none.")
+        print("No zip was made, because the server needs all videos of the dataset.")
         return
     path = OutputFolder(folder).add(f"{'-'.join(filter(None, (result.dataset, result.split)))}.zip")
     write_zip(path, folder / "predictions", [video.name for video in result.videos], result.dataset)

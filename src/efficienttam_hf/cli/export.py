@@ -1,4 +1,4 @@
-"""`efficienttam export`: a model to graphs for hosts without torch: ONNX, Core ML, ExecuTorch."""
+"""`efficienttam export`: export a model to ONNX, Core ML or ExecuTorch, to run it without torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     parser = commands.add_parser(
         "export",
         help="export a model to ONNX, Core ML or ExecuTorch, to track without torch",
-        description="Make four graphs of a model (image encoder, memory attention, mask decoder, memory encoder) and a "
-        "manifest with all that a host needs to track with them. Each graph is run beside the model at the end, except "
-        "those of Core ML, which run on Apple's systems only.",
+        description="Export four graphs of a model (image encoder, memory attention, mask decoder, memory encoder) "
+        "and a "
+        "manifest with everything that an application needs to track with them. At the end each graph is compared with "
+        "the model, except those of Core ML, which run on Apple's systems only.",
         **options,
     )
     parser.add_argument(
@@ -27,18 +28,18 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         help="a folder, an id on the Hub, a name that `efficienttam models` lists, or a preset with random weights, "
         f"such as {PRESET_PREFIX}efficienttam_s_1",
     )
-    parser.add_argument("output", metavar="OUT", type=Path, help="the folder to make")
-    parser.add_argument("--format", choices=("onnx", "coreml", "executorch"), default="onnx", help="default: onnx")
+    parser.add_argument("output", metavar="OUT", type=Path, help="the folder to create")
+    parser.add_argument("--format", choices=("onnx", "coreml", "executorch"), default="onnx", help="(default: onnx)")
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16", "int8"),
         default="float32",
-        help="of the weights; int8: those of linear layers, the rest stays in float32. Core ML: float32 or float16; "
-        "ExecuTorch: float32",
+        help="data type of the weights (default: float32). With int8 only linear layers are int8, and the rest is "
+        "float32. Core ML supports float32 and float16, ExecuTorch float32",
     )
-    parser.add_argument("--opset", metavar="N", type=int, help="ONNX operator set; default: 18")
-    parser.add_argument("--image-size", metavar="PIXELS", type=int, help="side of the input; default: the model's own")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it holds an export")
+    parser.add_argument("--opset", metavar="N", type=int, help="ONNX operator set (default: 18)")
+    parser.add_argument("--image-size", metavar="PIXELS", type=int, help="side of the input (default: the model's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it contains an export")
     parser.set_defaults(run=run)
 
 

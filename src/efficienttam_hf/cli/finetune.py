@@ -1,4 +1,4 @@
-"""`efficienttam finetune`: one's own frames and masks to a model that has learnt from them, with scores."""
+"""`efficienttam finetune`: fine-tune a model on annotated videos and evaluate it before and after."""
 
 from __future__ import annotations
 
@@ -18,35 +18,44 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     parser = commands.add_parser(
         "finetune",
         help="fine-tune a model on a folder of frames and masks",
-        description="Fine-tune a model on annotated videos, and score it on videos held back, before and after. The "
-        "folder holds frames/<video>/00000.jpg and masks/<video>/00000.png (indexed PNGs, or 0 and 255), or is a "
+        description="Fine-tune a model on annotated videos, and evaluate it on held-out videos before and after. The "
+        "folder contains frames/<video>/00000.jpg and masks/<video>/00000.png (indexed PNGs, or 0 and 255), or is a "
         "published dataset in its own layout.",
         epilog="example: efficienttam finetune my_videos --output runs/mine --steps 500",
         **options,
     )
     parser.add_argument("data", metavar="FOLDER", type=Path, help="the annotated videos")
     parser.add_argument(
-        "--output", "--out", metavar="FOLDER", type=Path, default=Path("runs/finetuned"), help="the run's folder"
+        "--output", "--out", metavar="FOLDER", type=Path, default=Path("runs/finetuned"), help="folder of the run"
     )
-    parser.add_argument("--model", metavar="NAME", help=f"to begin with: {MODEL_HELP}")
-    parser.add_argument("--kind", help="of dataset, such as davis2017 or sav_train; by default by the folder's layout")
-    parser.add_argument("--split", help="of a dataset that has some")
+    parser.add_argument("--model", metavar="NAME", help=f"initial model: {MODEL_HELP}")
+    parser.add_argument(
+        "--kind", help="kind of dataset, such as davis2017 or sav_train; by default, DAVIS and folder are recognised"
+    )
+    parser.add_argument("--split", help="split of the dataset, if it has splits")
     add_mask_arguments(parser)
     parser.add_argument(
-        "--hold-out", metavar="VIDEO", nargs="+", help="videos to score and not train on; a fifth by default"
+        "--hold-out",
+        metavar="VIDEO",
+        nargs="+",
+        help="videos to evaluate and not to train on (default: a fifth of them)",
     )
     parser.add_argument("--steps", metavar="N", type=int, default=120, help="optimisation steps (default: 120)")
-    parser.add_argument("--num-frames", metavar="N", type=int, default=4, help="of a training clip (default: 4)")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=4, help="clips a step (default: 4)")
-    parser.add_argument("--learning-rate", metavar="RATE", type=float, default=3e-5, help="highest (default: 3e-5)")
-    parser.add_argument("--prompt", choices=PROMPTS, default="mask", help="what scored videos start from")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that stopped")
+    parser.add_argument("--num-frames", metavar="N", type=int, default=4, help="frames per training clip (default: 4)")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=4, help="clips per step (default: 4)")
+    parser.add_argument(
+        "--learning-rate", metavar="RATE", type=float, default=3e-5, help="highest learning rate (default: 3e-5)"
+    )
+    parser.add_argument(
+        "--prompt", choices=PROMPTS, default="mask", help="prompt of each object in the evaluation (default: mask)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         nargs="+",
         default=[],
-        help="any field of the run's config.json, as in precision=bf16",
+        help="set any field of the run's configuration, as in precision=bf16",
     )
     parser.set_defaults(run=run)
 
@@ -80,10 +89,13 @@ def _finetune(args: argparse.Namespace) -> int:
     is_main = is_first_process()
     training, held_out = config.data[0].sequences or [], config.evaluation.sequences or []
     if is_main:
-        print(f"Training on {len(training)} videos, scoring {len(held_out)}: {', '.join(held_out) or 'none to spare'}.")
+        print(
+            f"Training on {len(training)} videos, evaluating on {len(held_out)}: "
+            f"{', '.join(held_out) or 'too few videos'}."
+        )
     result = finetune(config, args.resume)
     if result.training.stopped:
-        print(f"Stopped after step {result.training.steps}; --resume goes on from there.")
+        print(f"Stopped after step {result.training.steps}; --resume continues from there.")
         return 128 + result.training.signal
     if not is_main:
         return 0

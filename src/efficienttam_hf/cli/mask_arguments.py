@@ -1,4 +1,4 @@
-"""What the values of mask files mean, as options of every command that reads such files from a dataset."""
+"""Options that define the pixel values of mask files, shared by the commands that read a dataset."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from typing import Any
 def add_mask_arguments(group: Any) -> None:
     """`--mask-binary`, `--mask-threshold` and `--mask-colors`, to a parser or a group of one."""
     group.add_argument(
-        "--mask-binary", action="store_true", help="in mask files all that is not background is one object"
+        "--mask-binary",
+        action="store_true",
+        help="treat all pixels of a mask file that are not background as one object",
     )
     group.add_argument(
-        "--mask-threshold", metavar="N", type=int, help="in mask files values of at least N are one object"
+        "--mask-threshold",
+        metavar="N",
+        type=int,
+        help="treat all pixels of a mask file that are at least N as one object",
     )
     group.add_argument(
         "--mask-colors",
         metavar="COLOR=ID",
         nargs="+",
-        help="object ids of the colours of mask files, as in '#ff0000=1' '0,255,0=2'; black is background",
+        help="assign object ids to the colours of mask files, as in '#ff0000=1' '0,255,0=2'; black is background",
     )
 
 

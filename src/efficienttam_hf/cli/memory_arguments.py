@@ -1,4 +1,4 @@
-"""How memories are chosen, as options of the commands that track."""
+"""Options for memory selection, shared by the commands that track."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ def add_memory_arguments(parser: argparse.ArgumentParser, several: bool = False)
     """
     names = list(MEMORY_SELECTIONS)
     group = parser.add_argument_group("memory")
-    more = f", several of them to compare them, or {ALL}" if several else ""
+    more = f"; give several, or {ALL}, to compare them" if several else ""
     group.add_argument(
         "--memory",
         metavar="NAME",
         choices=[*names, ALL] if several else names,
         nargs="+" if several else None,
-        help=f"which memories a frame looks at: {', '.join(names)}{more} (see docs/memory.md); default: as the model's "
-        "configuration says",
+        help=f"memory selection strategy, one of {', '.join(names)}{more} (see docs/memory.md); the default is the "
+        "one in "
+        "the model's configuration",
     )
-    group.add_argument("--memory-stride", metavar="N", type=int, help="distance in frames between memories")
+    group.add_argument("--memory-stride", metavar="N", type=int, help="distance in frames between spatial memories")
     group.add_argument(
         "--memory-option",
         metavar="KEY=VALUE",
         action="append",
         type=_option,
-        help="a number of --memory that is not to be its default, such as quality_threshold=0.5; may be repeated",
+        help="a parameter of the strategy, such as quality_threshold=0.5; may be given several times",
     )
 
 

@@ -1,4 +1,4 @@
-"""`efficienttam models`: which models there are by name, and which of them are on this machine."""
+"""`efficienttam models`: list the models that have a name, and download or remove them."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command and its own commands."""
     parser = commands.add_parser(
         "models",
-        help="list the models that have a name, fetch or remove them",
+        help="list the models that have a name; download or remove them",
         description="List the models that --model and from_pretrained know by name: parameters, input size, licence, "
-        "J&F in the paper (Table 1; none where the paper has none), and which are here. `fetch` brings them into the "
-        "Hugging Face cache, for machines that go offline; `remove` takes them out of it.",
+        "J&F in the paper (Table 1; empty if the paper has none), and whether each is in the cache. `fetch` downloads "
+        "models into the Hugging Face cache, to use them offline; `remove` deletes them from it.",
         epilog="examples: efficienttam models; efficienttam models fetch efficienttam_s",
         **options,
     )
     parser.set_defaults(run=run_list)
     actions = parser.add_subparsers(metavar="ACTION")
-    actions.add_parser("list", help="list them (default)", **options).set_defaults(run=run_list)
+    actions.add_parser("list", help="list the models (default)", **options).set_defaults(run=run_list)
     for name, run, what in (
-        ("fetch", run_fetch, "fetch and convert models, as far as they are not here"),
-        ("remove", run_remove, "remove models and their downloads from the cache"),
+        ("fetch", run_fetch, "download and convert models that are not in the cache"),
+        ("remove", run_remove, "delete models and their downloads from the cache"),
     ):
         action = actions.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", **options)
-        action.add_argument("names", metavar="NAME", nargs="*", help=f"of {', '.join(VARIANTS)}")
-        action.add_argument("--all", action="store_true", help="all of them")
+        action.add_argument("names", metavar="NAME", nargs="*", help=f"one or more of {', '.join(VARIANTS)}")
+        action.add_argument("--all", action="store_true", help="all models")
         action.set_defaults(run=run)
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Print the table. Loads neither torch nor Transformers, and asks nobody."""
+    """Print the table. This loads neither torch nor Transformers and sends no request."""
     headings = [f"{short} J&F" for short in ACCURACIES.values()]
     rows = [("name", "parameters", "input", "licence", *headings, "here")]
     for model in known_models():
@@ -49,7 +49,7 @@ def run_list(args: argparse.Namespace) -> int:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\nThe cache is '{cache_folder()}'. `efficienttam models fetch NAME` brings a model into it.")
+    print(f"\nThe cache is '{cache_folder()}'. `efficienttam models fetch NAME` downloads a model into it.")
     return 0
 
 
@@ -58,7 +58,7 @@ def _megabytes(folder: Path) -> float:
 
 
 def run_fetch(args: argparse.Namespace) -> int:
-    """Fetch each; one that fails does not keep the others. Returns 1 if one failed."""
+    """Download each model; a failure does not stop the others. Returns 1 if one failed."""
     failures = 0
     names = _chosen(args)
     from ..app.loading import quiet_transformers
@@ -77,7 +77,7 @@ def run_fetch(args: argparse.Namespace) -> int:
 
 
 def run_remove(args: argparse.Namespace) -> int:
-    """Remove each, and say what that freed."""
+    """Remove each model and print how much space that freed."""
     for name in _chosen(args):
         if name in INCLUDED_MODELS:
             raise ValueError(f"{name} is a part of this package and cannot be removed.")

@@ -1,4 +1,4 @@
-"""Prompts on the command line: clicks, boxes and masks, in order.
+"""Prompts on the command line: points, boxes and masks, in the order in which they are given.
 
 `--object` and `--frame` set the object and the frame of the prompts that follow them, so the order of options has a
 meaning, which argparse does not keep by itself: the actions here write one list. `gather` then checks it against the
@@ -38,41 +38,64 @@ def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
         "prompts",
         "Order matters: --object"
         + (" and --frame set the object and the frame" if video else " sets the object")
-        + " for the prompts that follow. Coordinates are pixels, from the top left corner.",
+        + " for the prompts that follow. Coordinates are in pixels from the top left corner.",
     )
     parser.set_defaults(prompts=(), current_object=None, current_frame=None, without_prompt=())
     parser.set_defaults(current_mask_binary=None, current_mask_threshold=None, current_mask_colors=None)
     group.add_argument(
-        "--object", metavar="N", action=_SetCurrent, type=_whole(1, MAX_OBJECT_ID), help="1 to 255; 1 if not given"
+        "--object",
+        metavar="N",
+        action=_SetCurrent,
+        type=_whole(1, MAX_OBJECT_ID),
+        help="id of the object, 1 to 255 (default: 1)",
     )
     if video:
         group.add_argument(
-            "--frame", metavar="F", action=_SetCurrent, type=_whole(0), help="counted from 0; --start if not given"
+            "--frame",
+            metavar="F",
+            action=_SetCurrent,
+            type=_whole(0),
+            help="number of the frame, from 0 (default: --start)",
         )
     numbers = {"point": ("X,Y", 2), "negative": ("X,Y", 2), "box": ("X0,Y0,X1,Y1", 4)}
-    texts = {"point": "a click on the object", "negative": "a click beside it", "box": "a box around it"}
+    texts = {
+        "point": "a point on the object",
+        "negative": "a point that is not on the object",
+        "box": "a box around the object",
+    }
     for kind, (metavar, count) in numbers.items():
         group.add_argument(
             f"--{kind}", metavar=metavar, action=_Append, type=_coordinates(metavar, count), help=texts[kind]
         )
     if video:
         for option, metavar, read, text in (
-            ("--mask-threshold", "N", _whole(1), "in the masks that follow, values of at least N are one object"),
-            ("--mask-colors", "COLOR=ID ...", str, "their objects by colour, as in '#ff0000=1 0,255,0=2', one text"),
+            (
+                "--mask-threshold",
+                "N",
+                _whole(1),
+                "in the masks that follow, all pixels that are at least N are one object",
+            ),
+            (
+                "--mask-colors",
+                "COLOR=ID ...",
+                str,
+                "assign object ids to colours, as one argument: '#ff0000=1 0,255,0=2'",
+            ),
         ):
             group.add_argument(option, metavar=metavar, action=_SetCurrent, type=read, help=text)
         group.add_argument(
             "--mask-binary",
             action=_SetCurrent,
             nargs=0,
-            help="in the masks that follow, all but black is one object",
+            help="in the masks that follow, all pixels that are not black are one object",
         )
         group.add_argument(
             "--mask",
             metavar="FILE",
             action=_Append,
             type=Path,
-            help="an image of the frame's size that is 0 outside the object; without --object, one object an index",
+            help="an image of the frame's size that is 0 outside the object; without --object, each index is one "
+            "object",
         )
 
 
@@ -105,7 +128,7 @@ def _mask_coding(parser: argparse.ArgumentParser, namespace: argparse.Namespace)
 def check_order(args: argparse.Namespace) -> None:
     """Raise `ValueError` if an `--object` or `--frame` stands after the last prompt, where it means nothing."""
     if args.without_prompt:
-        raise ValueError(f"No prompt follows {' '.join(args.without_prompt)}: it is for the prompts after it.")
+        raise ValueError(f"No prompt follows {' '.join(args.without_prompt)}; it only applies to the prompts after it.")
 
 
 def _coordinates(shape: str, count: int) -> Callable[[str], tuple[float, ...]]:
@@ -115,7 +138,7 @@ def _coordinates(shape: str, count: int) -> Callable[[str], tuple[float, ...]]:
         except ValueError:
             values = ()
         if len(values) != count:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {shape}, numbers with commas and no spaces")
+            raise argparse.ArgumentTypeError(f"{text!r} is not {shape} (numbers separated by commas, without spaces)")
         return values
 
     return parse

@@ -1,4 +1,4 @@
-"""`efficienttam pseudo-label`: masks and tracks for pictures that nobody annotated, drawn by a promptable model."""
+"""`efficienttam pseudo-label`: let a promptable model draw masks for images and videos without annotations."""
 
 from __future__ import annotations
 
@@ -11,57 +11,82 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "pseudo-label",
-        help="draw masks for photographs and tracks for clips with a larger model, to fine-tune on",
-        description="Label a folder of photographs and clips with a promptable model: objects are found on a grid of "
-        "clicks and followed through clips, and what is kept is what the model believes in and what forward and "
-        "backward agree on. The result is a folder that `efficienttam finetune` reads, with sheets to look at. A run "
-        "that is stopped goes on when it is started again.",
+        help="let a larger model draw masks for images and videos, to fine-tune on them",
+        description="Label a folder of images and videos with a promptable model. A grid of points finds objects, "
+        "which "
+        "are then followed through each video. Masks are kept if the model is certain of them and if the forward and "
+        "backward directions agree. The result is a folder for `efficienttam finetune`, with contact sheets to check. "
+        "Run the command again to continue a stopped run.",
         epilog="example: efficienttam pseudo-label my_videos --teacher facebook/sam2.1-hiera-large --output labels",
         **options,
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="photographs, clips, or labels to --remove from")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="folder of images and videos; with --remove, the folder of labels"
+    )
     parser.add_argument(
         "--teacher",
         metavar="NAME",
         nargs="+",
         help="a folder, a Hub id or a name of a model for mask generation (SAM, SAM 2, EfficientTAM, ...), or two ONNX "
-        "files of SAM's interface, encoder and decoder; by default the model that --model of the other commands has by "
-        "default; a larger one draws better labels",
+        "files with SAM's interface, encoder and decoder; the default is that of --model in the other commands, but a "
+        "larger model draws better labels",
     )
     parser.add_argument(
         "--proposer",
         metavar="FILE",
-        help="an ONNX file of a saliency network (U2-Net's interface) that says where whole objects are",
+        help="an ONNX file of a saliency network (U2-Net's interface) that proposes whole objects",
     )
     parser.add_argument(
-        "--output", "--out", metavar="FOLDER", type=Path, default=Path("labels"), help="default: labels"
+        "--output",
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("labels"),
+        help="folder for the labels (default: labels)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto (default): the best there is")
-    parser.add_argument("--threads", metavar="N", type=int, help="on a CPU; default: as many as the teacher takes")
-    clips = parser.add_argument_group("clips")
-    clips.add_argument("--fps", type=float, default=6.0, help="labelled frames a second (default: 6)")
-    clips.add_argument("--max-frames", metavar="N", type=int, default=48, help="of a clip (default: 48)")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default): a GPU if there is one"
+    )
+    parser.add_argument("--threads", metavar="N", type=int, help="number of CPU threads (default: the teacher's)")
+    clips = parser.add_argument_group("videos")
+    clips.add_argument("--fps", type=float, default=6.0, help="labelled frames per second (default: 6)")
+    clips.add_argument(
+        "--max-frames", metavar="N", type=int, default=48, help="labelled frames per video, at most (default: 48)"
+    )
     clips.add_argument(
         "--seed-every",
         metavar="N",
         type=int,
         default=16,
-        help="labelled frames after which objects are looked for again; 0 for the first frame only (default: 16)",
+        help="search for objects again after N labelled frames; 0: only on the first frame (default: 16)",
     )
-    clips.add_argument("--max-objects", metavar="N", type=int, default=4, help="of a clip (default: 4)")
     clips.add_argument(
-        "--min-agreement", metavar="IOU", type=float, default=0.75, help="of forward and backward (default: 0.75)"
+        "--max-objects", metavar="N", type=int, default=4, help="objects per video, at most (default: 4)"
+    )
+    clips.add_argument(
+        "--min-agreement",
+        metavar="IOU",
+        type=float,
+        default=0.75,
+        help="lowest IoU of the two directions (default: 0.75)",
     )
     masks = parser.add_argument_group("masks")
-    masks.add_argument("--grid", metavar="N", type=int, default=8, help="clicks along the longer side (default: 8)")
-    masks.add_argument("--min-score", metavar="P", type=float, default=0.85, help="least predicted IoU (default: 0.85)")
-    masks.add_argument("--min-stability", metavar="P", type=float, default=0.85, help="least stability (default: 0.85)")
-    masks.add_argument("--max-side", metavar="PIXELS", type=int, default=960, help="of what is written (default: 960)")
+    masks.add_argument("--grid", metavar="N", type=int, default=8, help="points along the longer side (default: 8)")
+    masks.add_argument(
+        "--min-score", metavar="P", type=float, default=0.85, help="lowest predicted IoU (default: 0.85)"
+    )
+    masks.add_argument(
+        "--min-stability", metavar="P", type=float, default=0.85, help="lowest stability (default: 0.85)"
+    )
+    masks.add_argument(
+        "--max-side", metavar="PIXELS", type=int, default=960, help="longer side of the written frames (default: 960)"
+    )
     parser.add_argument(
         "--remove",
         metavar="VIDEO[:ID]",
         nargs="+",
-        help="take these out of the labels in FOLDER, after a look at its sheets/, and label nothing",
+        help="remove these videos or objects from the labels in FOLDER, after you checked its sheets/; nothing is "
+        "labelled",
     )
     parser.set_defaults(run=run)
 
@@ -110,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         known = " (labelled before)" if result.is_known else ""
         found = result.problem or f"{result.objects} object{'' if result.objects == 1 else 's'}{known}"
         print(f"[{number}/{total}] {result.file.name}: {found}", flush=True)
-    print(f"{objects} objects in '{args.output}'. Look at {args.output / 'sheets'}, then")
-    print(f"  efficienttam pseudo-label {args.output} --remove VIDEO:ID ...   what does not look right")
+    print(f"{objects} objects in '{args.output}'. Check {args.output / 'sheets'}, then run")
+    print(f"  efficienttam pseudo-label {args.output} --remove VIDEO:ID ...   to remove wrong labels")
     print(f"  efficienttam finetune {args.output} --output runs/mine")
     return 1 if problems and not objects else 0

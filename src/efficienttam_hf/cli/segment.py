@@ -1,4 +1,4 @@
-"""`efficienttam segment`: objects in an image, from prompts or everything there is."""
+"""`efficienttam segment`: segment objects in an image, from prompts or all at once."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     parser = commands.add_parser(
         "segment",
         help="segment objects in an image",
-        description="Segment objects in an image from clicks and boxes, or everything in it, and write an overlay, an "
-        "indexed PNG, and the masks as COCO run-length JSON.",
+        description="Segment objects in an image from points and boxes, or all objects, and write an overlay, an "
+        "indexed "
+        "PNG, and the masks as COCO run-length JSON.",
         **options,
     )
     parser.add_argument("image", metavar="IMAGE", type=Path, help="an image file")
     add_prompt_arguments(parser, video=False)
     group = parser.add_argument_group("everything")
-    group.add_argument("--everything", action="store_true", help="find all objects, without prompts")
-    group.add_argument("--grid", metavar="N", type=int, default=32, help="clicks along each side (default: 32)")
+    group.add_argument("--everything", action="store_true", help="segment all objects, without prompts")
     group.add_argument(
-        "--min-score", metavar="P", type=float, default=0.88, help="least predicted IoU of a mask (default: 0.88)"
+        "--grid", metavar="N", type=int, default=32, help="number of points along each side (default: 32)"
+    )
+    group.add_argument(
+        "--min-score", metavar="P", type=float, default=0.88, help="lowest predicted IoU of a mask (default: 0.88)"
     )
     group.add_argument(
         "--min-stability",
         metavar="P",
         type=float,
         default=0.95,
-        help="how much a mask may depend on its threshold, 1 is not at all (default: 0.95)",
+        help="lowest stability of a mask when its threshold changes, up to 1 (default: 0.95)",
     )
     add_model_arguments(parser)
     add_size_argument(parser)
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     check_order(args)
     if args.everything == bool(args.prompts):
         raise ValueError(
-            "What is to be segmented? Give prompts, such as --point X,Y or --box X0,Y0,X1,Y1, or --everything"
+            "What is to be segmented? Give prompts, such as --point X,Y or --box X0,Y0,X1,Y1, or give --everything"
             + (", not both." if args.everything else ".")
         )
     if args.grid < 1:

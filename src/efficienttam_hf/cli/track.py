@@ -1,4 +1,4 @@
-"""`efficienttam track`: objects through a video, from prompts on any of its frames."""
+"""`efficienttam track`: track objects through a video from prompts on any of its frames."""
 
 from __future__ import annotations
 
@@ -20,41 +20,49 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     parser = commands.add_parser(
         "track",
         help="track objects through a video",
-        description="Track objects through a video from clicks, boxes or masks, and write an overlay video, masks as "
-        "indexed PNGs in the layout of DAVIS, and masks as COCO run-length JSON. Without VIDEO, a small synthetic clip "
-        "is made and its object is tracked.",
+        description="Track objects through a video from points, boxes or masks, and write an overlay video, the masks "
+        "as "
+        "indexed PNGs in DAVIS layout, and the masks as COCO run-length JSON. Without VIDEO, the command generates a "
+        "short synthetic video and tracks its object.",
         epilog="example: efficienttam track cups.mp4 --object 1 --point 480,300 "
         "--object 2 --box 500,200,640,420 --frame 30 --object 1 --negative 520,310",
         **options,
     )
-    parser.add_argument("video", metavar="VIDEO", nargs="?", help="a video file or a folder of numbered images")
+    parser.add_argument(
+        "video", metavar="VIDEO", nargs="?", help="a video file, an animated image, or a folder of numbered images"
+    )
     add_prompt_arguments(parser, video=True)
     add_model_arguments(parser)
-    group = parser.add_argument_group("what to track")
-    group.add_argument("--start", metavar="F", type=int, help="first frame to use; the beginning by default")
-    group.add_argument("--end", metavar="F", type=int, help="the frame to stop before; the end by default")
+    group = parser.add_argument_group("range and size")
+    group.add_argument("--start", metavar="F", type=int, help="first frame to track (default: 0)")
+    group.add_argument("--end", metavar="F", type=int, help="first frame not to track (default: the number of frames)")
     group.add_argument(
         "--direction",
         choices=("forward", "backward", "both"),
-        help="from the prompts on; forward by default, both if an object is first prompted on a later frame",
+        help="forward: from the first prompted frame to the end; both: then also back to the beginning; backward: from "
+        "the last prompted frame to the beginning. The default is forward if all objects are prompted on the first "
+        "frame, and otherwise both",
     )
     add_size_argument(group)
     add_memory_arguments(parser)
     group = parser.add_argument_group("output")
     add_output_arguments(group, f"{DEFAULT_OUTPUT}/<name of the video>")
-    group.add_argument("--timeline", action="store_true", help="also draw the objects' scores over the frames")
+    group.add_argument(
+        "--timeline", action="store_true", help="also draw the probability of each object over the frames"
+    )
     group.add_argument(
         "--on-lost",
         choices=("continue", "stop"),
         default="continue",
-        help="what to do on a frame on which an object is no longer seen: continue (default), or stop there with exit "
-        "code 3, so that it can be prompted again",
+        help="what to do when the mask of an object becomes empty: continue (default), or stop with exit code 3, so "
+        "that "
+        "you can prompt it again",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Track and write. Returns 130 or 143 if it was stopped by Ctrl-C or SIGTERM, 3 by a lost object."""
+    """Track and write the results. Returns 130 after Ctrl-C, 143 after SIGTERM, 3 after `--on-lost stop`."""
     from ..app.frames import limited_size
     from ..app.results import TrackFolder
     from ..safe_names import safe_name
@@ -63,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     check_order(args)
     video, given, out, overwrite = args.video, args.prompts, args.output, args.overwrite
     if video is None:
-        # Our own folder of a clip that is always the same: a second run may replace the first.
+        # The synthetic video is always the same, so a second run may replace the first in the default folder.
         overwrite = overwrite or out is None
         out = out or DEFAULT_OUTPUT / EXAMPLE
         TrackFolder(out, EXAMPLE).check(overwrite)
@@ -95,10 +103,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _example_clip(out: Path, given: tuple[GivenPrompt, ...]) -> tuple[Path, tuple[GivenPrompt, ...]]:
-    """Write the synthetic clip to the folder of the results; its path, and the prompts, by default a click in it."""
+    """Write the synthetic video to the result folder. Returns its path and the prompts, by default a point."""
     from ..app.example_clip import make_example_clip
     from ..output_folders import OutputFolder
 
     video, click = make_example_clip(OutputFolder(out).add(f"{EXAMPLE}.mp4"))
-    print(f"No VIDEO was given, so here is a synthetic clip: {video}")
+    print(f"No VIDEO was given. A synthetic video is tracked: {video}")
     return video, given or (GivenPrompt("point", click, 1, None),)

@@ -1,4 +1,4 @@
-"""`efficienttam verify`: whether a model's files are those that were written, by their checksums."""
+"""`efficienttam verify`: check the files of a model against their checksums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "verify",
-        help="check a model's files against the checksums that were written with them",
+        help="check the files of a model against their checksums",
         description="Compare every file of a model's folder with its SHA-256 in the folder's SHA256SUMS, which "
         "convert, train and finetune write. The weights are not loaded.",
         epilog="examples: efficienttam verify efficienttam-nano; efficienttam verify runs/mine/last",
