@@ -1,4 +1,4 @@
-"""EfficientTAM for Hugging Face Transformers: segment and track any object in a video from a click, a box or a mask.
+"""EfficientTAM for Hugging Face Transformers: segment and track any object in a video from a point, a box or a mask.
 
 The public classes are imported when they are first asked for, so that importing the package, or a part of it that needs
 no network, loads neither torch nor Transformers. The Auto classes know this package's models nevertheless, as soon as

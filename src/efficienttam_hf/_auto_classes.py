@@ -1,4 +1,4 @@
-"""Makes this package's classes known to Transformers' Auto classes, without loading Transformers for it.
+"""Registers this package's classes with Transformers' Auto classes, without importing Transformers.
 
 `AutoModel.from_pretrained` finds a model of this package only if its classes were registered before, and registering
 needs Transformers, torch and all our classes: seconds, which a command's `--help` or a reader of videos must not pay.

@@ -1,4 +1,4 @@
-"""What readers and writers of frames share: their error, their limits, and the one way in which libav opens a file.
+"""Shared by readers and writers of frames: their error class, their limits, and how libav opens a file.
 
 Files come from strangers. A container format may name other files (playlists do), a header may promise a picture of a
 terabyte, a name may look like an address. So every video is opened through :func:`open_container`, which gives libav

@@ -1,4 +1,4 @@
-"""The sound of a video file for a video that is written: the part that belongs to the frames, copied where possible.
+"""Writes the sound of a video file into another video: the part that belongs to the frames, copied if possible.
 
 AAC, MP3 and Opus go into the new file as they are; anything else is decoded and encoded as AAC, which every browser
 plays. :class:`efficienttam_hf.video_writer.VideoWriter` feeds the sound along with the frames, so that a player finds

@@ -1,4 +1,4 @@
-"""How the threads of a computation wait for each other, decided before PyTorch loads.
+"""Sets how OpenMP threads wait for each other, before PyTorch is loaded.
 
 PyTorch computes with OpenMP, and between two operations its threads wait for the next in a loop that burns their core.
 Alone on a machine that saves some microseconds. Beside other work it is a disaster: a thread that waits keeps the core

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, whatever is in them: an interruption never leaves half a result under its name.
+"""Atomic file writes: an interruption never leaves an incomplete file under the final name.
 
 That holds for a power failure too: the content reaches the disk before the name does, and then the name does.
 """

@@ -1,4 +1,4 @@
-"""Published checkpoints (`.pt`, or `.safetensors` with the same names) to this package's folders, and back.
+"""Converts published checkpoints (`.pt`, or `.safetensors` with the same names) to this package's folders, and back.
 
 The published names map one to one onto ours by the table below (four point embeddings become the rows of one). What a
 checkpoint tells about its model (widths, depths, layer counts) is read from its tensors and held against the

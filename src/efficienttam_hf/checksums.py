@@ -1,4 +1,4 @@
-"""SHA-256 sums beside the files of a checkpoint, so that damage is found before anything is computed with it.
+"""SHA-256 sums of the files of a checkpoint, so that damage is found before the weights are used.
 
 A folder that this package converts, trains or includes holds a file `SHA256SUMS` with a line for each other file, as
 `sha256sum --check` reads it. Files of weights have no checksums of their own: a flipped bit in a `.safetensors` file

@@ -1,4 +1,4 @@
-"""Every number of the network, as nested configurations, and the eight published variants as data.
+"""The configuration classes of the model: all parameters, nested by part of the network, and their validation.
 
 A configuration describes a model completely: nothing in the modeling files decides by a name. `EfficientTamConfig`
 serves both `EfficientTamModel` (one image) and `EfficientTamVideoModel` (tracking), so that one checkpoint folder loads

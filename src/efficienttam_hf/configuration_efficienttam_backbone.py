@@ -1,4 +1,4 @@
-"""Numbers of an image encoder that is a backbone of Transformers; see `modeling_efficienttam_backbone.py`."""
+"""Configuration of an image encoder made from a Transformers backbone; see `modeling_efficienttam_backbone.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fields of a configuration may be, pairs of sizes, and the feature map's size that follows from them.
+"""Validation of configuration fields, pairs of sizes, and the size of the feature map that follows from them.
 
 A `config.json` from elsewhere may say anything: a thousand million layers would exhaust the machine, and an unknown
 activation would be a `KeyError` deep inside the network. Both are named as an error here, before a network is made.

@@ -1,4 +1,4 @@
-"""Products and attention as a CPU does them fastest. Elsewhere, and where gradients flow, PyTorch's own are used.
+"""Fast matrix products and attention for CPUs. On other devices, and with gradients, PyTorch's own kernels are used.
 
 The network is written plainly; what is here are other ways to the same numbers, and `kernel_choice.py` says which of
 them this machine takes. PyTorch hands float32 products to MKL, which uses half of AVX-512 on processors that are not

@@ -1,4 +1,4 @@
-"""Which images of a folder are the frames of a video, and in which order.
+"""Chooses which images of a folder are the frames of a video, and orders them.
 
 The order is the one in which a person reads the names: by all their numbers, the leftmost first. Where only one number
 changes it is the number of the frame, and a gap in it is a missing file. Where several change, they are either a time

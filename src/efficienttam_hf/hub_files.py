@@ -1,4 +1,4 @@
-"""Files of model repositories on the Hub: downloaded into the Hugging Face cache, with their hash verified.
+"""Downloads files of Hub repositories into the Hugging Face cache and verifies their hashes.
 
 huggingface_hub does the work and takes care of endpoints, tokens, proxies and offline mode. Here its answers are held
 against what the Hub states of a file, and what goes wrong is said in one kind of error and in plain words.

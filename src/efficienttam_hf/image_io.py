@@ -1,4 +1,4 @@
-"""Images in: one file as RGB, and image files as the frames of a video.
+"""Reads image files: one file as an RGB array, and several files as the frames of a video.
 
 Photos come in many kinds (palettes, 16 bits, turned by EXIF), some files hold several pictures, and some are made to do
 harm. All of that is settled here, with errors that name the file, so that whoever reads gets uint8 RGB and nothing

@@ -1,4 +1,4 @@
-"""What counts as an image: one rule behind every entrance, with NumPy and Pillow alone.
+"""Validates and converts image arguments: the same rules for every public function, with NumPy and Pillow alone.
 
 The image processor, the frames of a video or a stream, and the trackers and segmenters that run on exported graphs
 without torch all read images through `to_rgb`, so that the same picture gives the same pixels everywhere.

@@ -1,4 +1,4 @@
-"""Which of several ways to compute an operation is taken on this machine: measured once, kept in a file, or forced.
+"""Chooses among several implementations of an operation: by timing them once, from a stored file, or by a setting.
 
 No one way is fastest on every processor: what doubles the speed on one with AVX-512 costs a third on one with AMX. So
 the candidates are timed, in turns, when a model first computes on a CPU, with the threads that torch then has; it takes

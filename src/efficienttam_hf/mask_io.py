@@ -1,4 +1,4 @@
-"""Masks in and out: object ids as palette PNGs in the manner of DAVIS, and single masks as COCO run lengths.
+"""Reads and writes masks: object ids as palette PNGs as in DAVIS, and single masks in COCO run-length encoding.
 
 These are the two forms that data sets and evaluation tools of the field read: in a PNG a pixel belongs to one object,
 while run-length masks of different objects may overlap. How the values of an image become object ids is decided in

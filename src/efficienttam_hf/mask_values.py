@@ -1,4 +1,4 @@
-"""What the values of an annotation image mean: object ids where they can be, else what its user says.
+"""Interprets the pixel values of an annotation image: as object ids if that is possible, or as the user defines them.
 
 Annotation images come in many forms, and most of them decode to *some* small integers. Taken for object ids, a mask
 with soft edges is dozens of objects, and a palette that an optimiser sorted anew makes an object of the background.

@@ -1,4 +1,4 @@
-"""Memories as tensors: what is kept of one object on one frame, and the batched bank that the network reads.
+"""Memories as tensors: the memory of one object on one frame, and the batched memory bank that the network reads.
 
 `FrameMemory` is an entry of an `ObjectMemory` (`object_memory.py`), which selects among them. `MemoryBank` holds what
 was selected, for several objects at once, and is all that the tracking step sees.

@@ -1,4 +1,4 @@
-"""Which memories a frame looks at: the published rule, and rules that avoid bad memories.
+"""Memory selection: the strategies that choose which memories a frame attends to.
 
 The published rule is "the conditioning frames and the last six". It also remembers frames on which the object was
 hidden, or on which the mask had moved to something else. The strategies here choose better with the same weights. Each

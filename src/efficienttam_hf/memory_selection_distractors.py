@@ -1,4 +1,4 @@
-"""Memory selection among look-alikes, as in DAM4SAM (CVPR 2025, arXiv 2411.17576; for EfficientTAM arXiv 2509.13864).
+"""Memory selection among similar objects, as in DAM4SAM (CVPR 2025, arXiv 2411.17576; EfficientTAM: arXiv 2509.13864).
 
 Memory has two parts. The recent memory (RAM) resolves how the object looks now: the frame just behind and earlier ones
 at distances of five, without those on which the object was not seen. The distractor-resolving memory (DRM) tells the

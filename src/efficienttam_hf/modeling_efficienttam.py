@@ -1,4 +1,4 @@
-"""The image model: `EfficientTamModel` segments what is prompted in an image.
+"""The image model: `EfficientTamModel` segments objects in an image from prompts.
 
 An image is encoded once to one feature map at stride 16 (`modeling_efficienttam_vision.py`); prompts (points, boxes, a
 rough mask) then cost little each (`modeling_efficienttam_decoder.py`). The model is called as Transformers' `Sam2Model`

@@ -1,4 +1,4 @@
-"""An image encoder made of a backbone of Transformers: `vision_config` says which, as `Sam2VisionConfig` may.
+"""An image encoder made from a Transformers backbone, which `vision_config` names as in `Sam2VisionConfig`.
 
 The backbone's last feature map, which must have the stride of `patch_size`, goes through the neck of the plain ViT.
 What an encoder owes the models is in this file and no more: a class with `forward`, `get_input_embeddings` and

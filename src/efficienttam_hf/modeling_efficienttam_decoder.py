@@ -1,4 +1,4 @@
-"""Prompts to masks: the prompt encoder and the mask decoder, which are SAM's.
+"""SAM's prompt encoder and mask decoder, which turn prompts and features into masks.
 
 Points, boxes and a rough mask become embeddings; a small two-way transformer lets them and the image's features attend
 to each other; its output tokens become masks, their predicted IoU, and whether the object is there at all.

@@ -1,4 +1,4 @@
-"""Pieces that the parts of the network share: attention, normalisation, MLP, sine encoding, base class of models."""
+"""Layers that several parts of the network share: attention, normalisation, MLP, sine encoding; the base class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tracking adds to the image network: memory attention, and the memory encoder.
+"""The parts that tracking adds to the image model: memory attention and the memory encoder.
 
 Memory attention lets a frame look at what is remembered of an object: spatial memories (feature maps of earlier frames,
 fused with their masks) and object pointers (one vector each). The paper's contribution is here: spatial memories are

@@ -1,4 +1,4 @@
-"""Tracking: one tracking step, and the model that drives it over a session.
+"""The video model: `EfficientTamVideoModel` with its tracking step, `track_step`, and the methods that use a session.
 
 `EfficientTamVideoModel.track_step` is the one place where a frame is tracked: features of the frame, memories and
 prompts go in, masks, scores, an object pointer and a new memory come out, for a batch of objects. It is plain tensor

@@ -1,4 +1,4 @@
-"""Objects that know of each other: what becomes of masks that several objects claim.
+"""Object competition: resolves overlapping masks of several objects.
 
 Objects are tracked by themselves, so two of them can end on the same thing. With `TrackingRules.object_competition`
 they compete on every frame on which they are tracked, by the rules of SAM 3's video model: of two masks that are nearly

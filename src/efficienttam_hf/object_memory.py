@@ -1,10 +1,9 @@
-"""What one object remembers, frame by frame, and which of it a frame looks at.
+"""The memories of one object, by frame, and the choice of those that a frame attends to.
 
-`ObjectMemory` keeps an entry for each frame: the conditioning frames (those a user prompted) and the tracked ones.
-`select` gives the entries that a frame looks at; which they are, a strategy decides (`memory_selection.py`). `forget`
-is the bound: entries out of reach go, but those that the strategy still uses. All of it is about frame indices. What an
-entry holds is not looked into, so that sessions, training and the tracker that runs on exported graphs without torch
-(`export/`) share it.
+`ObjectMemory` keeps an entry for each conditioning frame and each tracked frame. `select` returns the entries that a
+frame attends to, which a strategy chooses (`memory_selection.py`). `forget` bounds the RAM: it drops entries that are
+too far away and that the strategy no longer uses. This file only handles frame numbers and does not read the content
+of an entry, so that sessions, training and the tracker on exported graphs without torch (`export/`) share it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class MemoryEntry(Protocol):
 
 @dataclass
 class MemorySelection:
-    """The frames one object looks at from some frame: `(entry, temporal index)` pairs, and pointer entries.
+    """The entries that a frame attends to: `(entry, temporal index)` pairs of spatial memories, and pointer entries.
 
     `weights`, where they are given, are what the spatial memories are multiplied by, one for each.
     """
@@ -102,7 +101,7 @@ class ObjectMemory:
         return None
 
     def commit(self, rules: TrackingRules) -> None:
-        """Let pending results count. A conditioning frame keeps its memory against a correction of the same frame."""
+        """Commit pending results. A conditioning frame keeps its memory even if it was corrected too."""
         prompted = [*self.pending_conditioning, *self.pending_tracked]
         for frame_idx, entry in self.pending_conditioning.items():
             self.tracked.pop(frame_idx, None)

@@ -1,4 +1,4 @@
-"""Folders that results are written to: what this package wrote there may be replaced, anything else is never touched.
+"""Folders for results: files that this package wrote there may be replaced; other files are never changed.
 
 Every folder of results holds a list, `.efficienttam-files`, of the files that were written there, one relative path a
 line; a file is listed before it is made, so that the list is true after any interruption. `--overwrite` removes listed

@@ -1,4 +1,4 @@
-"""The published variants and the small model of this package, as the fields in which each differs from the defaults.
+"""The published variants and this package's small model, as the parameters that differ from the defaults.
 
 A variant is an entry here; no code decides by its name. `EfficientTamConfig.from_preset` makes a configuration of one.
 """

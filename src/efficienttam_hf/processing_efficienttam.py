@@ -1,4 +1,4 @@
-"""Images, videos and prompts to tensors, and masks back to the user's resolution.
+"""The processors: convert images, videos and prompts to tensors, and masks back to the original size.
 
 Built on Transformers' SAM 2 processors, whose calls these share. What is added: prompts are checked in the user's own
 pixels before anything is changed, frames of a video are processed when it is their turn (never the whole video),
@@ -484,10 +484,10 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         original_size: tuple[int, int] | None = None,
         clear_old_inputs: bool = True,
     ) -> EfficientTamVideoInferenceSession:
-        """Add prompts for objects on a frame. They count when the frame is run, or propagation starts.
+        """Add prompts for objects on a frame. They are pending until the frame is run or tracking starts.
 
-        Prompts added before have effect too, unless they are for the same object on the same frame (see
-        `clear_old_inputs`). If anything is wrong, nothing is added.
+        Earlier prompts are kept, except those for the same object on the same frame (see `clear_old_inputs`). If any
+        input is invalid, nothing is added.
 
         Args:
             inference_session: the session.
@@ -507,7 +507,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             The session.
 
         Raises:
-            ValueError: for anything that does not fit, in the user's pixels.
+            ValueError: for invalid input; the message uses pixels of the original frame.
         """
         add_inputs(
             inference_session,

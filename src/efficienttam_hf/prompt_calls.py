@@ -1,4 +1,4 @@
-"""Prompts in the form of Transformers' calls, read into `ObjectPrompts` and added to sessions.
+"""Converts prompts from the nested lists of the Transformers API to `ObjectPrompts` and adds them to sessions.
 
 `input_points`, `input_labels`, `input_boxes` and `input_masks` come nested by image or frame and object, in lists,
 tuples, arrays and tensors. Both processors, and the tracker and the segmenter on exported graphs, read them here with

@@ -1,4 +1,4 @@
-"""Prompts: what a user says of one object on one frame, from any source, checked once and scaled once.
+"""`ObjectPrompts`: the prompts for one object on one frame, from any source, checked once and scaled once.
 
 `ObjectPrompts` is the one form between the user and the model. The command line, the demo and JSON make it directly;
 the nested lists, arrays and tensors of Transformers' calls become it in `prompt_calls.py`. It is checked in the user's

@@ -1,4 +1,4 @@
-"""The authors' checkpoints by name: where they lie on the Hub, fetching them, and converting each of them once.
+"""The authors' checkpoints by name: downloads each from the Hub and converts it once.
 
 `efficienttam_s` and its like are files of the published kind in the authors' repository. The first time that one is
 asked for, it is downloaded and verified (`hub_files`), and converted to a folder that `from_pretrained` loads. That

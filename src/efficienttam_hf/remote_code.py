@@ -1,4 +1,4 @@
-"""What makes a checkpoint folder loadable, with this package installed or not, and where included checkpoints lie.
+"""The files that make a checkpoint folder loadable without this package, and the models included in the package.
 
 A folder that `save_pretrained` wrote holds, beside the weights, the code that `trust_remote_code=True` needs where this
 package is not installed. `RemoteCode` and `RemoteConfig` are mixins of what is saved and loaded so.

@@ -1,4 +1,4 @@
-"""Names and texts that come from data, made safe to write: as files, in tables, in Markdown.
+"""Makes names and texts from data safe to write: in file names, in tables and in Markdown.
 
 A video's name may come from a JSON file, a table on the Hub or a folder that somebody else made. As a path it could
 leave the folder of results, in a spreadsheet it could be a formula, and in a report a tag or a table's border.

@@ -1,12 +1,12 @@
-"""The walk over a session: which objects are segmented from prompts or tracked on a frame, in which order and batch.
+"""The walk over a session: decides which objects are segmented or tracked on a frame, in which order and batch.
 
-`SessionWalk` is the one place where a session is driven. It uses no tensor library: what is computed is asked of a
-`WalkBackend`, of which there are two, the torch model (`modeling_efficienttam_video.py`) and the exported graphs
-(`export/onnx_backend.py`). Three verbs do the work:
+`SessionWalk` is the only code that runs a session. It uses no tensor library: a `WalkBackend` does all computations.
+There are two backends, the torch model (`video_backend.py`) and the exported graphs (`export/onnx_backend.py`). Three
+methods do the work:
 
-- `segment_prompts` runs the prompts of a frame, and no object that has none there: what an annotator waits for.
-- `track_frame` gives every object a result on a frame: from prompts that wait there, else from memory.
-- `propagate` tracks frame after frame.
+- `segment_prompts` runs only the pending prompts of a frame, as an annotator needs it.
+- `track_frame` gives every object a result on a frame: from its pending prompts there, or else from its memories.
+- `propagate` tracks one frame after another.
 
 `run` is the call that Transformers' `Sam2VideoModel.forward` is, made of these.
 """
@@ -30,7 +30,7 @@ from .tracking_session import TrackedObject, TrackingSession
 
 
 class WalkBackend(Protocol):
-    """What computes. Features, results, masks and memory entries are the backend's own; the walk only hands them on.
+    """Does the computations. Features, results, masks and memory entries have types of the backend's own.
 
     A batch is of B objects on one frame. Each method is called with objects that fit in one batch: equally many
     memories and points, all of them with a mask prompt or none.
@@ -152,7 +152,7 @@ class _Found:
 
 
 class SessionWalk:
-    """Drives sessions with a backend; has no state of its own."""
+    """Runs sessions with a backend; it has no state of its own."""
 
     def __init__(self, backend: WalkBackend):
         self.backend = backend
@@ -164,9 +164,9 @@ class SessionWalk:
     # ------------------------------------------------------------------------------------------------------ verbs
 
     def segment_prompts(self, session: TrackingSession, frame_idx: int) -> Any:
-        """Run the prompts that wait on a frame. Objects without one there are not run, as in the published predictor.
+        """Run the pending prompts of a frame. Objects without one are not run, as in the published predictor.
 
-        Results of prompts can still be changed by further prompts on the frame; they count when tracking goes on.
+        Further prompts on the frame can still change these results; they are committed when tracking goes on.
 
         Returns:
             The newest result of every object on the frame; objects that have none there are absent.
@@ -185,10 +185,10 @@ class SessionWalk:
         direction: Direction = Direction.FORWARD,
         run_mem_encoder: bool = True,
     ) -> Any:
-        """Give every object a result on a frame, and pass it: prompts there are from now on corrections.
+        """Give every object a result on a frame. Later prompts on this frame are corrections.
 
-        Prompts that wait on the frame are run and stand. The other objects are tracked from what they remember, but
-        those that the frame defines, and those that have yet to begin.
+        Pending prompts on the frame are run and their results are committed. The other objects are tracked from their
+        memories, except those for which it is a conditioning frame and those that have no conditioning frame yet.
 
         Args:
             run_mem_encoder: whether the tracked frame is remembered.
@@ -221,11 +221,11 @@ class SessionWalk:
         direction: Direction = Direction.FORWARD,
         progress: Callable[[range], Iterable[int]] = iter,
     ) -> Iterator[Any]:
-        """Track every object through a video, yielding each frame as it is done.
+        """Track every object through a video, yielding each frame when it is finished.
 
-        Prompts that wait are run first. The session may be changed between two frames: prompts on the current frame or
-        behind are run before the next frame, prompts ahead when their frame is reached; an object that only has
-        prompts ahead begins at once, as one does that was prompted before the start.
+        All pending prompts are run first. The session may be changed between two frames: prompts on the current or an
+        earlier frame are run before the next frame, and prompts on a later frame when it is reached. An object whose
+        only prompts are on later frames is tracked from now on, as if it had been prompted before the start.
 
         Args:
             start_frame_idx: where to start; by default the earliest frame that defines an object.

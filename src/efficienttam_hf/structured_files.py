@@ -1,4 +1,4 @@
-"""JSON and YAML files, read in one place: whatever is wrong becomes an error that names the file and the field.
+"""Reads JSON and YAML files; every error names the file and the field.
 
 Parsers raise a dozen kinds of errors for damaged or hostile files: numbers that are too large, nesting that is too
 deep, text that is not UTF-8. And code that trusts a file's structure raises `KeyError` and `TypeError` far from it.

@@ -1,4 +1,4 @@
-"""A small video with a known answer: a textured shape that moves and turns over a textured background.
+"""A short synthetic video with exact masks: a textured shape that moves and turns over a textured background.
 
 For trying a tracker out where there is no video at hand. Everything follows from the seed. Only NumPy and Pillow are
 needed.

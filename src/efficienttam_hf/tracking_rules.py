@@ -1,4 +1,4 @@
-"""The rules of tracking: how many memories a frame looks at, how far back, and which proposal becomes its mask.
+"""The rules of tracking: which memories a frame attends to, how far back, and which proposal becomes its mask.
 
 `TrackingRules` is the only place where these rules are written. A session, training, the exported graphs' tracker and
 the manifest of an export read the same object; `TrackingRules.from_config` takes it from a model's configuration. The

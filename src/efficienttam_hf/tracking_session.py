@@ -1,4 +1,4 @@
-"""State of one video or stream: objects, pending prompts, available frames, and how much of the past is kept.
+"""The state of one video or stream, without torch: objects, pending prompts, available frames, and the history.
 
 A `TrackingSession` does the bookkeeping and computes no tensor, so that the model's session (`video_session.py`) and
 that of the tracker which runs on exported graphs without torch (`export/`) are one. Each adds how it keeps pixels and
@@ -183,7 +183,7 @@ class TrackingSession:
         return self.objects[obj_id]
 
     def remove_object(self, obj_id: int, strict: bool = True) -> None:
-        """Forget an object, its prompts and its memory. Others are not touched.
+        """Remove an object, its prompts and its memories. Other objects are not changed.
 
         Args:
             strict: whether an id that is not there is an error; otherwise nothing is done.
@@ -197,14 +197,14 @@ class TrackingSession:
     # --------------------------------------------------------------------------------------------------- prompts
 
     def add_prompts(self, obj_id: int, frame_idx: int, prompts: FramePrompts) -> None:
-        """Set what is said of an object on a frame. It counts when the frame is run, or propagation reaches it."""
+        """Set the prompts of an object on a frame. They are pending until the frame is run or tracking reaches it."""
         frame_idx = self.check_frame_idx(frame_idx, upcoming=True)
         obj = self.get_or_add_object(obj_id)
         obj.prompts[frame_idx] = prompts
         obj.unrun.add(frame_idx)
 
     def clear_prompts(self, frame_idx: int, obj_id: int) -> None:
-        """Take back all prompts for an object on a frame.
+        """Remove all prompts of an object on a frame.
 
         If the frame defined the object, its result there stays as that of a frame like any other. An object left
         without prompts must be prompted anew or removed before tracking goes on.
@@ -219,11 +219,11 @@ class TrackingSession:
         obj.memory.clear_prompts(frame_idx)
 
     def waiting_on(self, frame_idx: int) -> list[TrackedObject]:
-        """The objects whose prompts on a frame were not run yet."""
+        """The objects with pending prompts on a frame."""
         return [obj for obj in self.objects.values() if frame_idx in obj.unrun]
 
     def waiting_frames(self) -> list[int]:
-        """The frames at hand on which prompts were not run yet, in order."""
+        """The available frames with pending prompts, in order."""
         waiting = {t for obj in self.objects.values() for t in obj.unrun}
         return sorted(t for t in waiting if self.has_frame(t))
 
@@ -263,9 +263,9 @@ class TrackingSession:
         if self.is_streaming:
             if not (self.has_frame(frame_idx) or (upcoming and frame_idx >= self._num_streamed)):
                 raise ValueError(
-                    f"Frame {frame_idx} is not at hand: {self._num_streamed} frames of this stream have arrived, and "
-                    "only the last is kept. Prompt the current or the next frame, or start the session with "
-                    "keep_history=True to be able to return."
+                    f"Frame {frame_idx} is not available: {self._num_streamed} frames of this stream have arrived, and "
+                    "only the last is kept. Prompt the current or a later frame, or start the session with "
+                    "keep_history=True to prompt earlier frames."
                 )
         elif not self.has_frame(frame_idx):
             number = self.num_frames or 0
@@ -287,7 +287,7 @@ class TrackingSession:
         self.video_height, self.video_width = height, width
 
     def add_new_frame(self, frame: Any, frame_idx: int | None = None) -> int:
-        """Take the next frame of a stream and let the last one go.
+        """Add the next frame of a stream and discard the previous one.
 
         Args:
             frame: a raw image (uint8 array (height, width, 3) or PIL image) in a session made by a processor; in the
@@ -388,7 +388,7 @@ class TrackingSession:
         obj.unrun.discard(frame_idx)
 
     def commit(self, rules: TrackingRules) -> None:
-        """Let the results of prompts count, before tracking goes on.
+        """Commit the pending results of prompts before tracking goes on.
 
         Raises:
             ValueError: if there is an object that nothing defines.
@@ -403,7 +403,7 @@ class TrackingSession:
             obj.memory.commit(rules)
 
     def let_go(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> None:
-        """Let go what is out of reach when tracking has passed a frame."""
+        """Discard memories that are no longer needed after tracking has passed a frame."""
         for obj in self.objects.values():
             if self.history is None:
                 obj.memory.offload(frame_idx, max(32, rules.reach))
@@ -417,7 +417,7 @@ class TrackingSession:
         memory_stride: int | None = None,
         object_competition: str | None = None,
     ) -> None:
-        """Let this session choose memories by other rules than the model's configuration says.
+        """Use other rules of memory selection in this session than the model's configuration has.
 
         Args:
             memory_selection: a strategy's name; see `memory_selection.py`.
@@ -447,11 +447,11 @@ class TrackingSession:
         return replace(model_rules, **self.rule_changes) if self.rule_changes else model_rules
 
     def reset_tracking_data(self) -> None:
-        """Forget all objects; the video and its cached features stay."""
+        """Remove all objects; the video and its cached features are kept."""
         self.objects.clear()
 
     def reset_inference_session(self) -> None:
-        """Forget all objects and cached features; the video stays."""
+        """Remove all objects and cached features; the video is kept."""
         self.reset_tracking_data()
         self.cache.clear_all()
 

@@ -1,4 +1,4 @@
-"""The torch model as a backend of the walk (`session_walk.py`): what the walk asks for, computed with tensors."""
+"""`TorchBackend`: runs the torch model for `SessionWalk` (`session_walk.py`)."""
 
 from __future__ import annotations
 

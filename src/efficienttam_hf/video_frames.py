@@ -1,4 +1,4 @@
-"""Whatever a user calls a video, as frames by index: a path, a list of images, an array, or an object with indexing.
+"""Converts every supported video argument (a path, a list of images, an array, an object with indexing) to frames.
 
 The torch processor and the tracker on exported graphs read videos here; it needs no torch.
 """

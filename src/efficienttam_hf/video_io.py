@@ -1,4 +1,4 @@
-"""Frames in: the way to read video files, folders of images and cameras.
+"""Reads frames from video files, folders of images and cameras.
 
 A tracker walks a video once, usually forward, sometimes backward, now and then jumping to the frame a user clicked. It
 must neither wait for the decoder nor hold the video in memory: a minute of 1080p is 11 GB as RGB. So a

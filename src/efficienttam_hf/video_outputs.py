@@ -1,4 +1,4 @@
-"""What the video model returns: of one tracking step, and of one frame of a session."""
+"""The outputs of the video model: of one tracking step, and of one frame of a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One video being tracked: a session with its pixels and features as tensors, each on the device it belongs to.
+"""The session of the torch model: the state of one video, with frames and features as tensors on their devices.
 
 A session is the state that `EfficientTamVideoModel` works on, with the interface of Transformers'
 `Sam2VideoInferenceSession`. It takes a whole video (processed, or decoded frame by frame as needed) or a stream of

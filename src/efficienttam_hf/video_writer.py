@@ -1,4 +1,4 @@
-"""Frames out: videos that browsers play, with the colours that were given, whole or not there at all.
+"""Writes videos that browsers play, with exact colours and atomically.
 
 A copy of a video's frames, such as one with masks drawn on it, lasts as long as the video and sounds like it: frames
 are given with their times, and the sound of a file goes along (:mod:`._sound`).

@@ -1,4 +1,4 @@
-"""Pictures of masks: overlays on frames, and sheets of several pictures side by side.
+"""Draws masks: overlays on frames, and contact sheets of several pictures.
 
 For looking at results, so two things matter. A mask must be readable on any background, a red object on red carpet
 included: hence the contour in the object's colour on a dark line. And drawing must not be what limits a live preview:

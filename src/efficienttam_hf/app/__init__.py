@@ -1,1 +1,1 @@
-"""What the commands, the demo and the scripts share: loading a model, planning, tracking, writing results."""
+"""Code shared by the commands, the demo and the scripts: loading a model, planning, tracking, writing results."""

@@ -1,4 +1,4 @@
-"""Work beside the main thread, in order: results are written while the model computes the next frame."""
+"""A background thread that runs work in order: results are written while the model processes the next frame."""
 
 from __future__ import annotations
 

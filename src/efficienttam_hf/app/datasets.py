@@ -1,4 +1,4 @@
-"""A folder to the annotated videos in it: what kind of dataset and which split it is where that is not said."""
+"""Loads a dataset from a folder; recognises the kind and the split if they are not given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is taken where nothing is said, and limits that options name: all in one module that loads nothing."""
+"""Defaults and limits of options, in a module that imports nothing large."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two frames at a time: while one is tracked, the next one is encoded on a thread of its own.
+"""Encodes the next frame on a thread while the current one is tracked.
 
 A frame cannot be tracked before the one ahead of it, but it can be encoded. Each of the two then has half of torch's
 threads. That is faster where an operation is too small to keep all of them busy: for small models and few objects.

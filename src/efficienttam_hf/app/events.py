@@ -1,4 +1,4 @@
-"""When objects were lost and found again: events of tracked frames, and a plot of scores over time.
+"""The frames on which objects were lost and found again, and a plot of their probabilities over time.
 
 An object is seen on a frame where it has a mask that is not empty. It is lost on the first frame on which it is not
 seen after one on which it was, and found on the first on which it is seen again. `score` is the probability that the

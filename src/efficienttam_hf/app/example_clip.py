@@ -1,4 +1,4 @@
-"""The synthetic clip that is tracked where no video is given, and others like it."""
+"""The synthetic video that is tracked if no video is given, and others like it."""
 
 from __future__ import annotations
 

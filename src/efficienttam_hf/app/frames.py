@@ -1,4 +1,4 @@
-"""Frames and images scaled down to a limited size before anything is done with them."""
+"""Scales frames and images down to a maximum size before they are processed."""
 
 from __future__ import annotations
 

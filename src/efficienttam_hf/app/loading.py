@@ -1,4 +1,4 @@
-"""A name, a folder or an id on the Hub to a model, ready to run, and its processor: the only place that does this.
+"""Loads a model and its processor by name, from a folder or from the Hub; no other module does this.
 
 It also chooses the model where none is named: the authors' one that suits the device, if it is here or can be fetched,
 and otherwise the small one that comes with this package.

@@ -1,4 +1,4 @@
-"""From a video to the files of its results: decoding, tracking, writing and drawing, each beside the others."""
+"""`efficienttam track` from the video to the result files: decoding, tracking, writing and drawing in parallel."""
 
 from __future__ import annotations
 

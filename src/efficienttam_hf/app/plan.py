@@ -1,4 +1,4 @@
-"""Tracking as a whole: which objects from where in which direction, and the frames as they are done.
+"""Plans tracking (which objects, from which frame, in which direction) and runs the plan frame by frame.
 
 What `efficienttam track` and the demo have in common. Every object begins where its prompts say. Forward, that is its
 first prompted frame, and it joins those tracked already when they arrive there; backward, likewise, from its last. In

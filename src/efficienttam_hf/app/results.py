@@ -1,4 +1,4 @@
-"""What tracking leaves behind, written so that memory stays bounded and an interruption loses nothing.
+"""Writes the results of tracking, with bounded RAM and so that an interruption loses no finished frame.
 
 Masks arrive in the order of tracking, forward and then perhaps backward. Each frame's PNG is written at once. The
 run-length masks go to a temporary file on disk, of which only offsets are held; from there the JSON file is written at

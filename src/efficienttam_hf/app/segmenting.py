@@ -1,4 +1,4 @@
-"""Objects in an image: proposals for prompts, everything there is, and the files that say what was found."""
+"""Segments objects in an image, from prompts or all of them, and writes the result files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM as another Ctrl-C: a command that is asked to end keeps what it has done, whoever asks.
+"""Treats SIGTERM like Ctrl-C, so that a command keeps its results when it is asked to end.
 
 Schedulers, containers and `kill` send SIGTERM, which by itself ends a process at once. While `terminable` lasts it
 raises `Terminated` in the main thread instead. That is a `KeyboardInterrupt`, so all that keeps results after a Ctrl-C

@@ -1,4 +1,4 @@
-"""Clips to a batch: frames side by side, and the objects of all clips in one row.
+"""Combines clips to a batch: the objects of all clips are concatenated along the batch dimension.
 
 A training step runs a frame of every clip through the image encoder, then all objects at once through the tracking
 step. Clips have different numbers of objects, so objects are concatenated, not padded, and each knows its clip.

@@ -1,4 +1,4 @@
-"""How a dataset is evaluated and submitted, as data: each layout states its own, and nothing else decides by name."""
+"""How a dataset is evaluated and submitted, as data that each layout defines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, found before hours of training and not during them.
+"""Finds problems of a dataset before a training run.
 
 Of frames everything that names and headers tell is checked, at some tenth of a millisecond a file; a frame is decoded
 only if its end is missing, which is how a download that broke off looks. Every mask is decoded once, at a few

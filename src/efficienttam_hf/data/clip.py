@@ -1,4 +1,4 @@
-"""A clip: what every source of training data gives, and all that the training loop sees of it.
+"""`Clip`: one training sample, as every data source returns it.
 
 A source of clips is anything with `__getitem__(index) -> Clip` in which the clip is a function of the source's
 settings and the index alone: the same index always gives the same clip, in any process and in any order. Shuffling,

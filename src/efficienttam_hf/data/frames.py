@@ -1,4 +1,4 @@
-"""The frames of one video, wherever they are: image files, a video file, or either of them inside a table.
+"""The frames of one video, from image files, a video file, or either of them inside a table.
 
 An encoded file is a *reference* here, ``{"path": str | None, "bytes": bytes | None}``, which is how `datasets` stores
 images and videos. Making these objects reads nothing; a frame is decoded when it is asked for.

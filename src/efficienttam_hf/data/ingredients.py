@@ -1,4 +1,4 @@
-"""What synthetic videos are made of: pictures with a transparent background, and photographs, from a folder.
+"""The images that synthetic videos are made of: cut-outs with a transparent background, and photographs.
 
 `scripts/build_ingredients.py` makes such a folder from free clip art, but any folder of images will do, since what an
 image is good for shows in the image: one with transparent parts is a cutout, any other is a photograph.

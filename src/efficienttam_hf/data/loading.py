@@ -1,4 +1,4 @@
-"""Datasets by name: as records for training, and as tables of `datasets` for everything else.
+"""Loads datasets by name: as records for training, or as tables of `datasets` for everything else.
 
     records = load_records("davis2017", "DAVIS", "train")           # a sequence of VideoRecord, nothing read yet
     table = load_video_dataset("davis2017", "DAVIS", "train")       # a datasets.Dataset, ready to push to the Hub

@@ -1,4 +1,4 @@
-"""The masks of one video, in the three ways in which datasets store them.
+"""The masks of one video, in the three formats that datasets use.
 
 Label images (DAVIS, YouTube-VOS, MOSE, LVOS, your own), a binary image for each object (SA-V's validation sets), and
 run lengths or polygons (SA-V, SA-1B, COCO, and tables). Making these objects reads no mask.

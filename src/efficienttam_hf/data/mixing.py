@@ -1,4 +1,4 @@
-"""Several sources of clips as one, drawn from by weight."""
+"""Combines several sources of clips, which are sampled by weight."""
 
 from __future__ import annotations
 

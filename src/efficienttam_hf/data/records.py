@@ -1,4 +1,4 @@
-"""A video with its masks as training and evaluation read it: frames and masks by number, decoded when asked for.
+"""A video with its masks for training and evaluation: frames and masks by number, decoded on demand.
 
 A record is made either from the files of a dataset as it was published (`layouts/`) or from a row of a table
 (:func:`.schema.video_features`), and can be written as such a row. It is small and picklable.

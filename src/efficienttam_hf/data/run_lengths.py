@@ -1,4 +1,4 @@
-"""COCO run lengths, checked: sizes, sums and areas without decoding a pixel.
+"""Validation of COCO run lengths: sizes, sums and areas, without decoding a pixel.
 
 A mask is written as the lengths of its runs of 0 and 1 in turn, down the columns. The compressed form packs each length
 (from the fourth on, its difference from the one two before) into characters of 5 bits. What comes from files is

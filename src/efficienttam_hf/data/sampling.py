@@ -1,4 +1,4 @@
-"""Annotated videos to training clips: which video, which of its frames, which of its objects.
+"""Samples training clips from annotated videos: the video, its frames and its objects.
 
 A clip is a function of the settings and its index, like everything a `ClipSource` gives. Index i is place i mod V of
 epoch i // V, for V videos, and an epoch is a permutation of the videos. Only annotated frames are used, and a stride

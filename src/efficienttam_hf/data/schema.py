@@ -1,4 +1,4 @@
-"""The one form that every dataset takes: a row is a video, with its frames as files and its masks as run lengths.
+"""The common schema of all datasets: a row is a video, with its frames as files and its masks as run lengths.
 
 Pixels stay encoded in a row, so a table of a thousand videos is small, can be sharded and shuffled like any other, and
 holds all that is needed to put it on the Hub. :class:`efficienttam_hf.data.records.VideoRecord` decodes.

@@ -1,4 +1,4 @@
-"""Random numbers by counter: a draw is a function of a few integers, not of what was drawn before it.
+"""Random numbers that depend only on a few integers, not on earlier draws.
 
 So a sample is the same in every process and after every restart, and nobody's generator has to be saved.
 """

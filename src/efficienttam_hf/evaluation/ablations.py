@@ -1,4 +1,4 @@
-"""The paper's ablations (Tables 4 to 8) on any model: its weights as they are, one choice of the design changed.
+"""The paper's ablations (Tables 4 to 8) on any model: unchanged weights, with one change of the design at a time.
 
 The paper trains a model for every row. Here no row is trained again: each is the same weights under another
 configuration, so a row tells what the choice does to a model that was trained with another one, and what it costs or

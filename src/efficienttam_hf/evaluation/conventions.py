@@ -1,4 +1,4 @@
-"""What counts: the conventions by which data sets turn the J and F of single masks into a score.
+"""Evaluation conventions: how datasets combine the J and F of single masks into a score.
 
 All of them measure the same J and F (see `region_boundary`), yet one set of predictions gets a different number from
 each, because they disagree on which frames count, on when an object that appears late begins to count, on what the

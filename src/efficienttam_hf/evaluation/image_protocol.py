@@ -1,4 +1,4 @@
-"""Prompted image segmentation (the paper's Table 3): how well an object is cut out after one click, and after five.
+"""Prompted image segmentation (Table 3 of the paper): mIoU after one to five clicks.
 
 The protocol is SAM's (arXiv 2304.02643, section 7.1) as SAM 2 keeps it. The first click is at the centre of the object
 and gives three masks, of which the one with the highest predicted IoU is taken. Each further click is at the centre of

@@ -1,4 +1,4 @@
-"""Memory strategies side by side: the same model on the same videos, each with another choice of memories.
+"""Compares memory selection strategies: the same model on the same videos with each strategy.
 
 Where objects have categories, and few of them, there is a column for each. The stress set names the kind of event
 there, so that the table says which strategy helps against what.

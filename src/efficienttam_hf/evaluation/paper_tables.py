@@ -1,4 +1,4 @@
-"""The paper's Tables 1, 2 and 3 as data, and tables in which what was measured here stands beside them.
+"""Tables 1, 2 and 3 of the paper as data, and tables that compare them with measured scores.
 
 The numbers are in `paper_tables.json`, with their source. A published number and one of ours can only be compared where
 both are of the same data set, so ours goes into the column of the set that was evaluated, into a column of its own

@@ -1,4 +1,4 @@
-"""A picture of a video as it was tracked: a few of its frames, tracked masks above annotated ones."""
+"""A picture of a tracked video: some of its frames, with tracked masks above annotated masks."""
 
 from __future__ import annotations
 

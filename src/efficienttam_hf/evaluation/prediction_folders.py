@@ -1,4 +1,4 @@
-"""Scores of predictions that lie on disk as PNGs, whoever made them, against a folder of annotations.
+"""Evaluates predicted masks of any tracker, stored as PNGs, against a folder of annotations.
 
 Both folders hold a folder for each sequence, and this one either
 

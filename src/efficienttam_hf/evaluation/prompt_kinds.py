@@ -1,4 +1,4 @@
-"""The kinds of prompts that an object is shown with in an evaluation, by name: what options choose from."""
+"""The names of the prompts that an evaluation can use."""
 
 from __future__ import annotations
 

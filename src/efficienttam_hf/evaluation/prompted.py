@@ -1,4 +1,4 @@
-"""What an object is shown with on its first frame: its mask, its box, or clicks of a user who sees what comes of them.
+"""The prompt of each object on its first frame: its mask, its box, or simulated clicks.
 
 The prompts of the paper's Tables 1 and 2, simulated as SAM 2 does (arXiv 2408.00714, sections 5 and F.1): the first
 click is at the object's centre; each further one corrects what came of those before, at the centre of the largest

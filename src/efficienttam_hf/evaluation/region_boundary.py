@@ -1,4 +1,4 @@
-"""How well one mask agrees with another: region similarity J and boundary accuracy F, the two measures of DAVIS.
+"""Region similarity J and boundary accuracy F of two masks, the metrics of DAVIS.
 
 J is the share of the area that two masks have in common, F how much of their outlines lies close together. They are
 defined in Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016,

@@ -1,4 +1,4 @@
-"""An evaluation as a researcher wants to read it: what was run on what, the numbers, the videos, and the paper beside.
+"""The report of an evaluation: the model and the data, the scores, the videos, and the paper's rows.
 
 :func:`write_report` makes of a result a folder:
 

@@ -1,4 +1,4 @@
-"""The pictures of a report: the scores of each video over its frames, what clicks bring, and a sheet of the worst.
+"""The plots of a report: scores over the frames, scores by number of clicks, and a sheet of the worst videos.
 
 Each is drawn without matplotlib's global state, so that it can be done in any thread and shows up in nobody's notebook.
 """

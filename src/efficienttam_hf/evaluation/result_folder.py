@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what is done stays done, whatever happens to the process that did it.
+"""The folder of an evaluation: finished videos are kept if the process is stopped.
 
     settings.json            what decides the numbers; other settings are refused
     videos/<video>.json      the result of each finished video, written whole or not at all

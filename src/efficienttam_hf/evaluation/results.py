@@ -1,4 +1,4 @@
-"""What an evaluation found: of an object, of a video, of a whole run, as plain data that goes to JSON and back.
+"""The results of an evaluation as plain data: per object, per video and per run, with JSON input and output.
 
 Everything that evaluates ends in an :class:`EvaluationResult`, and everything that reports, compares or resumes begins
 with one. It holds the score of every frame that was judged, so that whatever is asked later (a plot, the worst videos,

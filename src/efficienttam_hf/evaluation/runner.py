@@ -1,4 +1,4 @@
-"""A model on the videos of a dataset: each is read, tracked, scored and, if asked for, saved, and its result kept.
+"""Evaluates a model on the videos of a dataset: reads, tracks and scores each video, and stores its result.
 
 This is the one way in which videos are evaluated: by the command line, by training, and by the ablations. A video goes
 through frame by frame (see `semi_supervised`), so memory does not grow with its length. Results are kept as they come

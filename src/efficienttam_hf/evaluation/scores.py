@@ -1,4 +1,4 @@
-"""From the agreement of single masks to the numbers that papers report: of an object, of a sequence, of a data set.
+"""Combines the J and F of single masks into the scores of an object, a video and a dataset.
 
 A `SequenceScorer` measures every frame as it comes and keeps a few numbers of it. Which of them count is decided at
 the end, by a `ScoringConvention`. All scores are from 0 to 1.

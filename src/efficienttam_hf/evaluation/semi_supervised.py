@@ -1,4 +1,4 @@
-"""Semi-supervised video object segmentation: an object is shown once, on its first frame, and tracked from there.
+"""Semi-supervised video object segmentation: each object is prompted once, on its first frame, and then tracked.
 
 Frames are streamed through a session: one after another, each decoded, tracked, handed over to be scored or saved, and
 let go, so that memory does not grow with the video. A stream also is what the task means for objects that appear late:

@@ -1,4 +1,4 @@
-"""Videos shared out among the processes of `accelerate launch` or torchrun, and their results brought together."""
+"""Distributes videos among the processes of `accelerate launch` or torchrun, and gathers their results."""
 
 from __future__ import annotations
 

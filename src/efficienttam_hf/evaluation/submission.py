@@ -1,4 +1,4 @@
-"""Predicted masks on disk, in the layout of each dataset, and the zip that its server accepts.
+"""Writes predicted masks in the layout of each dataset, and the zip that its server accepts.
 
     predictions/<video>/<frame>.png             palette PNGs of object ids: DAVIS 2017, MOSE, LVOS, YouTube-VOS, folders
     predictions/<video>/<frame>.png             0 and 255: DAVIS 2016

@@ -1,4 +1,4 @@
-"""What evaluation asks of a tracker, as protocols: the torch model with its processor and the ONNX tracker fit both.
+"""The tracker interface of evaluation, as protocols: the torch model and the ONNX tracker implement it.
 
 A tracker that is neither is evaluated by giving it these methods. Only the masks of a frame at its own size are looked
 at, as anything that NumPy takes for an array.

@@ -1,4 +1,4 @@
-"""Pixels, masks and memories as NumPy arrays: what the processors do with torch, for hosts without it."""
+"""Pixels, masks and memories as NumPy arrays: the processors' operations without torch."""
 
 from __future__ import annotations
 

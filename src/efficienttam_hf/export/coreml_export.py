@@ -1,4 +1,4 @@
-"""A model to Core ML packages (`.mlpackage`, ML Programs). They run on Apple's systems only, so are checked as data.
+"""Exports Core ML packages (`.mlpackage`, ML Programs). They run on Apple's systems only, so they are not executed.
 
 Needs the `coreml` extra; `coremltools` converts on Linux too. What is checked: that inputs and outputs are there by
 name, with their types, axes and bounds. In the tests, torch carries out the operators and compares the numbers.

@@ -1,4 +1,4 @@
-"""A model to ExecuTorch programs (`.pte`) for its XNNPACK backend, each run by ExecuTorch's Python runtime at the end.
+"""Exports ExecuTorch programs (`.pte`) for the XNNPACK backend, and runs each with ExecuTorch's Python runtime.
 
 Needs the `executorch` extra. The programs are float32, on CPUs: Android, iOS, and what else ExecuTorch is built for.
 """

@@ -1,4 +1,4 @@
-"""A model to a folder of four graphs and a manifest, checked against the model before it appears; and that as ONNX.
+"""Exports a model to a folder of four graphs and a manifest, compared with the model; and to ONNX.
 
 Tracing, shrinking, quantising and comparing; what is traced is in `graphs.py`, what is written in `manifest.py`. ONNX
 needs the `export` extra. `coreml_export.py` and `executorch_export.py` write such folders for phones.

@@ -1,4 +1,4 @@
-"""The network cut into the four pieces that a host runs: what each takes, what it gives, which axes may vary.
+"""The four graphs that an export traces: their inputs, outputs and variable axes.
 
 Each piece is a thin module around methods of `EfficientTamVideoModel` that its tracking step calls too, so there is no
 second implementation. This is the one file of the export that knows the model's insides. Inputs and outputs are

@@ -1,4 +1,4 @@
-"""What an exported folder holds beside its graphs: `manifest.json`, all that a host in any language needs to know.
+"""`manifest.json` of an exported folder: everything that an application needs to run the graphs.
 
 Reading and checking it needs neither torch nor onnx.
 """

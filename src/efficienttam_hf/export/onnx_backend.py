@@ -1,4 +1,4 @@
-"""The exported graphs as a backend of the walk (`session_walk.py`): NumPy arrays where the torch model has tensors."""
+"""`OnnxBackend`: runs the exported graphs for `SessionWalk` (`session_walk.py`) with NumPy arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model's name to a repository on the Hub: make the folder, verify it, add checksums, upload what is missing.
+"""Builds a repository on the Hub from a model's name: makes the folder, verifies it, and uploads missing files.
 
 Each step stands alone and raises `PublishingError` in words for whoever publishes. An upload is one commit, so a
 repository never holds half a model; and as the Hub keeps what was sent for a commit that did not come about, an upload

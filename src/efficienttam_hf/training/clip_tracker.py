@@ -1,4 +1,4 @@
-"""Training's one forward pass: a batch of clips, prompted and corrected by the simulated user, tracked, and judged.
+"""The forward pass of training: tracks a batch of clips with a simulated user and computes the losses.
 
 Tracking itself is `EfficientTamVideoModel.track_step`, and which memories a frame looks at is `ObjectMemory.select`:
 the very code that tracks a video. What is new here is only who prompts, and that every prediction meets its true mask.

@@ -1,4 +1,4 @@
-"""A training run as data: every number of it is a field here, read from a YAML or JSON file and the command line.
+"""The configuration of a training run, read from a YAML or JSON file and the command line.
 
 `TrainingConfig` is nested dataclasses of plain values. `load_config` reads a file and then `key.path=value` overrides,
 and refuses what it does not know, by name, before anything starts.

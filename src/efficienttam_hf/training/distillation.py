@@ -1,4 +1,4 @@
-"""Distillation: pull the image features of the model that learns towards those of a larger one.
+"""Distillation: a loss that brings image features closer to those of a larger model.
 
 The teacher is the image encoder of any model of the SAM 2 family in Transformers. It sees the same frames at its own
 input size and normalisation, and learns nothing: it is hidden from PyTorch's bookkeeping, so that no optimizer, no

@@ -1,4 +1,4 @@
-"""Fine-tuning on somebody's own videos: a folder in, a model out, scored before and after on videos held back.
+"""Fine-tuning on your own videos, with an evaluation on held-out videos before and after.
 
 Everything is a `TrainingConfig` with defaults that suit few videos, so what happens is written down in the run's
 `config.json` and can be changed field by field.

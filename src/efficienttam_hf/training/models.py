@@ -1,4 +1,4 @@
-"""The model that a run begins with, a model with given weights, and the losses that a checkpoint learnt by."""
+"""Loads the initial model of a run, models with given weights, and the loss options of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking on while a model learns: the numbers of a step, and sample pictures."""
+"""Monitoring of a run: the metrics of a step, and overlays of sample clips."""
 
 from __future__ import annotations
 

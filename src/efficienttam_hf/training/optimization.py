@@ -1,4 +1,4 @@
-"""How weights move: which learns at what rate, the schedule, the running average, and low-rank adapters."""
+"""Optimisation: parameter groups, the learning rate schedule, the running average, and low-rank adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Accelerate is asked for, and the few places where a sharded model (FSDP) differs from a whole one."""
+"""Setup of Accelerate, and the few places where a sharded model (FSDP) needs different code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: checkpoints that are whole or not there, and one line of numbers a step.
+"""The folder of a run: atomic checkpoints, and one line of metrics per step.
 
     run/
       config.json            what was asked for

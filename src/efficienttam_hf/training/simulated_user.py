@@ -1,4 +1,4 @@
-"""The simulated user: who prompts in training, on which frames, and where the corrections go.
+"""The simulated user: chooses prompts, prompted frames and corrections in training.
 
 As SAM 2 is trained (arXiv 2408.00714, section D.2.2, and its published training settings), a clip begins with a mask, a
 box or a click on its first frame, maybe on a second one, and some frames are corrected with clicks in what is wrong.

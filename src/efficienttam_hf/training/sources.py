@@ -1,4 +1,4 @@
-"""From a run's configuration to batches of clips.
+"""Makes batches of clips from the configuration of a run.
 
 The clips of step s of a stage are those with the indices `s * batch_size ... (s + 1) * batch_size - 1` of the stage's
 source, and a clip is a function of its index (`data/clip.py`). So which process loads which clip, and where a resumed

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish: the step that runs is finished and saved, then the run ends."""
+"""Handles Ctrl-C and SIGTERM in training: the current step is finished and saved, then the run ends."""
 
 from __future__ import annotations
 
