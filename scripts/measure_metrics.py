@@ -1,4 +1,4 @@
-"""How many frames a second J&F takes, from PNGs on disk to the score of a data set, in one process.
+"""How many frames a second J&F takes, from PNGs on disk to the score of a dataset, in one process.
 
 Without a checkout of other evaluators it measures this package alone. With them, all are run in turn, round after
 round, so that a busy machine slows all of them alike; the table has medians, and how they differ in the score:

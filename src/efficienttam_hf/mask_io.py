@@ -1,6 +1,6 @@
 """Reads and writes masks: object ids as palette PNGs as in DAVIS, and single masks in COCO run-length encoding.
 
-These are the two forms that data sets and evaluation tools of the field read: in a PNG a pixel belongs to one object,
+These are the two forms that datasets and evaluation tools of the field read: in a PNG a pixel belongs to one object,
 while run-length masks of different objects may overlap. How the values of an image become object ids is decided in
 :mod:`efficienttam_hf.mask_values`, for every reader of masks alike. pycocotools encodes; decoding is done here, as what
 comes from files may be damaged or hostile. pycocotools is imported where it is used.

@@ -30,7 +30,7 @@ Groups = dict[str, str | dict[int, str]]
 
 @dataclass(frozen=True)
 class ScoringConvention:
-    """How a data set is scored.
+    """How a dataset is scored.
 
     Attributes:
         name: by which `convention_named` finds it.
@@ -49,7 +49,7 @@ class ScoringConvention:
             J and F; or `"object"`, a number like any other.
         extra_objects: what a prediction of numbers that the truth does not have is: an `"error"`, or `"ignored"`.
         single_object: take everything that is not background for one object.
-        mean_over: what the score of a data set is the mean of: its `"objects"`, its `"sequences"`, or its `"groups"`
+        mean_over: what the score of a dataset is the mean of: its `"objects"`, its `"sequences"`, or its `"groups"`
             (of seen and of unseen things), each of which is a mean over objects. If no groups are known, the mean
             over objects.
         tolerance: how close outlines must lie to match, as a share of the image's diagonal, rounded up to pixels.

@@ -3,7 +3,7 @@
 The protocol is SAM's (arXiv 2304.02643, section 7.1) as SAM 2 keeps it. The first click is at the centre of the object
 and gives three masks, of which the one with the highest predicted IoU is taken. Each further click is at the centre of
 the largest region that is wrong, goes to the decoder together with those before and with the logits of the mask so far,
-and gives one mask. The score is the IoU with the annotation, its mean over objects, and over data sets where there are
+and gives one mask. The score is the IoU with the annotation, its mean over objects, and over datasets where there are
 several.
 
 Any records will do: images with instances (COCO, SA-1B), or the annotated frames of videos, each an image of its own.
@@ -326,7 +326,7 @@ def summarize_images(result: EvaluationResult) -> dict[str, float]:
 
 
 def mean_over_datasets(results: Sequence[EvaluationResult]) -> dict[str, float]:
-    """The mean of the summaries of several data sets, each counting once however large it is, as SA-23 is averaged.
+    """The mean of the summaries of several datasets, each counting once however large it is, as SA-23 is averaged.
 
     Raises:
         ValueError: nothing to average, or summaries of different numbers.
@@ -334,7 +334,7 @@ def mean_over_datasets(results: Sequence[EvaluationResult]) -> dict[str, float]:
     summaries = [result.summary for result in results]
     if not summaries or not all(summaries) or len({tuple(summary) for summary in summaries}) > 1:
         raise ValueError(
-            "A mean over data sets needs the same numbers of each; got "
+            "A mean over datasets needs the same numbers of each; got "
             + "; ".join(f"{result.dataset}: {', '.join(result.summary) or 'none'}" for result in results)
             + "."
         )

@@ -1,7 +1,7 @@
 """Tables 1, 2 and 3 of the paper as data, and tables that compare them with measured scores.
 
 The numbers are in `paper_tables.json`, with their source. A published number and one of ours can only be compared where
-both are of the same data set, so ours goes into the column of the set that was evaluated, into a column of its own
+both are of the same dataset, so ours goes into the column of the set that was evaluated, into a column of its own
 where the paper has none, and what still differs (another set, a part of it) is said below the table.
 
 Accuracies are in percent here, as the paper prints them.
@@ -36,7 +36,7 @@ MARK = "†"  # on a number of ours that is not quite comparable; why is said be
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A data set on which results are published.
+    """A dataset on which results are published.
 
     Attributes:
         title: as papers call it, such as `"DAVIS 2017 val"`.
@@ -58,7 +58,7 @@ class Column:
     Attributes:
         name: its heading.
         measure: what is in it, a key of `Measured.values`.
-        dataset: the title of the data set or collection that it is about; `None` where it is about what the whole
+        dataset: the title of the dataset or collection that it is about; `None` where it is about what the whole
             table is about.
     """
 
@@ -83,7 +83,7 @@ class PublishedTable:
         number: 1, 2 or 3.
         title: what was measured.
         source: what every row of it says of where it comes from.
-        collection: over what all of its numbers are means, where that is not one data set.
+        collection: over what all of its numbers are means, where that is not one dataset.
     """
 
     number: int
@@ -101,7 +101,7 @@ class Measured:
     Attributes:
         method: the model.
         source: what was measured: when, on which device, on what.
-        kind, split: of the data set, as in `data.loading.load_records`.
+        kind, split: of the dataset, as in `data.loading.load_records`.
         videos: how many of it were scored.
         values: in percent, by measure: `"J&F"` or `"G"` (Table 1), `"1-click"`, `"3-click"`, `"5-click"`,
             `"bounding box"` or `"ground-truth mask"` (Table 2), `"1-click mIoU"` and `"5-click mIoU"` (Table 3); in
@@ -127,7 +127,7 @@ def _stored() -> dict[str, Any]:
 
 @cache
 def load_sets() -> dict[str, PublishedSet]:
-    """The data sets with published results whose size is known, by title."""
+    """The datasets with published results whose size is known, by title."""
     return {
         title: PublishedSet(title, entry["kind"], tuple(entry["splits"]), entry["videos"])
         for title, entry in _stored()["sets"].items()
@@ -163,7 +163,7 @@ def rows_for(table: int) -> tuple[PublishedRow, ...]:
 
 
 def find_set(kind: str, split: str) -> PublishedSet | None:
-    """The data set of a kind and split; `None` if results on it are not published."""
+    """The dataset of a kind and split; `None` if results on it are not published."""
     for known in load_sets().values():
         if known.kind == kind and (not known.splits or split in known.splits):
             return known
@@ -171,7 +171,7 @@ def find_set(kind: str, split: str) -> PublishedSet | None:
 
 
 def title_of(kind: str, split: str) -> str:
-    """What a data set is called: as in papers if it is known, else by its kind and split."""
+    """What a dataset is called: as in papers if it is known, else by its kind and split."""
     known = find_set(kind, split)
     return known.title if known else f"{kind} {split}".strip()
 

@@ -8,7 +8,7 @@
     plots/           J and F over the frames of each video; of images, mIoU over clicks
     worst.jpg        the videos with the lowest scores, if pictures of them were drawn while they were tracked
 
-Several results (of the prompts of Table 2, or of several data sets) are put side by side by :func:`write_overview`.
+Several results (of the prompts of Table 2, or of several datasets) are put side by side by :func:`write_overview`.
 Scores are from 0 to 1 in the files for programs and in percent in those for people.
 """
 

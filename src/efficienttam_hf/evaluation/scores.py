@@ -21,7 +21,7 @@ from .region_boundary import ABSENT, Agreement, agreement, import_cv2
 __all__ = ["DatasetScores", "ObjectScores", "SequenceScorer", "SequenceScores", "Statistics"]
 __all__ += ["frame_agreements", "numbers_in", "object_masks", "statistics", "summary"]
 
-# What data sets write where nobody could tell.
+# What datasets write where nobody could tell.
 VOID = 255
 
 
@@ -65,7 +65,7 @@ class ObjectScores:
     Attributes:
         object_id: as annotated.
         j, f: float64 (frames,), at least one.
-        group: to which it belongs, where a data set's score is a mean over groups: `"seen"` or `"unseen"`.
+        group: to which it belongs, where a dataset's score is a mean over groups: `"seen"` or `"unseen"`.
         frames: which these frames are: numbers from 0, in the order in which they were scored.
     """
 

@@ -106,7 +106,7 @@ class VideoObjectSegmentation(evaluate.Metric):
         of_sequences: dict[str, dict[int, dict[int, Agreement]]] = {}
         for name, number, objects in zip(sequence, frame, predictions, strict=True):
             values = {each.pop("object_id"): Agreement(**each) for each in map(dict, objects)}
-            # Processes that share a data set evenly may do a frame twice; twice with other results is a mistake.
+            # Processes that share a dataset evenly may do a frame twice; twice with other results is a mistake.
             if of_sequences.setdefault(name, {}).setdefault(number, values) != values:
                 raise ValueError(f"Frame {number} of sequence {name!r} was added twice, with different masks.")
         scores = DatasetScores([], self.convention)
