@@ -18,6 +18,7 @@ from efficienttam_hf.evaluation.semi_supervised import frames_of
 from efficienttam_hf.evaluation.sharing import balanced_shares
 from efficienttam_hf.evaluation.submission import write_zip
 from efficienttam_hf.mask_io import read_indexed_png, write_indexed_png
+from efficienttam_hf.output_folders import OutputFolder
 
 
 NOTHING = np.zeros((HEIGHT, WIDTH), bool)
@@ -231,8 +232,7 @@ def test_what_is_done_is_not_done_again(davis, model, processor, tmp_path, track
     tracked.clear()
     assert len(evaluate_videos(model, processor, records[:2], options).videos) == 2
     # As if killed while at `c`.
-    half = tmp_path / "out" / "predictions" / "c" / "00000.png"
-    half.parent.mkdir()
+    half = OutputFolder(tmp_path / "out").add("predictions/c/00000.png")
     half.write_bytes(b"half")
     resumed = evaluate_videos(model, processor, records, options)
     assert tracked == ["a", "b", "c"]
