@@ -93,3 +93,18 @@ def test_every_file_and_folder_is_on_the_page():
 def test_no_file_is_too_long():
     long = {str(path.relative_to(SOURCE)): len(path.read_text("utf-8").splitlines()) for path in FILES}
     assert {name: lines for name, lines in long.items() if lines > 600} == {}
+
+
+def test_each_lower_bound_is_what_the_workflow_installs_as_the_oldest():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    section = project[project.index("\ndependencies = [") : project.index("\ncoreml = [")]
+    bounds = set(re.findall(r'"([\w-]+)>=([\d.]+)"', section))
+    lines = (ROOT / "tests/oldest.txt").read_text("utf-8").splitlines()
+    oldest = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert {"torch", "transformers", "av", "gradio", "onnxruntime"} <= {name for name, _ in bounds}
+    for name, bound in bounds:
+        assert f"{oldest[name]}.".startswith(f"{bound}."), f"{name}>={bound}, but the oldest is {oldest[name]}"
+    guide = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for name in ("torch", "transformers"):
+        assert f"`{name}` {dict(bounds)[name]} or later" in guide
+    assert "-c tests/oldest.txt" in (ROOT / ".github/workflows/tests.yml").read_text("utf-8")
