@@ -1,7 +1,7 @@
 """Memories as tensors: the memory of one object on one frame, and the batched memory bank that the network reads.
 
-`FrameMemory` is an entry of an `ObjectMemory` (`object_memory.py`), which selects among them. `MemoryBank` holds what
-was selected, for several objects at once, and is all that the tracking step sees.
+`FrameMemory` is an entry of an `ObjectMemory` (`object_memory.py`), which selects the entries that a frame attends to.
+`MemoryBank` holds the selected entries of several objects as tensors; the tracking step reads nothing else of memory.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from .object_memory import MemorySelection
 
 @dataclass
 class FrameMemory:
-    """One object on one frame: the prediction, and what it adds to memory.
+    """The result of one object on one frame, with its spatial memory and object pointer.
 
     Attributes:
         pred_masks: (1, 1, h, w) mask logits at a quarter of the model's input.
-        object_score_logits: (1, 1); above 0 where the object is judged present.
+        object_score_logits: (1, 1) object score; above 0 if the object is judged present.
         iou_scores: (1, 1) predicted IoU of the mask.
-        object_pointer: (1, C).
-        spatial: (1, N, c) memory tokens in the storage dtype; `None` where the memory encoder was not run.
+        object_pointer: (1, C) object pointer.
+        spatial: (1, N, c) memory tokens in the storage dtype; `None` if the memory encoder was not run.
     """
 
     pred_masks: Tensor
@@ -33,9 +33,9 @@ class FrameMemory:
     spatial: Tensor | None = None
 
     def offloaded(self) -> FrameMemory:
-        """A compact copy on the CPU: masks in float16, the rest as it is (see `keep_history` for its bytes)."""
+        """A compact copy on the CPU: masks are in float16, the rest is unchanged. `keep_history` gives its size."""
         if self.pred_masks.dtype == torch.float16:
-            return self  # it is one
+            return self  # it is a compact copy already
         return replace(
             self,
             pred_masks=self.pred_masks.to("cpu", torch.float16),
@@ -48,13 +48,13 @@ class FrameMemory:
 
 @dataclass
 class MemoryBank:
-    """What memory attention reads, for a batch of objects with equally many memories. Gradients flow through it.
+    """The input of memory attention, for a batch of objects with equally many memories. Gradients flow through it.
 
     Attributes:
-        spatial: (B, M, N, c): the memory tokens of M frames, row by row of the feature map.
+        spatial: (B, M, N, c) memory tokens of M frames; the N tokens of a frame are its feature map row by row.
         temporal_index: (B, M) int64, the row of the temporal encoding: `k - 1` for the k-th last frame, and
-            `num_maskmem - 1` for a conditioning frame, however long ago.
-        object_pointers: (B, K, C); K may be 0.
+            `num_maskmem - 1` for a conditioning frame at any distance.
+        object_pointers: (B, K, C) object pointers; K may be 0.
     """
 
     spatial: Tensor
@@ -63,7 +63,7 @@ class MemoryBank:
 
     @staticmethod
     def from_selection(selection: MemorySelection, device: torch.device, dtype: torch.dtype) -> MemoryBank:
-        """What one object looks at, as tensors: a batch of one."""
+        """The memory bank of one object: a batch of one."""
         spatial = torch.stack([entry.spatial.to(device, dtype) for entry, _ in selection.spatial], dim=1)
         if selection.weights is not None:
             spatial = spatial * torch.tensor(selection.weights, device=device, dtype=dtype).view(1, -1, 1, 1)
@@ -76,7 +76,7 @@ class MemoryBank:
 
     @staticmethod
     def concatenate(banks: list[MemoryBank]) -> MemoryBank:
-        """Objects' banks of the same shape to one batch."""
+        """Concatenate the banks of objects, which have the same shape, to one batch."""
         return MemoryBank(
             *(
                 torch.cat([getattr(bank, name) for bank in banks])

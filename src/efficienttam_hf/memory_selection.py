@@ -1,10 +1,10 @@
 """Memory selection: the strategies that choose which memories a frame attends to.
 
-The published rule is "the conditioning frames and the last six". It also remembers frames on which the object was
-hidden, or on which the mask had moved to something else. The strategies here choose better with the same weights. Each
-is one class with its numbers as fields; `TrackingRules.memory_selection` names it. Every object has a strategy of its
-own, which keeps what it needs to know of past frames, so that objects still run as one batch. Nothing here uses a
-tensor library: the torch model and the exported graphs share it.
+By the published rule, a frame attends to the conditioning frames and the last six others. Among these can be frames on
+which the object was hidden, or on which the mask had moved to something else. The other strategies try to leave such
+frames out; they need no other weights. Each strategy is one class with its options as fields, and
+`TrackingRules.memory_selection` names it. Every object has its own instance, which keeps facts about past frames;
+objects still run as one batch. This file uses no tensor library: the torch model and the exported graphs share it.
 
 | name | class | source |
 | --- | --- | --- |
@@ -28,7 +28,7 @@ import numpy as np
 from .tracking_rules import Direction, TrackingRules
 
 
-MOST = 10**9  # of any number of a strategy
+MOST = 10**9  # largest absolute value of an option
 
 if TYPE_CHECKING:
     from .object_memory import MemoryEntry, ObjectMemory
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class FrameObservation:
-    """What a strategy sees of one object on one frame, when the mask decoder has run.
+    """The result of the mask decoder for one object on one frame, as far as a strategy needs it.
 
     Attributes:
         score: object score logit; above 0 the object is judged present.
-        iou_scores: (K,) float predicted IoU of the proposals.
-        chosen: the proposal that becomes the mask; by default the one with the highest predicted IoU.
-        areas: (K,) int, pixels of the proposals' masks at the decoder's resolution.
+        iou_scores: (K,) float, predicted IoU of the proposals.
+        chosen: index of the proposal that becomes the mask; by default the one with the highest predicted IoU.
+        areas: (K,) int, areas of the proposals' masks in pixels at the decoder's resolution.
         proposals: (K, h, w) bool, the proposals' masks; `None` unless the strategy has `needs_masks`.
     """
 
@@ -59,7 +59,7 @@ class FrameObservation:
 
     @property
     def area(self) -> int:
-        """Pixels of the chosen mask; 0 where the object is judged absent."""
+        """Area of the chosen mask in pixels; 0 if the object is judged absent."""
         return int(self.areas[self.chosen]) if self.score > 0 else 0
 
     @property
@@ -70,15 +70,15 @@ class FrameObservation:
 
     @property
     def facts(self) -> FrameFacts:
-        """What is worth remembering of it."""
+        """The facts that a strategy keeps of this observation."""
         return FrameFacts(self.score, self.iou, self.area)
 
     def with_choice(self, proposal: int) -> FrameObservation:
-        """The same with another proposal as the mask."""
+        """A copy with another proposal as the mask."""
         return replace(self, chosen=proposal)
 
     def with_mask(self, mask: np.ndarray) -> FrameObservation:
-        """The same with another mask (h, w) in place of the chosen one; without a pixel the object is absent."""
+        """A copy with another mask (h, w) in place of the chosen one; if it is empty, the object is absent."""
         areas, proposals = self.areas.copy(), self.proposals
         areas[self.chosen] = mask.sum()
         if proposals is not None:
@@ -90,11 +90,11 @@ class FrameObservation:
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """What a strategy remembers of a frame.
+    """The facts about one frame that a strategy keeps.
 
     Attributes:
-        score, iou, area: as in `FrameObservation`, of the chosen mask.
-        motion: IoU of the mask's box with the box that was expected from its motion; `None` where none was expected.
+        score, iou, area: the values of the chosen mask, as in `FrameObservation`.
+        motion: IoU of the mask's box with the box that the motion predicted; `None` if there was no prediction.
     """
 
     score: float
@@ -110,13 +110,14 @@ class FrameFacts:
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """The frames that one frame looks at.
+    """The frames that one frame attends to.
 
     Attributes:
         conditioning: frames whose spatial memory and object pointer are used without an order in time.
         spatial: other frames whose spatial memory is used, as (frame, temporal index), the farthest first.
         pointers: other frames whose object pointer is used, the nearest first.
-        weights: what spatial memories are multiplied by, by frame; 1 where none is given. `None`: none is multiplied.
+        weights: factors by which spatial memories are multiplied, by frame; a frame that is missing has the factor 1.
+            With `None`, no memory is multiplied.
     """
 
     conditioning: list[int]
@@ -126,12 +127,12 @@ class FrameChoice:
 
     @property
     def frames(self) -> set[int]:
-        """All of them."""
+        """All chosen frames."""
         return {*self.conditioning, *(t for t, _ in self.spatial), *self.pointers}
 
 
 def closest_conditioning_frames(frame_idx: int, frames: Iterable[int], limit: int) -> list[int]:
-    """Up to `limit` conditioning frames, closest in time: the nearest before, the nearest after, then any (-1: all)."""
+    """Up to `limit` conditioning frames (-1: all): the nearest before, the nearest after, then the closest others."""
     frames = list(frames)
     if limit == -1 or len(frames) <= limit:
         return frames
@@ -143,7 +144,10 @@ def closest_conditioning_frames(frame_idx: int, frames: Iterable[int], limit: in
 
 
 def by_rank(frames: list[int], count: int) -> list[tuple[int, int]]:
-    """The first `count` of frames (the nearest first) with their rank as temporal index, the farthest first."""
+    """The first `count` of `frames`, which begin with the nearest, as (frame, rank) pairs with the farthest first.
+
+    The rank serves as the temporal index.
+    """
     return [(t, rank) for rank, t in enumerate(frames[:count])][::-1]
 
 
@@ -152,12 +156,12 @@ class Recent:
     """The published rule: the conditioning frames and the last `num_maskmem - 1` others, whatever they show."""
 
     name: ClassVar[str] = "recent"
-    observes: ClassVar[bool] = False  # whether results are shown to it
-    needs_masks: ClassVar[bool] = False  # whether with the masks of all proposals
+    observes: ClassVar[bool] = False  # whether the strategy uses observations
+    needs_masks: ClassVar[bool] = False  # whether its observations need the masks of all proposals
     facts: dict[int, FrameFacts] = field(default_factory=dict, init=False, repr=False)
 
     def choose(self, memory: ObjectMemory, frame_idx: int, direction: Direction, rules: TrackingRules) -> FrameChoice:
-        """The frames that `frame_idx` looks at when it is tracked in a direction."""
+        """Choose the frames that `frame_idx` attends to when it is tracked in a direction."""
         return FrameChoice(
             closest_conditioning_frames(frame_idx, memory.conditioning, rules.max_cond_frame_num),
             rules.memory_frames(frame_idx, direction),
@@ -165,35 +169,39 @@ class Recent:
         )
 
     def choose_proposal(self, observation: FrameObservation, direction: Direction) -> int:
-        """Which proposal becomes the mask of a tracked frame."""
+        """Choose the proposal that becomes the mask of a tracked frame."""
         return observation.chosen
 
     def observe(self, frame_idx: int, observation: FrameObservation, direction: Direction | None) -> None:
-        """Take note of a frame's result, as it is remembered: when objects that compete for pixels have done so.
+        """Store the facts about a frame's result. If remembered masks compete for pixels, this is called afterwards.
 
         Args:
-            direction: in which the frame was tracked; `None` where its mask comes from prompts.
+            frame_idx: the frame.
+            observation: the result as it is remembered.
+            direction: the direction in which the frame was tracked; `None` if its mask comes from prompts.
         """
         self.facts[frame_idx] = observation.facts
 
-    # A strategy may follow several paths, each with tracked frames of its own. All but `Hypotheses` have one.
+    # A strategy may follow several paths, each with its own tracked frames. Only `Hypotheses` follows more than one.
 
     def choices(
         self, memory: ObjectMemory, frame_idx: int, direction: Direction, rules: TrackingRules
     ) -> list[tuple[FrameChoice, dict[int, MemoryEntry]]]:
-        """What each path looks at when `frame_idx` is tracked, and its tracked entries; the best path first."""
+        """For each path, the frames that `frame_idx` attends to and the path's tracked entries; the best path first."""
         return [(self.choose(memory, frame_idx, direction, rules), memory.tracked)]
 
     def keep(self, frame_idx: int, seen: list[FrameObservation], direction: Direction) -> list[tuple[int, int]]:
-        """Which results of a tracked frame are kept, as (path, proposal); the first is the frame's mask.
+        """Choose the results of a tracked frame that are kept, as (path, proposal); the first is the frame's mask.
 
         Args:
-            seen: the results of the paths, in the order of `choices`.
+            frame_idx: the frame.
+            seen: the observations of the paths, in the order of `choices`.
+            direction: the direction of tracking.
         """
         return [(0, self.choose_proposal(seen[0], direction))]
 
     def store(self, memory: ObjectMemory, frame_idx: int, entries: list[MemoryEntry]) -> None:
-        """Put the entries of a tracked frame where they belong, in the order of `keep`."""
+        """Store the entries of a tracked frame, which come in the order of `keep`, in their paths."""
         memory.tracked[frame_idx] = entries[0]
 
     def tracked(self, memory: ObjectMemory) -> list[dict[int, MemoryEntry]]:
@@ -201,13 +209,13 @@ class Recent:
         return [memory.tracked]
 
     def follows(self, name: str, options: Mapping[str, Any] | None) -> bool:
-        """Whether this is the strategy of that name and those numbers."""
+        """Whether this strategy has the given name and options."""
         options = options or {}
         numbers = [f for f in fields(self) if f.init]
         return self.name == name and all(getattr(self, f.name) == options.get(f.name, f.default) for f in numbers)
 
     def forget(self, kept: Iterable[int]) -> None:
-        """Drop what is known of frames that are no longer remembered."""
+        """Drop the facts about all frames except those in `kept`."""
         kept = set(kept)
         for frame_idx in [t for t in self.facts if t not in kept]:
             del self.facts[frame_idx]
@@ -215,11 +223,14 @@ class Recent:
     def _behind(
         self, memory: ObjectMemory, frame_idx: int, direction: Direction, excluded: Iterable[int], stride: int = 1
     ) -> list[int]:
-        """Frames that `frame_idx` has behind it and that are remembered, the nearest first.
+        """The frames behind `frame_idx` that have an entry, the nearest first.
 
         Args:
-            excluded: frames to leave out (conditioning frames that are chosen as such).
-            stride: only the frame just behind, and every `stride`-th from there.
+            memory: the object's memory.
+            frame_idx: the frame that is tracked.
+            direction: the direction of tracking.
+            excluded: frames to leave out, such as the chosen conditioning frames.
+            stride: only the frame just behind and every `stride`-th frame from there are returned.
         """
         nearest = frame_idx - direction.step
         frames = {*memory.tracked, *memory.conditioning}.difference(excluded)
@@ -229,9 +240,10 @@ class Recent:
 
 @dataclass
 class SkipAbsent(Recent):
-    """The published rule over the frames on which the object is visible; absent and empty ones are passed over.
+    """The published rule, applied only to frames on which the object is visible: it is present and has a mask.
 
-    While the object is visible this is the published rule. When it is hidden, the last frames that showed it stay.
+    As long as the object is visible, this is the published rule. While it is hidden, the last frames that showed it
+    remain in use.
     """
 
     name: ClassVar[str] = "skip_absent"
@@ -256,20 +268,20 @@ class SkipAbsent(Recent):
 
 @dataclass
 class Quality(Recent):
-    """SAM 3's rule: frames whose presence and predicted IoU together are good enough.
+    """SAM 3's rule: only frames with a high enough object score and predicted IoU are used.
 
-    The quality of a frame is (2 sigmoid(s) - 1) * IoU where the object score logit s is above 0, else 0. Going back
-    from the frame just behind, which is always used, the nearest `max_object_pointers_in_encoder - 1` frames above the
-    threshold are kept; the nearest `num_maskmem - 1` of them give spatial memories, and all give object pointers. Of
-    the conditioning frames, the nearest four are used.
+    The quality of a frame is (2 sigmoid(s) - 1) * IoU if the object score logit s is above 0, and 0 otherwise. The
+    nearest `max_object_pointers_in_encoder - 1` frames above the threshold are used, and always the frame just behind.
+    All of them give object pointers, and the nearest `num_maskmem - 1` of them give spatial memories. The nearest four
+    conditioning frames are used.
 
-    Source: `frame_filter` and `cal_mem_score` in SAM 3's `sam3_tracker_base.py`. There the oldest of the kept frames
+    Source: `frame_filter` and `cal_mem_score` in SAM 3's `sam3_tracker_base.py`. There the oldest of these frames
     gives no pointer; here it does.
 
     Args:
-        quality_threshold: a frame must be above it. SAM 3 has 0.01, which only leaves out frames without the object; a
-            model whose score stays high while its mask is wrong needs more.
-        max_conditioning_frames: conditioning frames that are used, where the model itself does not limit them.
+        quality_threshold: a frame is used if its quality is above this number. SAM 3 has 0.01, which only leaves out
+            frames without the object; a model whose score stays high while its mask is wrong needs more.
+        max_conditioning_frames: largest number of conditioning frames, if the model's configuration has no limit.
     """
 
     name: ClassVar[str] = "quality"
@@ -278,7 +290,7 @@ class Quality(Recent):
     max_conditioning_frames: int = 4
 
     def quality(self, facts: FrameFacts) -> float:
-        """The quality of a frame, 0 to 1."""
+        """The quality of a frame, from 0 to 1."""
         presence = 2 / (1 + math.exp(-facts.score)) - 1 if facts.score > 0 else 0.0
         return presence * facts.iou
 
@@ -296,7 +308,7 @@ class Quality(Recent):
 
 
 def with_nearest(frames: list[int], nearest: int) -> list[int]:
-    """Frames, the nearest first, with the frame just behind in any case."""
+    """Add the frame `nearest` at the beginning of `frames`, which are sorted by distance, if it is missing."""
     return frames if nearest in frames else [nearest, *frames]
 
 
@@ -314,7 +326,7 @@ def _check_option(name: str, value: Any, default: Any) -> None:
         )
 
 
-MemoryStrategy = Recent  # every strategy is one
+MemoryStrategy = Recent  # every strategy is a subclass
 
 
 def strategies() -> dict[str, type[MemoryStrategy]]:
@@ -327,15 +339,15 @@ def strategies() -> dict[str, type[MemoryStrategy]]:
 
 
 def strategy_numbers() -> dict[str, Any]:
-    """The numbers of all strategies by name, with their defaults."""
+    """The defaults of the options of all strategies, by name."""
     return {f.name: f.default for cls in strategies().values() for f in fields(cls) if f.init}
 
 
 def option_value(name: str, text: str) -> Any:
-    """A number of a strategy from text, of the type of its default; a pair is two numbers with a comma.
+    """Convert the text of an option to a value of its default's type; a pair is two numbers with a comma.
 
     Raises:
-        ValueError: if no strategy has the number, or the text is none.
+        ValueError: if no strategy has the option, or the text is not such a value.
     """
     numbers = strategy_numbers()
     if name not in numbers:
@@ -354,15 +366,15 @@ def option_value(name: str, text: str) -> Any:
 
 
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> MemoryStrategy:
-    """A strategy for one object.
+    """Create the strategy of one object.
 
     Args:
         name: one of `strategies()`.
-        options: numbers of the strategy that are not to be its defaults; those of other strategies are left aside, so
-            that a configuration can hold the thresholds of each.
+        options: options of the strategy that differ from its defaults. Options of other strategies are ignored, so
+            that a configuration can hold the options of all strategies.
 
     Raises:
-        ValueError: for an unknown name, or an option that no strategy has or of another type.
+        ValueError: if the name is unknown, no strategy has an option, or an option has the wrong type.
     """
     known = strategies()
     if name not in known:

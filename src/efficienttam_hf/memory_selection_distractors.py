@@ -1,13 +1,13 @@
 """Memory selection among similar objects, as in DAM4SAM (CVPR 2025, arXiv 2411.17576; EfficientTAM: arXiv 2509.13864).
 
-Memory has two parts. The recent memory (RAM) resolves how the object looks now: the frame just behind and earlier ones
-at distances of five, without those on which the object was not seen. The distractor-resolving memory (DRM) tells the
-object from others like it: the first conditioning frame, and frames on which the decoder was sure of the object while
-another of its proposals reached for something else. Such a frame is promoted: it is used like a conditioning frame from
-then on.
+Memory has two parts. The recent appearance memory (RAM) holds the present appearance of the object: the frame just
+behind, and earlier frames at distances of five, without frames on which the object was not visible. The
+distractor-resolving memory (DRM) separates the object from similar ones: it holds the first conditioning frame, and
+frames on which the decoder was certain of the object while another proposal covered something else. Such a frame is
+promoted: from then on it is used like a conditioning frame.
 
-Source: `dam4sam_tracker.py` and `_prepare_memory_conditioned_features` of its repository. Areas and boxes are those of
-masks at the decoder's resolution; the original takes the video's. Ratios do not depend on it but for rounding.
+Source: `dam4sam_tracker.py` and `_prepare_memory_conditioned_features` of its repository. Areas and boxes are measured
+on masks at the decoder's resolution; the original uses the video's. Their ratios differ only by rounding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part of a (h, w) bool mask; neighbours share a side or a corner."""
+    """The largest connected component of a (h, w) bool mask; neighbours share a side or a corner."""
     parent: list[int] = []
     size: list[int] = []
     runs: list[tuple[int, int, int]] = []  # row, first and last column + 1 of each run of true pixels
@@ -68,13 +68,14 @@ class DistractorAware(Recent):
     """DAM4SAM's rule.
 
     Args:
-        max_drm_frames: frames used without an order in time: the first conditioning frame always, the nearest behind
-            the frame just behind, then the closest.
-        ram_stride: distance of the earlier frames of the recent memory. promotion_iou: predicted IoU that the mask of a
-        promoted frame must exceed. promotion_area: bounds of its area over the median of the last ten areas that are
-        not empty. promotion_distance: frames since the last promotion that must have passed. promotion_overlap: a frame
-        is promoted where, for some other proposal, the box of the mask has at most this IoU with
-            the box of the mask and the largest part of that proposal outside of it.
+        max_drm_frames: largest number of frames that are used without an order in time: always the first conditioning
+            frame, then the nearest one behind the frame just behind, then the closest others.
+        ram_stride: distance in frames between the earlier frames of the recent appearance memory.
+        promotion_iou: a promoted frame's mask has a predicted IoU above this.
+        promotion_area: bounds of the ratio of a promoted mask's area to the median of the last ten areas above 0.
+        promotion_distance: more frames than this have passed since the last promotion.
+        promotion_overlap: for some other proposal, the box of the mask has at most this IoU with the box around the
+            mask and the largest component that the proposal adds to it.
     """
 
     name: ClassVar[str] = "distractor_aware"
@@ -158,7 +159,7 @@ class DistractorAware(Recent):
 
     @staticmethod
     def _distractor_overlap(observation: FrameObservation) -> float:
-        """The smallest box IoU of the mask with itself and what another proposal adds; 1 where none adds anything."""
+        """The smallest IoU in the rule of `promotion_overlap`; 1 if no proposal adds anything to the mask."""
         mask = observation.masks[observation.chosen]
         box, smallest = mask_box(mask), 1.0
         assert box is not None  # the chosen mask is not empty, see `_is_promoted`

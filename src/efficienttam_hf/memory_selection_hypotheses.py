@@ -1,13 +1,13 @@
 """Memory selection by several hypotheses, as in the paper of SAM2Long (arXiv 2410.16268); its code was not consulted.
 
-A wrong mask that is remembered makes the next one wrong. So an object follows several paths, each with memories of its
-own. On every frame each path proposes the masks of the decoder, and the paths that explain the video best go on; the
-mask that is put out is that of the best. This helps where the right mask was not the decoder's first choice for some
-frames. It costs memory attention, the mask decoder and the memory encoder once for each path.
+A wrong mask in memory leads to wrong masks on later frames. Therefore an object follows several paths, each with its
+own memories. On every frame the mask decoder makes proposals for each path, the branches with the highest scores are
+kept as the new paths, and the best path's mask becomes the result. This helps if the correct mask was not the
+decoder's first choice on some frames. Memory attention, the mask decoder and the memory encoder run once for each path.
 
-The paper takes the masks of the path that is the best when the video ends. A stream cannot wait for that: here each
-frame gets the mask of the path that is the best then. Those of the path that is the best now are what
-`get_frame_output` gives, for the frames that are remembered (`keep_history`).
+The paper uses the masks of the path that is best at the end of the video. A stream cannot wait for that: here the
+result of a frame is the mask of the path that is best at that frame. `get_frame_output` returns the masks of the path
+that is best now, for the frames that the session keeps (`keep_history`).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Path:
-    """One account of where the object was: its tracked entries and facts by frame.
+    """One hypothesis about the object: its tracked entries and facts by frame.
 
-    `score` is the sum of log(predicted IoU) over its frames, less that of the best path.
+    `score` is the sum of log(predicted IoU) over the path's frames, minus the sum of the best path.
     """
 
     tracked: dict[int, MemoryEntry]
@@ -41,18 +41,18 @@ class Path:
 
 @dataclass
 class Hypotheses(Recent):
-    """SAM2Long's rule. A prompt and a turn of direction end all paths but the best; further ones begin from there.
+    """SAM2Long's rule. A prompt or a change of direction ends all paths except the best, from which new ones branch.
 
-    Where the paper is silent: pointers are taken from the same frames as spatial memories, up to their own number; the
-    conditioning frames are not weighted; a single memory has the mean weight.
+    The paper leaves some details open. Here object pointers come from the same frames as spatial memories, up to their
+    own limit; conditioning frames are not weighted; a single memory has the mean of `path_weights`.
 
     Args:
-        num_paths: paths that go on from each frame.
-        path_iou_threshold: a path remembers frames with a predicted IoU above it, on which the object is present.
-        path_certainty: where the object score logit of every path is nearer to 0 than this, the paths that go on
-            differ in their predicted IoU, to two decimals; otherwise they are those of the highest scores.
-        path_weights: spatial memories are multiplied by numbers evenly from the first to the second, in the order of
-            their object scores.
+        num_paths: largest number of paths that are kept on each frame.
+        path_iou_threshold: a path attends to frames with a predicted IoU above this on which the object is present.
+        path_certainty: if the absolute object score logit of every path is below this number, paths are kept whose
+            predicted IoU differs in the first two decimals; otherwise those with the highest scores are kept.
+        path_weights: spatial memories are sorted by object score and multiplied by evenly spaced factors from the
+            first of these numbers to the second.
     """
 
     name: ClassVar[str] = "hypotheses"
@@ -116,7 +116,7 @@ class Hypotheses(Recent):
             for index, (path, observation) in enumerate(zip(self.paths, seen, strict=True))
             for proposal, iou in enumerate(observation.iou_scores)
         ]
-        branches.sort(key=lambda branch: -branch[0])  # the first of equals stays the first
+        branches.sort(key=lambda branch: -branch[0])  # the sort is stable: of equal scores, the first stays first
         if max(abs(observation.score) for observation in seen) < self.path_certainty:
             distinct: dict[float, tuple[float, int, int]] = {}
             for branch in branches:

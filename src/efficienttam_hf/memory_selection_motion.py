@@ -29,7 +29,7 @@ def mask_box(mask: np.ndarray) -> np.ndarray | None:
 
 
 def box_iou(a: np.ndarray, b: np.ndarray | None) -> float:
-    """IoU of two boxes (x_min, y_min, x_max, y_max); 0 with none."""
+    """IoU of two boxes (x_min, y_min, x_max, y_max); 0 if `b` is `None`."""
     if b is None:
         return 0.0
     width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
@@ -55,7 +55,7 @@ class BoxFilter:
         self.covariance = np.diag(np.square([position, position, 1e-2, position, velocity, velocity, 1e-5, velocity]))
 
     def predict(self) -> None:
-        """One frame ahead."""
+        """Advance the state by one frame."""
         position, velocity = self.POSITION * self.mean[3], self.VELOCITY * self.mean[3]
         noise = np.square([position, position, 1e-2, position, velocity, velocity, 1e-5, velocity])
         motion = np.eye(8) + np.eye(8, k=4)
@@ -63,7 +63,7 @@ class BoxFilter:
         self.covariance = motion @ self.covariance @ motion.T + np.diag(noise)
 
     def update(self, box: np.ndarray | None) -> None:
-        """Correct the prediction by what was seen."""
+        """Correct the prediction by the box that was measured."""
         position = self.POSITION * self.mean[3]
         noise = np.diag(np.square([position, position, 1e-1, position]))
         projected = self.covariance[:4, :4] + noise
@@ -73,7 +73,7 @@ class BoxFilter:
 
     @property
     def box(self) -> np.ndarray:
-        """(x_min, y_min, x_max, y_max) of the state."""
+        """The box of the state, (x_min, y_min, x_max, y_max)."""
         x, y, aspect, height = self.mean[:4]
         half = np.array([aspect * height, height]) / 2
         return np.concatenate([[x, y] - half, [x, y] + half])
@@ -87,14 +87,15 @@ class BoxFilter:
 
 @dataclass
 class MotionAware(Recent):
-    """SAMURAI's rule. Boxes are those of masks at the decoder's resolution; SAMURAI takes the model's input size.
+    """SAMURAI's rule. Boxes are measured on masks at the decoder's resolution; SAMURAI uses the model's input size.
 
     Args:
-        motion_weight: share of the motion score in the choice among proposals: 0.25 for small models, 0.15 for large.
-        stable_frames: frames that the filter must have followed before it takes part.
-        stable_iou: predicted IoU below which the filter starts anew.
-        motion_iou_threshold, motion_score_threshold, motion_box_threshold: a frame is remembered whose predicted IoU,
-            object score logit and motion score (where it has one) are above these.
+        motion_weight: weight of the motion score in the choice among proposals. SAMURAI uses 0.25 for small models and
+            0.15 for large ones.
+        stable_frames: number of frames that the filter follows before it takes part.
+        stable_iou: predicted IoU below which the filter is restarted.
+        motion_iou_threshold, motion_score_threshold, motion_box_threshold: a frame is used as a memory if its predicted
+            IoU, its object score logit and its motion score (if it has one) are above these.
     """
 
     name: ClassVar[str] = "motion"
@@ -119,7 +120,7 @@ class MotionAware(Recent):
 
     def choose_proposal(self, observation: FrameObservation, direction: Direction) -> int:
         self._motion = None
-        if direction is not self._direction:  # motion the other way says nothing about what comes
+        if direction is not self._direction:  # motion in the other direction does not predict the next frame
             self._stable, self._direction = 0, direction
         if self._filter is None or self._stable == 0 or len(observation.iou_scores) == 1:
             return observation.chosen
@@ -135,7 +136,7 @@ class MotionAware(Recent):
     def observe(self, frame_idx: int, observation: FrameObservation, direction: Direction | None) -> None:
         self.facts[frame_idx] = replace(observation.facts, motion=self._motion)
         box = self._boxes(observation)[observation.chosen]
-        if direction is None:  # a user's word: motion is followed anew from here
+        if direction is None:  # the mask comes from prompts, so the filter is restarted
             self._filter, self._stable = None, 0
         elif len(observation.iou_scores) > 1:
             self._follow(box, observation.iou)

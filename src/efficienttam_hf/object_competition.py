@@ -1,15 +1,16 @@
 """Object competition: resolves overlapping masks of several objects.
 
-Objects are tracked by themselves, so two of them can end on the same thing. With `TrackingRules.object_competition`
-they compete on every frame on which they are tracked, by the rules of SAM 3's video model: of two masks that are nearly
-the same, the object that was hidden more recently gives way; then each pixel goes to the highest logit, and a mask that
-is left with little of itself is dropped. Masks from prompts are a user's word and stand.
+Each object is tracked independently, so the masks of two objects can end on the same thing. With
+`TrackingRules.object_competition` they compete on every frame on which they are tracked, by the rules of SAM 3's video
+model. If two masks are nearly the same, the object that was hidden more recently loses its mask. Then each pixel goes
+to the object with the highest logit, and a mask that keeps only a small part of its area is dropped. Masks that come
+from prompts do not change.
 
 - `"none"`: as published; masks may overlap.
-- `"shown"`: what is put out is decided like this, what is remembered is not.
-- `"remembered"`: masks are decided first, then remembered.
+- `"shown"`: the masks of the output are resolved; the masks in memory are not.
+- `"remembered"`: the masks are resolved before they enter memory.
 
-Nothing here uses a tensor library.
+This file uses no tensor library.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ __all__ = ["COMPETITIONS", "NEVER", "check_competition", "compete"]
 
 
 COMPETITIONS = ("none", "shown", "remembered")
-NEVER = -np.inf  # when an object was hidden that never was
-SAME_IOU, LEAST_LEFT = 0.7, 0.3  # SAM 3's numbers
-BACKGROUND = -10.0  # logits of pixels that an object does not get are at most that, as in the published rule
+NEVER = -np.inf  # the value of `hidden_at` for an object that was never hidden
+SAME_IOU, LEAST_LEFT = 0.7, 0.3  # SAM 3's values
+BACKGROUND = -10.0  # upper bound of an object's logits on pixels that it loses, as in the published rule
 
 
 def check_competition(name: str) -> str:
-    """The name, if it is one.
+    """Check the name of a competition and return it.
 
     Raises:
-        ValueError: for another.
+        ValueError: if there is no such competition.
     """
     if name not in COMPETITIONS:
         raise ValueError(f"There is no object competition {name!r}; choose one of {', '.join(COMPETITIONS)}.")
@@ -44,17 +45,18 @@ def compete(
     same_iou: float = SAME_IOU,
     least_left: float = LEAST_LEFT,
 ) -> np.ndarray:
-    """Decide between the masks of objects on one frame.
+    """Resolve the overlapping masks of objects on one frame.
 
     Args:
-        logits: (N, h, w) float32; above 0 is the object.
-        hidden_at: (N,) when each object was hidden last, growing in the direction of tracking; `NEVER` if it never was.
-        stands: (N,) bool, masks that are not to be changed.
-        same_iou: masks of at least this IoU are the same.
-        least_left: a mask with less than this part of its area left is dropped.
+        logits: (N, h, w) float32 mask logits.
+        hidden_at: (N,) the last time at which each object was hidden, as a number that grows in the direction of
+            tracking; `NEVER` if it was never hidden.
+        stands: (N,) bool, true for masks that must not change.
+        same_iou: masks with at least this IoU count as the same.
+        least_left: a mask that keeps less than this fraction of its area is dropped.
 
     Returns:
-        (N, h, w) logits; of pixels that an object does not get they are at most `BACKGROUND`.
+        (N, h, w) logits; an object's logits are at most `BACKGROUND` on the pixels that it loses.
     """
     masks = logits > 0
     areas = masks.sum(axis=(1, 2))
@@ -72,7 +74,7 @@ def compete(
 
 
 def _highest(logits: np.ndarray, claims: np.ndarray, stands: np.ndarray) -> np.ndarray:
-    """The pixels that each object gets of those it claims: where it stands, or its logit is the highest."""
+    """The claimed pixels that each object keeps: all of them if its mask stands, else those with the highest logit."""
     fixed = stands[:, None, None]
     order = np.where(claims, np.where(fixed, np.inf, logits), -np.inf)
     is_highest = order.argmax(axis=0) == np.arange(len(logits))[:, None, None]

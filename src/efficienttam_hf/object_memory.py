@@ -21,23 +21,23 @@ __all__ = ["MemoryEntry", "MemorySelection", "ObjectMemory", "closest_conditioni
 
 
 class MemoryEntry(Protocol):
-    """One object on one frame, as far as the rules go. `memory.FrameMemory` is the one that sessions keep.
+    """The part of an entry that this file reads. An entry is one object on one frame, such as `memory.FrameMemory`.
 
     Attributes:
-        spatial: the spatial memory of the frame; `None` where the memory encoder was not run.
+        spatial: the spatial memory of the frame; `None` if the memory encoder was not run.
     """
 
     spatial: Any | None
 
     def offloaded(self) -> MemoryEntry:
-        """The entry in compact form, for frames that tracking has left behind."""
+        """A compact copy of the entry, for frames that tracking has left behind."""
 
 
 @dataclass
 class MemorySelection:
     """The entries that a frame attends to: `(entry, temporal index)` pairs of spatial memories, and pointer entries.
 
-    `weights`, where they are given, are what the spatial memories are multiplied by, one for each.
+    `weights`, if given, has one factor for each spatial memory, by which it is multiplied.
     """
 
     spatial: list[tuple[Any, int]]  # entries of the backend's own kind, each a MemoryEntry
@@ -46,7 +46,7 @@ class MemorySelection:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Objects whose selections agree in this can share a batch."""
+        """Objects whose selections have the same shape can share a batch."""
         return len(self.spatial), len(self.pointers)
 
 
@@ -55,15 +55,16 @@ class ObjectMemory:
     """The memories of one object, by frame index.
 
     Attributes:
-        conditioning: frames whose prompts define the object.
-        tracked: frames that were tracked (or corrected after they were); of several paths, those of the best.
-        pending_conditioning, pending_tracked: prompted frames whose result is not used yet. A user may still change
-            the prompts; `commit` moves them over when tracking goes on.
-        passed: the frames that tracking has passed, with the direction in which it did last. A prompt on such a frame
-            corrects what was tracked; on any other it says anew what the object is.
-        strategy: what chooses among them, with what it knows of past frames.
-        hidden: the last frame on which the object had no mask, or gave way to another, and the direction of tracking
-            there; `None` if there was none.
+        conditioning: the entries of the conditioning frames.
+        tracked: the entries of tracked frames, corrected ones included. If the strategy follows several paths, these
+            are the entries of the best path.
+        pending_conditioning, pending_tracked: pending results of prompted frames. The user may still change the
+            prompts; `commit` moves the results to `conditioning` and `tracked` when tracking goes on.
+        passed: the frames that tracking has passed, with its direction the last time. A prompt on such a frame is a
+            correction; a prompt on any other frame makes it a conditioning frame.
+        strategy: the memory strategy of this object, with its facts about past frames.
+        hidden: the last frame on which the object had no mask, or gave way to another object, and the direction of
+            tracking there; `None` if there was no such frame.
     """
 
     conditioning: dict[int, MemoryEntry] = field(default_factory=dict)
@@ -75,22 +76,22 @@ class ObjectMemory:
     hidden: tuple[int, Direction] | None = None
 
     def follow(self, rules: TrackingRules) -> None:
-        """Take the strategy that the rules ask for; what another one has learned of past frames is dropped.
+        """Use the strategy that the rules name.
 
-        The same strategy with other numbers is another one.
+        If its name or its options differ from the present strategy's, the facts about past frames are lost.
         """
         if not self.strategy.follows(rules.memory_selection, rules.memory_selection_options):
             self.strategy = make_strategy(rules.memory_selection, rules.memory_selection_options)
 
     def hidden_at(self, direction: Direction) -> float:
-        """When the object was hidden last, growing in the direction of tracking."""
+        """The last time at which the object was hidden, as a number that grows in the direction of tracking."""
         if self.hidden is None or self.hidden[1] is not direction:
             return NEVER
         return float(self.hidden[0] * direction.step)
 
     @property
     def is_defined(self) -> bool:
-        """Whether a prompted frame says what the object is, so that it can be tracked."""
+        """Whether the object has a conditioning frame, so that it can be tracked."""
         return bool(self.conditioning or self.pending_conditioning)
 
     def find(self, frame_idx: int) -> MemoryEntry | None:
@@ -101,7 +102,7 @@ class ObjectMemory:
         return None
 
     def commit(self, rules: TrackingRules) -> None:
-        """Commit pending results. A conditioning frame keeps its memory even if it was corrected too."""
+        """Commit pending results. A conditioning frame keeps its memory even if it was also corrected."""
         prompted = [*self.pending_conditioning, *self.pending_tracked]
         for frame_idx, entry in self.pending_conditioning.items():
             self.tracked.pop(frame_idx, None)
@@ -115,10 +116,10 @@ class ObjectMemory:
             self.clear_around(frame_idx, rules)
 
     def clear_around(self, frame_idx: int, rules: TrackingRules) -> None:
-        """Drop what tracked frames around a prompted one remember, where the rules ask for it.
+        """Drop the entries of tracked frames around a prompted frame, if `clear_non_cond_mem_around_input` is set.
 
-        They may show the object as it was before it was corrected. As published, the frames are those within
-        `num_maskmem` memories on either side, and the prompted frame itself unless it is a conditioning frame.
+        These entries may show the object as it was before the correction. As published, they are the entries within
+        `num_maskmem` memories on either side, and of the prompted frame itself unless it is a conditioning frame.
         """
         if rules.clear_non_cond_mem_around_input:
             distance = rules.num_maskmem * rules.memory_temporal_stride_for_eval
@@ -127,7 +128,7 @@ class ObjectMemory:
                     tracked.pop(t, None)
 
     def clear_prompts(self, frame_idx: int) -> None:
-        """Take the prompts of a frame back: a conditioning frame becomes one that merely was seen."""
+        """Remove the prompts of a frame: a conditioning frame becomes a tracked frame."""
         self.pending_conditioning.pop(frame_idx, None)
         self.pending_tracked.pop(frame_idx, None)
         entry = self.conditioning.pop(frame_idx, None)
@@ -136,10 +137,10 @@ class ObjectMemory:
             self.tracked[frame_idx] = entry
 
     def select(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> MemorySelection:
-        """The memories that `frame_idx` looks at when it is tracked in the given direction, of the best path.
+        """Select the memories of the best path that `frame_idx` attends to when it is tracked in a direction.
 
-        Spatial memories and pointers are those of the frames that the strategy chooses, as far as they are remembered;
-        a conditioning frame that is ahead gives no pointer.
+        The strategy chooses the frames; chosen frames without an entry are left out. A conditioning frame that is
+        still ahead contributes no object pointer.
 
         Raises:
             ValueError: if the object has no conditioning frame.
@@ -149,7 +150,7 @@ class ObjectMemory:
         return self._selection(choice, self.tracked, frame_idx, direction, rules)
 
     def select_paths(self, frame_idx: int, direction: Direction, rules: TrackingRules) -> list[MemorySelection]:
-        """As `select`, for each path that the strategy follows, the best first; most follow one.
+        """Select the memories of each path that the strategy follows, the best path first. Most strategies have one.
 
         Raises:
             ValueError: if the object has no conditioning frame.
@@ -171,10 +172,10 @@ class ObjectMemory:
         direction: Direction,
         rules: TrackingRules,
     ) -> MemorySelection:
-        """The entries of a choice among the conditioning frames and the tracked ones of a path."""
+        """The entries of the chosen frames, among the conditioning frames and the tracked frames of a path."""
 
         def other(t: int) -> MemoryEntry | None:
-            # A conditioning frame that was not chosen as such still counts as one of the other frames, if it is.
+            # A conditioning frame that is not among the chosen conditioning frames can be chosen as one of the others.
             return tracked.get(t) or (self.conditioning.get(t) if t not in choice.conditioning else None)
 
         chosen = [(t, self.conditioning.get(t) or tracked[t]) for t in choice.conditioning]
@@ -189,12 +190,15 @@ class ObjectMemory:
     def forget(self, frame_idx: int, direction: Direction, history: int, rules: TrackingRules) -> None:
         """Drop tracked entries that are far from `frame_idx` and from every conditioning frame, and not in use.
 
-        Bounds memory by `(conditioning frames + 1) * (2 * history + 1)` entries and those that the next frame looks at,
-        for each path that a strategy follows, whatever the length of the video. A strategy that goes back past an
-        entry never comes to use it again, so what the next frame does not look at may go.
+        After this, each path has at most `(conditioning frames + 1) * (2 * history + 1)` entries and those that the
+        next frame attends to, independently of the length of the video. An entry that the next frame does not attend
+        to can be dropped, because a strategy that has skipped an entry never uses it later.
 
         Args:
-            history: how far counts as far, in frames; at least `rules.reach` is used.
+            frame_idx: the frame that was just tracked.
+            direction: the direction of tracking.
+            history: distance in frames beyond which an entry is far; at least `rules.reach` is used.
+            rules: the rules of tracking.
         """
         reach = max(history, rules.reach)
         anchors = (frame_idx, *self.conditioning, *self.pending_conditioning)
@@ -213,9 +217,9 @@ class ObjectMemory:
         self.strategy.forget({*kept, *self.conditioning, *self.pending_tracked, *self.pending_conditioning})
 
     def offload(self, frame_idx: int, reach: int) -> None:
-        """Move the entries that `frame_idx` has just left more than `reach` behind to the CPU, in compact form."""
+        """Replace the entries that are now more than `reach` frames away from `frame_idx` by compact copies."""
         for t in (frame_idx - reach - 1, frame_idx + reach + 1):
-            compact: dict[int, MemoryEntry] = {}  # by the entry's identity: paths share what they have in common
+            compact: dict[int, MemoryEntry] = {}  # by the entry's identity, because paths share entries
             for tracked in self.strategy.tracked(self):
                 if t in tracked:
                     if id(tracked[t]) not in compact:

@@ -8,7 +8,7 @@ methods do the work:
 - `track_frame` gives every object a result on a frame: from its pending prompts there, or else from its memories.
 - `propagate` tracks one frame after another.
 
-`run` is the call that Transformers' `Sam2VideoModel.forward` is, made of these.
+`run` combines these and behaves as Transformers' `Sam2VideoModel.forward`.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from .tracking_session import TrackedObject, TrackingSession
 
 
 class WalkBackend(Protocol):
-    """Does the computations. Features, results, masks and memory entries have types of the backend's own.
+    """Does the computations. The backend defines the types of features, results, masks and memory entries.
 
-    A batch is of B objects on one frame. Each method is called with objects that fit in one batch: equally many
-    memories and points, all of them with a mask prompt or none.
+    A batch consists of B objects on one frame. The walk only puts objects in one batch that have equally many memories
+    and equally many points, and of which all or none have a mask prompt.
     """
 
     @property
     def rules(self) -> TrackingRules:
-        """The rules of the model as they are now."""
+        """The current rules of the model."""
 
     def encode(self, pixels: Any) -> Any:
-        """Pixels (3, height, width) of a frame to its image features."""
+        """Compute the image features of a frame from its pixels (3, height, width)."""
 
     def condition(self, features: Any, selections: Sequence[MemorySelection] | None) -> Any:
-        """Features as `segment` takes them, after memory attention over what each object looks at; `None`: without."""
+        """Apply memory attention with each object's selection (with `None`: none) and return features for `segment`."""
 
     def segment(
         self,
@@ -54,50 +54,50 @@ class WalkBackend(Protocol):
         batch_size: int,
         multimask_output: bool,
     ) -> Any:
-        """The result of a batch.
+        """Run the mask decoder and return the result of a batch.
 
         Args:
-            conditioned: of `condition`.
-            prompts: of each object; `None` on a frame that is tracked.
-            previous: results on this frame before, whose masks the points correct.
+            conditioned: features from `condition`.
+            prompts: the prompts of each object; `None` on a tracked frame.
+            previous: earlier results on this frame, whose masks the points correct.
             batch_size: B.
             multimask_output: whether the mask is chosen among several proposals.
         """
 
     def observe(self, result: Any, with_masks: bool) -> list[FrameObservation]:
-        """What memory strategies see of a batch's result, for each object; `with_masks`: also the proposals' masks."""
+        """Describe each object's result to memory strategies; `with_masks` adds the masks of the proposals."""
 
     def choose(self, result: Any, proposals: Sequence[int]) -> Any:
-        """The result of a batch with other proposals as masks, and their object pointers."""
+        """Return a batch's result with other proposals as its masks, and with the object pointers of these."""
 
     def take(self, result: Any, rows: Sequence[int]) -> Any:
-        """Some rows of a batch's result, in any order and number."""
+        """Return some rows of a batch's result, in the given order; a row may be repeated."""
 
     def remember(self, features: Any, result: Any, from_prompts: bool, masks: Any | None = None) -> Any:
-        """The spatial memories of a batch's result; `masks` of `without_overlap` in place of the result's own."""
+        """Compute the spatial memories of a batch's result; `masks` from `without_overlap` replace its own masks."""
 
     def without_overlap(self, entries: Sequence[Any]) -> list[Any]:
-        """The masks of all objects on a frame, each pixel left to the object with the highest logit."""
+        """Return the masks of all objects on a frame; only the object with the highest logit keeps a pixel."""
 
     def mask_logits(self, entries: Sequence[Any]) -> np.ndarray:
-        """The masks of objects on one frame, (objects, h, w) float32."""
+        """Return the mask logits of objects on one frame, (objects, h, w) float32."""
 
     def replace_mask(self, entry: Any, logits: np.ndarray) -> None:
-        """Give an entry another mask, (h, w)."""
+        """Replace the mask logits of an entry by others, (h, w)."""
 
     def remember_mask(self, features: Any, entry: Any) -> Any:
-        """The spatial memory of an entry, of the mask that it has now."""
+        """Compute the spatial memory of an entry from its current mask."""
 
     def entries(self, session: Any, result: Any, memories: Any | None) -> Sequence[MemoryEntry]:
-        """A batch's result and memories as one entry for each object, to be kept by its session."""
+        """Split a batch's result and memories into one entry for each object, which the session keeps."""
 
     def output(self, session: Any, frame_idx: int, entries: Sequence[Any]) -> Any:
-        """What a caller gets for a frame: a row for each object; `None` stands for no result there."""
+        """Build the output of a frame: one row for each object; an entry is `None` where an object has no result."""
 
 
 @dataclass
 class _Step:
-    """One object, or one of the paths that it follows, on the frame that is being run: its part of a batch."""
+    """One row of a batch: an object, or one of the paths that its strategy follows, on the current frame."""
 
     obj: TrackedObject
     path: int = 0
@@ -113,14 +113,14 @@ class _Step:
 
     @property
     def shape(self) -> tuple:
-        """Steps that agree in this can share a batch."""
+        """Steps of equal shape can share a batch."""
         has_mask = self.prompts is not None and self.prompts.mask is not None
         return self.num_points, has_mask, self.selection and self.selection.shape, self.previous is None
 
 
 @dataclass
 class _Kept:
-    """A row of a batch's result that is kept: whose it is, its rank among the object's paths, what strategies see."""
+    """A row of a batch's result that is kept: its object, its rank among the object's paths, and its observation."""
 
     object_id: int
     rank: int = 0
@@ -129,11 +129,12 @@ class _Kept:
 
 @dataclass
 class _Found:
-    """What was found of an object on the frame that is being run.
+    """The result of an object on the current frame.
 
     Attributes:
-        entries: of the paths that are kept, the best first. Only a strategy that follows several has more than one.
-        observation: of the best, for strategies that observe.
+        entries: the entries of the paths that are kept, the best first. There is more than one only if the strategy
+            follows several paths.
+        observation: the observation of the best path, for strategies that observe.
     """
 
     obj: TrackedObject
@@ -142,11 +143,11 @@ class _Found:
 
     @property
     def entry(self) -> MemoryEntry:
-        """The result."""
+        """The entry of the best path."""
         return self.entries[0]
 
     def tell(self, frame_idx: int, direction: Direction | None) -> None:
-        """Let the object's memory strategy take note of it."""
+        """Show the observation to the object's memory strategy."""
         if self.observation is not None:
             self.obj.memory.strategy.observe(frame_idx, self.observation, direction)
 
@@ -158,7 +159,7 @@ class SessionWalk:
         self.backend = backend
 
     def rules(self, session: TrackingSession) -> TrackingRules:
-        """The rules of tracking in a session: the model's, with what the session has of its own."""
+        """The rules of tracking in a session: the model's rules with the session's changes."""
         return session.rules_of(self.backend.rules)
 
     # ------------------------------------------------------------------------------------------------------ verbs
@@ -169,10 +170,10 @@ class SessionWalk:
         Further prompts on the frame can still change these results; they are committed when tracking goes on.
 
         Returns:
-            The newest result of every object on the frame; objects that have none there are absent.
+            The newest result of every object on the frame; an object without a result there counts as absent.
 
         Raises:
-            ValueError: for a frame that is not there.
+            ValueError: if the frame is not available.
         """
         frame_idx = session.check_frame_idx(frame_idx)
         self._run_prompts(session, session.waiting_on(frame_idx), frame_idx)
@@ -191,10 +192,13 @@ class SessionWalk:
         memories, except those for which it is a conditioning frame and those that have no conditioning frame yet.
 
         Args:
-            run_mem_encoder: whether the tracked frame is remembered.
+            session: the session.
+            frame_idx: the frame.
+            direction: the direction of tracking.
+            run_mem_encoder: whether the memory encoder runs, so that later frames can attend to this one.
 
         Raises:
-            ValueError: for a frame that is not there, or an object that lost all its prompts.
+            ValueError: if the frame is not available, or an object has lost all its prompts.
         """
         frame_idx = session.check_frame_idx(frame_idx)
         prompted = session.waiting_on(frame_idx)
@@ -228,12 +232,14 @@ class SessionWalk:
         only prompts are on later frames is tracked from now on, as if it had been prompted before the start.
 
         Args:
-            start_frame_idx: where to start; by default the earliest frame that defines an object.
-            max_frame_num_to_track: how many frames after the first; by default to the end.
-            progress: wraps the frames to come, to show how far it is.
+            session: the session.
+            start_frame_idx: the first frame; by default the earliest conditioning frame of any object.
+            max_frame_num_to_track: number of frames after the first; by default all of them.
+            direction: the direction of tracking.
+            progress: a function that wraps the range of frames, for example to show a progress bar.
 
         Raises:
-            ValueError: if nothing was prompted, an object lost all its prompts, or the start is not in the video.
+            ValueError: if nothing was prompted, an object has lost all its prompts, or the start is not in the video.
         """
         check_has_objects(session)
         for frame_idx in session.waiting_frames():
@@ -263,19 +269,19 @@ class SessionWalk:
     ) -> Any:
         """Run one frame, as Transformers' `Sam2VideoModel.forward` does: every object has a result there afterwards.
 
-        A new frame of a stream is passed (`track_frame`), and so is a frame on which no prompts wait. Where prompts
-        wait, they are run and can still be changed by more of them, and the other objects are tracked to the frame.
+        A new frame of a stream, and a frame without pending prompts, are tracked as by `track_frame`. On another frame
+        the pending prompts are run, their results stay pending, and the other objects are tracked to the frame.
 
         Raises:
-            ValueError: without a frame, for a frame that is not there, for an object that lost all its prompts, or
-                without objects in a video. A stream without objects gives an output without rows.
+            ValueError: if no frame is given, the frame is not available, an object has lost all its prompts, or a video
+                has no objects. For a stream without objects the output has no rows.
         """
         if frame is None and frame_idx is None:
             raise ValueError("Give frame_idx, or for a stream the new frame as `frame`.")
         if not session.is_streaming:
             check_has_objects(session)
         if frame is not None:
-            for t in session.waiting_frames():  # the frame before is about to go
+            for t in session.waiting_frames():  # the session is about to drop the previous frame
                 self._run_prompts(session, session.waiting_on(t), t)
             frame_idx = session.add_new_frame(frame, frame_idx)
             return self.track_frame(session, frame_idx, direction, run_mem_encoder)
@@ -300,14 +306,14 @@ class SessionWalk:
     # ------------------------------------------------------------------------------------------------------ steps
 
     def _run_due_prompts(self, session: TrackingSession, frame_idx: int, direction: Direction) -> None:
-        """Run what was prompted since the last frame and does not wait for a frame ahead."""
+        """Run the prompts that were added since the last frame, except those on frames that are still ahead."""
         for t in session.waiting_frames():
             ahead = direction.is_ahead(t, frame_idx)
             due = [obj for obj in session.waiting_on(t) if t != frame_idx and not (ahead and _is_begun(obj, frame_idx))]
             self._run_prompts(session, due, t)
 
     def _run_prompts(self, session: TrackingSession, objects: Sequence[TrackedObject], frame_idx: int) -> None:
-        """Segment objects from the prompts that wait on a frame."""
+        """Segment objects from their pending prompts on a frame."""
         rules, steps, corrected = self.rules(session), [], set()
         for obj in objects:
             memory, prompts = obj.memory, obj.prompts[frame_idx]
@@ -334,7 +340,7 @@ class SessionWalk:
         direction: Direction,
         run_mem_encoder: bool,
     ) -> list[TrackedObject]:
-        """Track objects to a frame, but those that it defines or that have yet to begin. Returns those tracked."""
+        """Track to a frame the objects that have begun and for which it is no conditioning frame; return these."""
         rules = self.rules(session)
         steps = [
             _Step(obj, path, selection)
@@ -359,9 +365,9 @@ class SessionWalk:
         direction: Direction,
         rules: TrackingRules,
     ) -> None:
-        """Let the objects of a frame compete for what several claim; only those just tracked give way.
+        """Resolve overlapping masks on a frame; only the masks of objects that were just tracked change.
 
-        Where the masks that are left are remembered, they are also what memory strategies see.
+        If the resolved masks are remembered, memory strategies also observe the resolved masks.
         """
         found = [(obj, entry) for obj in session.objects.values() if (entry := obj.memory.find(frame_idx)) is not None]
         new = {result.obj.object_id: result for result in tracked}
@@ -393,10 +399,10 @@ class SessionWalk:
         direction: Direction | None,
         run_mem_encoder: bool,
     ) -> list[_Found]:
-        """One frame's results; objects that agree in shape run as one batch.
+        """Compute the results of one frame; steps of equal shape run as one batch.
 
         Args:
-            direction: in which the objects are tracked; `None` where they are segmented from their prompts.
+            direction: the direction of tracking; `None` if the objects are segmented from their prompts.
         """
         if not steps:
             return []
@@ -443,13 +449,13 @@ class SessionWalk:
         direction: Direction | None,
         rules: TrackingRules,
     ) -> list[tuple[list[_Kept], Any]]:
-        """Let the objects' memory strategies choose what is kept of the batches of a frame.
+        """Let the objects' memory strategies choose which rows and proposals of a frame's batches are kept.
 
         Args:
-            direction: `None` where the masks come from prompts; these stand as they are.
+            direction: the direction of tracking; `None` if the masks come from prompts, which are kept unchanged.
 
         Returns:
-            For each batch of which something is kept: what its rows are, and its result with these rows.
+            For each batch of which rows are kept: a description of these rows, and the batch's result with them only.
         """
         strategies = {}
         for batch, _ in segmented:
@@ -497,7 +503,7 @@ class SessionWalk:
     ) -> None:
         """Fill in the spatial memories of new results, after all objects of the frame competed for its pixels.
 
-        Prompted results that do not count yet are remembered anew with them: any of them may have changed.
+        The spatial memories of pending results are computed again too, because any of their masks may have changed.
         """
         new = {found.obj.object_id: found.entry for found in results}
         newest = {i: new.get(i) or obj.memory.find(frame_idx) for i, obj in session.objects.items()}
@@ -517,5 +523,5 @@ def check_has_objects(session: TrackingSession) -> None:
 
 
 def _is_begun(obj: TrackedObject, frame_idx: int) -> bool:
-    """Whether an object is tracked already, or will be when the prompts that wait on a frame are run."""
+    """Whether an object has a conditioning frame, or will have one when its pending prompts on a frame are run."""
     return obj.memory.is_defined or frame_idx in obj.unrun

@@ -11,41 +11,41 @@ from .tracking_rules import Direction
 
 
 class TrackerCalls:
-    """Mixin of a tracker: what `Sam2VideoModel` calls on a session, done by the tracker's `walk`."""
+    """Mixin that gives a tracker the methods of `Sam2VideoModel` that take a session; its `walk` does the work."""
 
     @property
     def walk(self) -> SessionWalk:
-        """What drives sessions with this tracker."""
+        """The walk that runs sessions with this tracker."""
         raise NotImplementedError
 
     def segment_prompts(self, inference_session: Any, frame_idx: int) -> Any:
-        """Run the prompts that wait on a frame, and no object that has none there, as the published predictor does.
+        """Run the pending prompts of a frame. Objects without one are not run, as in the published predictor.
 
         Args:
-            inference_session: of `init_video_session`.
+            inference_session: a session from `init_video_session`.
             frame_idx: the frame.
 
         Returns:
-            A row for each object; those without a result on the frame are absent (see `get_frame_output`).
+            A row for each object; objects without a result on the frame count as absent (see `get_frame_output`).
 
         Raises:
-            ValueError: for a frame that is not there.
+            ValueError: if the frame is not available.
         """
         return self.walk.segment_prompts(inference_session, frame_idx)
 
     def track_frame(
         self, inference_session: Any, frame_idx: int, reverse: bool = False, run_mem_encoder: bool = True
     ) -> Any:
-        """Give every object a result on a frame and pass it, as `propagate_in_video_iterator` does with each of its.
+        """Give every object a result on one frame, as `propagate_in_video_iterator` does on each of its frames.
 
         Args:
-            inference_session: of `init_video_session`.
+            inference_session: a session from `init_video_session`.
             frame_idx: the frame.
             reverse: whether tracking runs backward.
-            run_mem_encoder: whether tracked frames are remembered.
+            run_mem_encoder: whether the memory encoder runs, so that later frames can attend to this one.
 
         Raises:
-            ValueError: for an object without prompts, or a frame that is not there.
+            ValueError: if an object has no prompts, or the frame is not available.
         """
         return self.walk.track_frame(inference_session, frame_idx, Direction.of(reverse), run_mem_encoder)
 
@@ -57,21 +57,21 @@ class TrackerCalls:
         reverse: bool = False,
         show_progress_bar: bool = False,
     ) -> Iterator[Any]:
-        """Track every object through the frames of a video, yielding each frame as it is done.
+        """Track every object through the frames of a video, yielding each frame when it is finished.
 
-        Prompts that were added but not run yet are run first. Objects and prompts may be added, corrected and removed
-        between two frames: prompts on the current frame or on one behind are run before the next frame, and prompts on
-        a coming frame when it is reached.
+        Pending prompts are run first. Objects and prompts may be added, corrected and removed between two frames:
+        prompts on the current frame or an earlier one are run before the next frame, and prompts on a later frame when
+        it is reached.
 
         Args:
-            inference_session: of `init_video_session`, with a video.
-            start_frame_idx: where to start; by default the earliest prompted frame.
-            max_frame_num_to_track: how many frames after the first; by default to the end.
-            reverse: whether to go backward.
-            show_progress_bar: whether to show one; it needs tqdm.
+            inference_session: a session from `init_video_session`, with a video.
+            start_frame_idx: the first frame; by default the earliest prompted frame.
+            max_frame_num_to_track: number of frames after the first; by default all of them.
+            reverse: whether tracking runs backward.
+            show_progress_bar: whether to show a progress bar; this needs tqdm.
 
         Raises:
-            ValueError: if nothing was prompted, an object lost all its prompts, or the start is not in the video.
+            ValueError: if nothing was prompted, an object has lost all its prompts, or the start is not in the video.
         """
         progress: Callable[[range], Iterable[int]] = iter
         if show_progress_bar:
@@ -84,7 +84,7 @@ class TrackerCalls:
     def get_frame_output(self, inference_session: Any, frame_idx: int) -> Any:
         """The newest result of every object on a frame, without running anything.
 
-        Objects without a result there (never reached, or let go: see `keep_history`) have masks and scores at
-        `no_object_score`.
+        An object has no result on a frame that tracking never reached, or whose result was dropped (see
+        `keep_history`). Its mask logits and scores are then `no_object_score`.
         """
         return self.walk.output(inference_session, frame_idx)

@@ -1,8 +1,8 @@
 """The state of one video or stream, without torch: objects, pending prompts, available frames, and the history.
 
-A `TrackingSession` does the bookkeeping and computes no tensor, so that the model's session (`video_session.py`) and
-that of the tracker which runs on exported graphs without torch (`export/`) are one. Each adds how it keeps pixels and
-features. What is done with a session is in `session_walk.py`.
+A `TrackingSession` does the bookkeeping and computes no tensor. The torch model's session (`video_session.py`) and the
+session of the ONNX tracker (`export/`) are therefore the same class, and each adds how it stores pixels and features.
+`session_walk.py` runs sessions.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from .tracking_rules import Direction, TrackingRules, history_of
 class EndOfVideoError(IndexError):
     """A video ended before the length it announced (a truncated file)."""
 
-    ends_video = True  # asked for in place of the class, which is two where a checkpoint's code is loaded twice
+    ends_video = True  # callers test this attribute: a checkpoint's code can be loaded twice, which makes two classes
 
 
 def whole_number(value: Any, what: str) -> int:
-    """A whole number of any integer type (`int`, NumPy's, a tensor of one integer) as an `int`.
+    """Convert a number of any integer type (`int`, a NumPy integer, a tensor of one integer) to an `int`.
 
     Args:
-        what: what the number is, to begin a message with: "A frame index".
+        value: the number.
+        what: the name of the number, with which a message begins: "A frame index".
 
     Raises:
-        ValueError: for anything else: a float, a string, a truth value.
+        ValueError: if the value is anything else, such as a float, a string or a bool.
     """
     is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
     try:
@@ -46,7 +47,7 @@ def whole_number(value: Any, what: str) -> int:
 
 @dataclass
 class TrackedObject:
-    """One object: its prompts by frame, the frames whose prompts wait to be run, and its memory."""
+    """One object: its prompts by frame, the frames on which its prompts are pending (`unrun`), and its memory."""
 
     object_id: int
     prompts: dict[int, FramePrompts] = field(default_factory=dict)
@@ -55,23 +56,23 @@ class TrackedObject:
 
 
 class FeatureProvider(Protocol):
-    """What a session asks for the image features of a frame that it does not keep, in place of encoding it itself.
+    """Computes the image features of frames for a session that does not have them in its cache.
 
-    `app.encoding_ahead` has one that encodes the next frame meanwhile.
+    `app.encoding_ahead` has a provider that encodes the next frame while the current one is being tracked.
     """
 
     def features(self, session: TrackingSession, frame_idx: int, encode: Callable[[Any], Any]) -> Any:
         """The features of a frame.
 
         Args:
-            session: the session that asks; `session.get_frame` has the pixels.
+            session: the session that needs the features; `session.get_frame` returns the pixels.
             frame_idx: the frame.
-            encode: pixels (3, height, width) to features.
+            encode: a function from pixels (3, height, width) to features.
         """
 
 
 class FeatureCache:
-    """The image features of the last `capacity` frames looked at, so that a click costs no encoding."""
+    """Keeps the image features of the `capacity` most recently used frames: a click on one needs no encoding."""
 
     def __init__(self, capacity: int):
         self.capacity = capacity
@@ -88,14 +89,14 @@ class FeatureCache:
         return self._features[frame_idx]
 
     def put(self, frame_idx: int, features: Any) -> None:
-        """Keep a frame's features, letting the least recently used go."""
+        """Store a frame's features and drop the least recently used ones."""
         self._features[frame_idx] = features
         self._features.move_to_end(frame_idx)
         while len(self._features) > self.capacity:
             self._features.popitem(last=False)
 
     def clear_all(self) -> None:
-        """Forget all."""
+        """Drop all features."""
         self._features.clear()
 
 
@@ -103,17 +104,19 @@ class TrackingSession:
     """Objects, prompts and frames of one video or stream.
 
     Args:
-        frames: by index, with `len`; `None` for a stream.
-        process_frame: a frame to the network's pixels, and its own (height, width); `None` where frames are pixels.
-        video_height, video_width: of the original frames, to which prompts refer.
-        cache: what keeps image features.
+        frames: the frames of a video, an object with indexing and `len`; `None` for a stream.
+        process_frame: a function from a frame to the network's pixels and the frame's own (height, width); `None` if
+            the frames are processed pixels already.
+        video_height, video_width: size of the original frames in pixels, to which prompts refer.
+        cache: the cache of image features.
         keep_history: how far back a user can return; see `EfficientTamVideoInferenceSession`.
 
     Attributes:
         history: `keep_history` as a number of frames; `None` for all.
-        feature_provider: who computes image features; `None`: they are computed when they are needed.
-        rule_changes: fields of `TrackingRules` that are this session's own, by name; see `change_rules`.
-        objects: by id, in the order of outputs' rows.
+        feature_provider: computes image features; if it is `None`, the session encodes a frame when it is needed.
+        rule_changes: fields of `TrackingRules` in which this session differs from the model, by name; see
+            `change_rules`.
+        objects: the objects by id, in the order of the rows of outputs.
     """
 
     def __init__(
@@ -141,12 +144,12 @@ class TrackingSession:
 
     @property
     def obj_ids(self) -> list[int]:
-        """The objects' ids, in the order of outputs' rows."""
+        """The ids of the objects, in the order of the rows of outputs."""
         return list(self.objects)
 
     @property
     def obj_with_new_inputs(self) -> list[int]:
-        """Ids of objects that have prompts not run yet."""
+        """Ids of the objects that have pending prompts."""
         return [object_id for object_id, obj in self.objects.items() if obj.unrun]
 
     def get_obj_num(self) -> int:
@@ -163,19 +166,19 @@ class TrackingSession:
         return self.obj_ids[obj_idx]
 
     def get_or_add_object(self, obj_id: int) -> TrackedObject:
-        """The object of an id, made if it is new.
+        """The object with an id; it is created if it does not exist.
 
         Raises:
-            ValueError: if the id is no whole number.
+            ValueError: if the id is not a whole number.
         """
         obj_id = whole_number(obj_id, "An object id")
         return self.objects.setdefault(obj_id, TrackedObject(obj_id))
 
     def get_object(self, obj_id: int) -> TrackedObject:
-        """The object of an id.
+        """The object with an id.
 
         Raises:
-            ValueError: if there is none, or the id is no whole number.
+            ValueError: if no object has this id, or the id is not a whole number.
         """
         obj_id = whole_number(obj_id, "An object id")
         if obj_id not in self.objects:
@@ -186,10 +189,11 @@ class TrackingSession:
         """Remove an object, its prompts and its memories. Other objects are not changed.
 
         Args:
-            strict: whether an id that is not there is an error; otherwise nothing is done.
+            obj_id: the object.
+            strict: whether an unknown id is an error; otherwise it is ignored.
 
         Raises:
-            ValueError: if there is no such object and `strict` holds.
+            ValueError: if no object has this id and `strict` is true.
         """
         if strict or whole_number(obj_id, "An object id") in self.objects:
             del self.objects[self.get_object(obj_id).object_id]
@@ -206,11 +210,11 @@ class TrackingSession:
     def clear_prompts(self, frame_idx: int, obj_id: int) -> None:
         """Remove all prompts of an object on a frame.
 
-        If the frame defined the object, its result there stays as that of a frame like any other. An object left
-        without prompts must be prompted anew or removed before tracking goes on.
+        If the frame was a conditioning frame, its result remains as the result of a tracked frame. An object without
+        any prompts must be prompted again or removed before tracking goes on.
 
         Raises:
-            ValueError: for an unknown object, or a frame that is not there.
+            ValueError: if the object or the frame does not exist.
         """
         obj = self.get_object(obj_id)
         frame_idx = self.check_frame_idx(frame_idx, upcoming=True)
@@ -236,26 +240,27 @@ class TrackingSession:
 
     @property
     def num_frames(self) -> int | None:
-        """Frames of the video; of a stream, how many have arrived (`None` before the first)."""
+        """Number of frames of the video, or of the frames of a stream so far (`None` before the first)."""
         if self._frames is not None:
             return len(self._frames)
         return self._num_streamed or None
 
     def has_frame(self, frame_idx: int) -> bool:
-        """Whether a frame can be run: it is in the video, or still kept of a stream."""
+        """Whether a frame can be run: it is in the video, or the session still keeps it of a stream."""
         if self._frames is None:
             return frame_idx in self._streamed or frame_idx in self.cache
         return 0 <= frame_idx < len(self._frames)
 
     def check_frame_idx(self, frame_idx: int | None, upcoming: bool = False) -> int:
-        """A frame index as an `int`, checked to be there.
+        """Check that a frame is available and return its index as an `int`.
 
         Args:
-            frame_idx: of any integer type. `None`, in a stream: the current frame, or the first before it has arrived.
-            upcoming: whether a stream's later frames count as there.
+            frame_idx: an index of any integer type. In a stream, `None` means the current frame, or the first frame
+                before any has arrived.
+            upcoming: whether frames of a stream that have not arrived yet are accepted.
 
         Raises:
-            ValueError: for what is no whole number, or a frame that is not there.
+            ValueError: if the index is not a whole number, or the frame is not available.
         """
         if frame_idx is None and self.is_streaming:
             frame_idx = next(reversed(self._streamed), self._num_streamed)
@@ -282,7 +287,7 @@ class TrackingSession:
             )
 
     def set_original_size(self, height: int, width: int) -> None:
-        """State the size of the original frames; see `check_original_size`."""
+        """Set the size of the original frames; see `check_original_size`."""
         self.check_original_size(height, width)
         self.video_height, self.video_width = height, width
 
@@ -290,15 +295,16 @@ class TrackingSession:
         """Add the next frame of a stream and discard the previous one.
 
         Args:
-            frame: a raw image (uint8 array (height, width, 3) or PIL image) in a session made by a processor; in the
-                model's sessions also pixels (3, height, width) or (1, 3, height, width) as the processor gives them.
-            frame_idx: its index; by default one more than the last.
+            frame: a raw image (uint8 array (height, width, 3) or PIL image) in a session that a processor made. A
+                session of the torch model also accepts the processor's pixels, (3, height, width) or
+                (1, 3, height, width).
+            frame_idx: the index of the frame; by default one more than the last.
 
         Returns:
-            Its index.
+            The index of the frame.
 
         Raises:
-            ValueError: if the session has a video, or the frame's size or type does not fit.
+            ValueError: if the session has a video, or the frame has the wrong size or type.
         """
         if not self.is_streaming:
             raise ValueError("This session has a video; frames can be streamed into a session made without one.")
@@ -322,20 +328,20 @@ class TrackingSession:
         return frame_idx
 
     def _to_pixels(self, frame: Any) -> tuple[Any, tuple[int, int] | None]:
-        """A frame of a stream as pixels (3, height, width), and its own size where that is known."""
-        assert self.process_frame is not None  # every stream has one, but those of torch, which override this
+        """A frame of a stream as pixels (3, height, width), and its original size if that is known."""
+        assert self.process_frame is not None  # only sessions of the torch model lack it, and they override this
         return self.process_frame(frame)
 
     def _compact(self, pixels: Any) -> Any:
-        """Pixels that are kept only to return to them, in half the room."""
+        """Pixels in a type of half the size, for frames that are kept only so that a user can return to them."""
         return pixels
 
     def get_frame(self, frame_idx: int) -> Any:
         """Processed pixels (3, height, width) of a frame.
 
         Raises:
-            ValueError: if the frame is not there.
-            EndOfVideoError: if the video turns out to end before it.
+            ValueError: if the frame is not available.
+            EndOfVideoError: if the video ends before this frame, although it announced more.
         """
         frame_idx = self.check_frame_idx(frame_idx)
         if self._frames is None:
@@ -351,10 +357,11 @@ class TrackingSession:
         return pixels
 
     def features(self, frame_idx: int, encode: Callable[[Any], Any]) -> Any:
-        """Image features of a frame, computed once while the session keeps them.
+        """Image features of a frame; they are computed only if they are not in the cache.
 
         Args:
-            encode: pixels (3, height, width) to features.
+            frame_idx: the frame.
+            encode: a function from pixels (3, height, width) to features.
         """
         features = self.cache.get(frame_idx)
         if features is None:
@@ -366,10 +373,10 @@ class TrackingSession:
         return features
 
     def frames_to_track(self, start: int, max_frames: int | None, direction: Direction) -> range:
-        """The frames from `start` on, at most `max_frames` after it. Backward from frame 0 there are none.
+        """The frames from `start` on, at most `max_frames` after it. The range is empty backward from frame 0.
 
         Raises:
-            ValueError: if `max_frames` is no whole number, or negative.
+            ValueError: if `max_frames` is not a whole number, or is negative.
         """
         num_frames = self.num_frames or 0
         count = num_frames if max_frames is None else whole_number(max_frames, "max_frame_num_to_track")
@@ -382,7 +389,7 @@ class TrackingSession:
     # --------------------------------------------------------------------------------------------------- results
 
     def store_prompted(self, obj: TrackedObject, frame_idx: int, entry: MemoryEntry, conditioning: bool) -> None:
-        """Keep the result of a frame's prompts, to count when tracking goes on."""
+        """Store the result of a frame's prompts as a pending result; see `commit`."""
         pending = obj.memory.pending_conditioning if conditioning else obj.memory.pending_tracked
         pending[frame_idx] = entry
         obj.unrun.discard(frame_idx)
@@ -391,7 +398,7 @@ class TrackingSession:
         """Commit the pending results of prompts before tracking goes on.
 
         Raises:
-            ValueError: if there is an object that nothing defines.
+            ValueError: if an object has no conditioning frame.
         """
         for obj in self.objects.values():
             if not (obj.memory.is_defined or obj.unrun):
@@ -417,19 +424,19 @@ class TrackingSession:
         memory_stride: int | None = None,
         object_competition: str | None = None,
     ) -> None:
-        """Use other rules of memory selection in this session than the model's configuration has.
+        """Change rules of tracking for this session only. An argument that is `None` changes nothing.
 
         Args:
-            memory_selection: a strategy's name; see `memory_selection.py`.
-            memory_options: numbers of the strategy that are not to be its defaults, by name.
+            memory_selection: name of a strategy; see `memory_selection.py`.
+            memory_options: options of the strategy that differ from its defaults, by name.
             memory_stride: distance in frames between the memories of tracked frames.
-            object_competition: what becomes of masks that several objects claim; see `object_competition.py`.
+            object_competition: how overlapping masks of several objects are resolved; see `object_competition.py`.
 
         Raises:
-            ValueError: for a strategy, an option or a competition that there is not, or a stride below 1.
+            ValueError: if the strategy, an option or the competition is unknown, or the stride is below 1.
         """
         if memory_selection is not None or memory_options is not None:
-            make_strategy(memory_selection or Recent.name, memory_options)  # checks them
+            make_strategy(memory_selection or Recent.name, memory_options)  # raises if a name or an option is wrong
         if memory_stride is not None and whole_number(memory_stride, "memory_stride") < 1:
             raise ValueError(f"memory_stride is a number of frames, at least 1; got {memory_stride}.")
         if object_competition is not None:
@@ -443,7 +450,7 @@ class TrackingSession:
         self.rule_changes |= {name: value for name, value in changes.items() if value is not None}
 
     def rules_of(self, model_rules: TrackingRules) -> TrackingRules:
-        """The model's rules, with what this session has of its own."""
+        """The model's rules with this session's changes."""
         return replace(model_rules, **self.rule_changes) if self.rule_changes else model_rules
 
     def reset_tracking_data(self) -> None:
@@ -456,9 +463,9 @@ class TrackingSession:
         self.cache.clear_all()
 
     def reset_state(self) -> None:
-        """The same as `reset_inference_session`, by the name that the published predictor has for it."""
+        """The same as `reset_inference_session`, under the name of the published predictor's method."""
         self.reset_inference_session()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever computes features holds threads; the copy computes them itself.
+        # A feature provider holds threads, which cannot be copied; the copy encodes its frames itself.
         return {**self.__dict__, "feature_provider": None}
