@@ -252,6 +252,20 @@ def test_a_folder_of_results_has_a_plot_and_names_what_is_not_in_it(tmp_path):
     assert json.loads(paths[0].read_text())["results"][0]["memory"] == {"peak": 3, "libraries": 1}
 
 
+def test_names_of_contenders_act_neither_in_tables_nor_in_the_plot(tmp_path):
+    pytest.importorskip("matplotlib", reason="the plot is drawn with Matplotlib")
+    machine = {"device": "cpu", "processor": "p", "threads": 1, "load average at the start": 0.0}
+    machine |= {"torch": "2", "transformers": "5", "date": "today"}
+    settings = {"dtype": "float32", "compiled": False, "video_size": [96, 64], "warmup": 2, "frames": 2}
+    results = [_result("<script>x</script>|y", 1024), _result("two\n# lines $\\frac$", 1024)]
+    text = write_report(
+        BenchmarkReport(machine, settings, {"float32": Spread(1e9, 1e9, 1e9, 2)}, results), tmp_path / "out"
+    )[1].read_text()
+    assert "<script>" not in text and "\n# lines" not in text
+    for table in (part for part in text.split("\n\n") if part.startswith("| contender")):
+        assert len({len(row.replace("\\|", "").split("|")) for row in table.splitlines()}) == 1
+
+
 def _result(name: str, image_size: int) -> runner.ContenderResult:
     spread = Spread(0.5, 0.4, 0.6, 2)
     return runner.ContenderResult(

@@ -11,6 +11,7 @@ from efficienttam_hf.safe_names import (
     contained_path,
     markdown_text,
     one_line,
+    plot_text,
     reason_of,
     safe_name,
     safe_path,
@@ -73,6 +74,11 @@ def test_tags_and_borders_of_tables_are_shown_as_they_are():
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="names of open files are read from /proc")
+def test_dollars_begin_no_formula_in_a_plot():
+    assert plot_text("$\\frac$\nx") == r"\$\frac\$\nx"
+    assert len(plot_text("x" * 1000)) == 60
+
+
 def test_atomic_files_reach_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
     from efficienttam_hf.atomic_file import atomic_path
 

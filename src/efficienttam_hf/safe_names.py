@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 
-__all__ = ["contained_path", "markdown_text", "one_line", "reason_of", "safe_name", "safe_path", "shown"]
+__all__ = ["contained_path", "markdown_text", "one_line", "plot_text", "reason_of", "safe_name", "safe_path", "shown"]
 __all__ += ["spreadsheet_cell"]
 
 MAX_NAME_BYTES = 160  # leaves room for a suffix and for the name of a temporary file beside it; most systems allow 255
@@ -145,6 +145,12 @@ def markdown_command(command: str) -> str:
     """A command line in a block of its own, which nothing in it ends."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     return f"{fence}bash\n{command}\n{fence}"
+
+
+def plot_text(text: object) -> str:
+    """A text that Matplotlib shows as it is: dollar signs begin no formula, on one line of at most 60 characters."""
+    line = one_line(text)
+    return (line if len(line) <= 60 else f"{line[:57]}...").replace("$", r"\$")
 
 
 def spreadsheet_cell(value: object) -> object:

@@ -10,6 +10,7 @@ from ..atomic_file import atomic_path
 from ..evaluation.paper_tables import rows_for
 from ..output_folders import OutputFolder
 from ..published import VARIANTS
+from ..safe_names import markdown_text, plot_text
 from .results import FRAME_PARTS, BenchmarkReport, ContenderResult
 from .timing import Spread
 
@@ -33,12 +34,12 @@ def published_accuracy(result: ContenderResult) -> float | None:
 
 def to_markdown(report: BenchmarkReport) -> str:
     """Two tables, what they were measured on, and how to read them."""
-    base = report.results[0].name
+    base = markdown_text(report.results[0].name)
     speed = [["contender", "objects", "frames/s", "ms a frame", f"time / {base}", "M params", "GFLOP", "peak MB"]]
     parts = [["contender", "objects", *(f"{part}, ms" for part in FRAME_PARTS), "input, ms"]]
     parts[0] += ["encoder, % of peak", "attention, % of peak"]
     for result in report.results:
-        who = [result.name, str(result.objects)]
+        who = [markdown_text(result.name), str(result.objects)]
         speed.append(
             [
                 *who,
@@ -143,7 +144,9 @@ def draw_plot(report: BenchmarkReport, path: Path) -> list[str]:
         ends = [[speeds[1] - speeds[0]], [speeds[2] - speeds[1]]]
         marker = {"ours": "o", "peer": "s", "reference": "^"}[result.kind]
         axes.errorbar(speeds[1], accuracy, xerr=ends, fmt=marker, capsize=3)
-        axes.annotate(result.name, (speeds[1], accuracy), xytext=(6, 6), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            plot_text(result.name), (speeds[1], accuracy), xytext=(6, 6), textcoords="offset points", fontsize=8
+        )
     axes.set_xlabel(
         f"frames a second, {objects} object{'' if objects == 1 else 's'}, {report.settings['dtype']}, measured here"
     )
@@ -153,7 +156,9 @@ def draw_plot(report: BenchmarkReport, path: Path) -> list[str]:
     if len(unknown) == len(results):
         axes.set(xticks=[], yticks=[])
     if unknown:
-        labels = {result.name: f"{result.name} ({result.frames_per_second:.1f} frames/s)" for result in results}
+        labels = {
+            result.name: f"{plot_text(result.name)} ({result.frames_per_second:.1f} frames/s)" for result in results
+        }
         axes.set_title("no published accuracy: " + ", ".join(labels[name] for name in unknown), fontsize=7, wrap=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         figure.savefig(file, format="png", dpi=150)
@@ -172,7 +177,7 @@ def write_report(report: BenchmarkReport, folder: Path) -> list[Path]:
     unknown = draw_plot(report, paths[2])
     plot = "![published accuracy against measured speed](benchmark.png)\n"
     if unknown:
-        plot += f"\nWithout published accuracy, and so not in the plot: {', '.join(unknown)}.\n"
+        plot += f"\nWithout published accuracy, and so not in the plot: {', '.join(map(markdown_text, unknown))}.\n"
     with atomic_path(paths[1]) as temporary:
         temporary.write_text(f"# Benchmark\n\n{to_markdown(report)}\n\n{plot}", encoding="utf-8")
     return paths

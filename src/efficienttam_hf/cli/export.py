@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +86,21 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "coreml":
         print("Checked: names, types and axes of inputs and outputs. Not run: Core ML runs on Apple's systems only.")
     print(f"Exported '{args.model}' to '{args.output}'.", flush=True)
-    # Exporters leave some 650,000 objects that refer to one another. Python would walk them several times as it ends:
-    # 4 s of a core after the last line, and a minute or more where other programs want the cores too.
-    gc.freeze()
+    end_soon()
     return 0
+
+
+def end_soon() -> None:
+    """Let the process end without a walk through all its objects, and without a word about them.
+
+    Exporters leave some 650,000 objects that refer to one another. Python would walk them several times as it ends: 4 s
+    of a core after the last line, and a minute or more where other programs want the cores too. Libraries bound by
+    nanobind (Triton's) count the objects that are not walked as leaks, and print pages about them.
+    """
+    gc.freeze()
+    atexit.register(_close_stderr)
+
+
+def _close_stderr() -> None:
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.prompt_kinds import PROMPTS
+from ..safe_names import one_line
 from .common import MODEL_HELP
 from .mask_arguments import add_mask_arguments, mask_options
 from .train import report_once
@@ -91,7 +92,7 @@ def _finetune(args: argparse.Namespace) -> int:
     if is_main:
         print(
             f"Training on {len(training)} videos, evaluating on {len(held_out)}: "
-            f"{', '.join(held_out) or 'too few videos'}."
+            f"{', '.join(map(one_line, held_out)) or 'too few videos'}."
         )
     result = finetune(config, args.resume)
     if result.training.stopped:
@@ -128,5 +129,5 @@ def _table(before: dict[str, float], after: dict[str, float]) -> str:
     rows = [(name, before[name], after[name]) for name in before]
     rows.append(("mean", sum(before.values()) / len(before), sum(after.values()) / len(after)))
     lines = [f"{'J&F':<24} before  after"]
-    lines += [f"{name:<24} {old:6.1f} {new:6.1f}" for name, old, new in rows]
+    lines += [f"{one_line(name):<24} {old:6.1f} {new:6.1f}" for name, old, new in rows]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..atomic_file import atomic_path
 from ..image_io import read_image
-from ..safe_names import contained_path, one_line
+from ..safe_names import contained_path, one_line, plot_text
 from ..visualization import contact_sheet, object_color
 from .region_boundary import import_cv2
 from .results import VideoResult
@@ -59,10 +59,10 @@ def plot_video(video: VideoResult, path: str | os.PathLike) -> None:
     panels[1].set_xlabel("frame")
     means = "  ".join(f"{name} {100 * v:.1f}" for name, v in (("J&F", video.j_and_f), ("J", video.j), ("F", video.f)))
     count = f"{len(video.objects)} object{'' if len(video.objects) == 1 else 's'}"
-    figure.suptitle(f"{_literal(video.name)}    {means}    ({count})", fontsize=11)
+    figure.suptitle(f"{plot_text(video.name)}    {means}    ({count})", fontsize=11)
     if 1 < len(video.objects) <= MOST_NAMED:
         names = [
-            f"{o.object_id} {_literal(o.category)}" if o.category else f"object {o.object_id}" for o in video.objects
+            f"{o.object_id} {plot_text(o.category)}" if o.category else f"object {o.object_id}" for o in video.objects
         ]
         figure.legend(panels[0].lines, names, loc="outside right center", fontsize=8)
     _save(figure, path)
@@ -129,12 +129,6 @@ def _caption(video: VideoResult, width: int) -> np.ndarray:
     text = f"{one_line(video.name)[:60]}   J&F {100 * video.j_and_f:.1f}"
     place = (8, CAPTION_HEIGHT - 14)
     return cv2.putText(band, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.95, (255, 255, 255), 2, cv2.LINE_AA)
-
-
-def _literal(name: str) -> str:
-    """A name that matplotlib shows as it is: no formula, one line, not too long."""
-    name = one_line(name)
-    return (name if len(name) <= 60 else f"{name[:57]}...").replace("$", r"\$")
 
 
 def _with_gaps(frames: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
