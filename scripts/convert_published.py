@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     """Convert the chosen variants, each to a folder of its name. Those already there are left as they are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", metavar="VARIANT", nargs="*", help=f"of {', '.join(PRESETS)}; all if none is named")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("checkpoints"), help="default: checkpoints")
+    parser.add_argument(
+        "--output", "--out", metavar="DIR", type=Path, default=Path("checkpoints"), help="default: checkpoints"
+    )
     parser.add_argument("--from-folder", metavar="DIR", type=Path, help="take <variant>.pt from here, not from the Hub")
     parser.add_argument("--overwrite", action="store_true", help="convert again what is there already")
     args = parser.parse_args(argv)
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
     failures = 0
     for variant in args.variants or PRESETS:
-        output = args.out / variant
+        output = args.output / variant
         if output.exists() and not args.overwrite:
             print(f"{variant}: {output} is there already")
             continue

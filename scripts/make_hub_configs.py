@@ -21,14 +21,16 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(argv: list[str] | None = None) -> int:
     """Write a folder for every model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", metavar="DIR", type=Path, default=ROOT / "hub_configs", help="default: hub_configs")
+    parser.add_argument(
+        "--output", "--out", metavar="DIR", type=Path, default=ROOT / "hub_configs", help="default: hub_configs"
+    )
     args = parser.parse_args(argv)
     for name in [*PRESETS, *INCLUDED_MODELS]:
         included = name in INCLUDED_MODELS
         config = EfficientTamConfig.from_pretrained(name) if included else EfficientTamConfig.from_preset(name)
         config.architectures, config.dtype = ["EfficientTamVideoModel"], "float32"
         config.auto_map = dict(config.remote_classes)
-        folder = args.out / name
+        folder = args.output / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(config.to_json_string(), encoding="utf-8")
         processor = EfficientTamVideoProcessor.from_config(config)

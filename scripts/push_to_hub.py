@@ -30,14 +30,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", choices=[*PRESETS, *INCLUDED_MODELS], metavar="MODEL", help="%(choices)s")
     parser.add_argument("repository", metavar="OWNER/NAME", help="where it goes")
     parser.add_argument("--checkpoint", metavar="FILE", type=Path, help="the authors' file; by default it is fetched")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="keep the repository's files in this new folder")
+    parser.add_argument(
+        "--output", "--out", metavar="DIR", type=Path, help="keep the repository's files in this new folder"
+    )
     parser.add_argument("--push", action="store_true", help="upload; without it nothing is sent")
     parser.add_argument("--create", action="store_true", help="make the repository if there is none")
     parser.add_argument("--private", action="store_true", help="make it private")
     args = parser.parse_args(argv)
 
     with tempfile.TemporaryDirectory() as scratch:
-        folder = args.out or Path(scratch) / "repository"
+        folder = args.output or Path(scratch) / "repository"
         try:
             checkpoint = args.checkpoint
             if checkpoint is None and args.model in PRESETS:
