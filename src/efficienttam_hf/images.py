@@ -1,9 +1,9 @@
 """Validates and converts image arguments: the same rules for every public function, with NumPy and Pillow alone.
 
-The image processor, the frames of a video or a stream, and the trackers and segmenters that run on exported graphs
-without torch all read images through `to_rgb`, so that the same picture gives the same pixels everywhere.
+The image processor, the readers of videos and streams, and the trackers and segmenters on exported graphs (without
+torch) all read images through `to_rgb`, so that the same image gives the same pixels everywhere.
 
-The rule:
+These images are accepted:
 
 | given | taken as |
 | --- | --- |
@@ -14,8 +14,8 @@ The rule:
 | `bool` | black and white |
 | `float16`, `bfloat16`, `float32`, `float64` | 0 to 1, rounded to 255 steps |
 
-What is ambiguous is refused: floats beyond [0, 1] (they could be 0 to 255, or normalised already), integers of other
-types, and shapes whose first and last axis both look like channels, such as (3, 100, 3).
+Ambiguous images are refused: floats outside [0, 1] (their range could be 0 to 255, or they could be normalised
+already), integers of other types, and shapes whose first and last axis could both be the channels, such as (3, 100, 3).
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ def is_array(value: Any) -> bool:
 
 
 def to_array(value: Any) -> np.ndarray:
-    """Anything that holds numbers as a NumPy array: tensors of any device and type, PIL images, nested lists."""
+    """Convert a tensor of any device and dtype, a PIL image or nested lists of numbers to a NumPy array."""
     if not hasattr(value, "detach"):
         return np.asarray(value)
     value = value.detach().cpu()
     try:
         return value.numpy()
-    except TypeError:  # bfloat16 and other types that NumPy does not know
+    except TypeError:  # the dtype is bfloat16 or another that NumPy does not have
         return value.float().numpy()
 
 
 def to_rgb(image: Any, channels: str | None = None) -> np.ndarray:
-    """An image of any usual kind as uint8 RGB, (height, width, 3), by the rule of this module.
+    """Convert an image to uint8 RGB, (height, width, 3), by the table of this module.
 
     Args:
         image: a PIL image, an array or a tensor.
-        channels: `"first"` or `"last"`, where the shape alone does not say which axis is the channels'.
+        channels: `"first"` or `"last"`, the position of the channel axis, if the shape is ambiguous.
 
     Raises:
-        ValueError: for what is no image, or could be read in two ways.
+        ValueError: if the value is not an image, or is ambiguous.
     """
     if isinstance(image, Image.Image):
         if image.mode not in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
             return np.array(image.convert("RGB"))
         image = np.asarray(image)
-        if image.dtype == np.int32:  # how PIL holds 16-bit greyscale in some formats
+        if image.dtype == np.int32:  # PIL uses this type for 16-bit greyscale in some formats
             if image.min() < 0 or image.max() > 65535:
                 raise ValueError(
                     f"An image of mode I holds 16-bit greyscale, 0 to 65535; got values from {image.min()} to "
@@ -91,10 +91,10 @@ def to_rgb(image: Any, channels: str | None = None) -> np.ndarray:
 
 
 def image_size(image: Any, channels: str | None = None) -> tuple[int, int]:
-    """(height, width) of an image as `to_rgb` takes it, without reading its pixels.
+    """(height, width) of an image that `to_rgb` accepts, without reading its pixels.
 
     Raises:
-        ValueError: for what is no image.
+        ValueError: if the value is not an image.
     """
     if isinstance(image, Image.Image):
         return image.height, image.width
@@ -108,7 +108,7 @@ def image_size(image: Any, channels: str | None = None) -> tuple[int, int]:
 
 
 def image_list(images: Any) -> list[Any]:
-    """A batch of images as a list of single ones.
+    """Convert a batch of images to a list of single images.
 
     Args:
         images: one image; an array or tensor of several, (N, H, W, C) or (N, C, H, W); or a list or tuple of these.
@@ -119,15 +119,15 @@ def image_list(images: Any) -> list[Any]:
 
 
 def rgb_frames(videos: Any, channels: str | None = None) -> Any:
-    """Videos as they may be nested, with every frame in uint8 RGB by the rule of this module.
+    """Convert every frame of videos to uint8 RGB by the table of this module, and keep the nesting.
 
     Args:
-        videos: frames, arrays and tensors of frames, and lists and tuples of them. What is uint8 RGB already, paths and
-            addresses are left.
+        videos: frames, arrays and tensors of frames, or lists and tuples of these. Paths, addresses and frames that
+            are uint8 RGB already are not changed.
         channels: as in `to_rgb`.
 
     Raises:
-        ValueError: for a frame that is no image, or could be read in two ways.
+        ValueError: if a frame is not an image, or is ambiguous.
     """
     if isinstance(videos, list | tuple):
         return [rgb_frames(video, channels) for video in videos]
@@ -145,10 +145,10 @@ def rgb_frames(videos: Any, channels: str | None = None) -> Any:
 
 
 def check_sizes(masks: Sized, sizes: Sized) -> None:
-    """Check that masks of several images come with the (height, width) of each.
+    """Check that there is one (height, width) for the masks of each image.
 
     Raises:
-        ValueError: for another number of sizes than of images.
+        ValueError: if the number of sizes is not the number of images.
     """
     if len(masks) != len(sizes):
         raise ValueError(
@@ -158,10 +158,10 @@ def check_sizes(masks: Sized, sizes: Sized) -> None:
 
 
 def _channel_axis(shape: Sequence[int], channels: str | None) -> int | None:
-    """Which axis of an image is that of the channels: 0, 2, or `None` where there is none.
+    """The index of an image's channel axis: 0, 2, or `None` if the image has no such axis.
 
     Raises:
-        ValueError: if the shape is not an image's, or both ends could be the channels.
+        ValueError: if the shape is not that of an image, or the first and the last axis could both be the channels.
     """
     if len(shape) == 2 and 0 not in shape:
         return None

@@ -1,10 +1,10 @@
 """The image model: `EfficientTamModel` segments objects in an image from prompts.
 
-An image is encoded once to one feature map at stride 16 (`modeling_efficienttam_vision.py`); prompts (points, boxes, a
-rough mask) then cost little each (`modeling_efficienttam_decoder.py`). The model is called as Transformers' `Sam2Model`
-is. What tracking adds (memory) lives in `modeling_efficienttam_video.py`, on top of these same modules.
+An image is encoded once to one feature map at stride 16 (`modeling_efficienttam_vision.py`). Each prompt (points, boxes
+or a rough mask) then runs only the small prompt encoder and mask decoder (`modeling_efficienttam_decoder.py`). The
+model has the interface of Transformers' `Sam2Model`. `modeling_efficienttam_video.py` adds memory to the same modules.
 
-Shapes are written where they matter: B images, P prompts an image, N tokens, C channels, (H, W) feature map.
+Letters of shapes: B images, P prompts for an image, N tokens, C channels, (H, W) size of the feature map.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from .modeling_efficienttam_vision import EfficientTamVisionEncoderOutput, Effic
 __all__ = ["EfficientTamImageSegmentationOutput", "EfficientTamModel"]
 
 
-# The image encoder for each `model_type` of a `vision_config`. Another one is one more line here, and its file. Not by
-# class: code that comes with a checkpoint can be loaded twice, and its classes are then two.
+# The image encoder for each `model_type` of a `vision_config`. A new encoder needs a line here and its own file. The
+# keys are names and not classes, because code that comes with a checkpoint can be loaded twice as different classes.
 VISION_MODELS: dict[str, Any] = {
     EfficientTamVisionConfig.model_type: EfficientTamVisionModel,
     EfficientTamBackboneConfig.model_type: EfficientTamBackboneModel,
@@ -52,13 +52,13 @@ class EfficientTamImageSegmentationOutput(ModelOutput):
     iou_scores (`Tensor` of shape `(batch_size, point_batch_size, num_masks)`):
         Predicted IoU of each mask, between 0 and 1.
     pred_masks (`Tensor` of shape `(batch_size, point_batch_size, num_masks, height, width)`):
-        Mask logits at a quarter of the model's input size; `post_process_masks` brings them to the image's.
+        Mask logits at a quarter of the model's input size; `post_process_masks` resizes them to the image.
     object_score_logits (`Tensor` of shape `(batch_size, point_batch_size, 1)`):
-        Above 0 where the object is judged present.
+        Object scores; above 0 if the object is judged present.
     image_embeddings (`list(Tensor)`):
-        One tensor `(batch_size, channels, height, width)`, to be fed again as `image_embeddings`.
+        One tensor `(batch_size, channels, height, width)`, which later calls accept as `image_embeddings`.
     vision_hidden_states, vision_attentions, mask_decoder_attentions (`tuple(Tensor)`, *optional*):
-        With `output_hidden_states=True` and `output_attentions=True`.
+        Returned with `output_hidden_states=True` and `output_attentions=True`.
     """
 
     iou_scores: Tensor | None = None
@@ -74,12 +74,12 @@ class EfficientTamImageSegmentationOutput(ModelOutput):
 
 
 class EfficientTamModel(EfficientTamPreTrainedModel):
-    """EfficientTAM for images: masks from points, boxes or a rough mask. Called as `Sam2Model` is."""
+    """EfficientTAM for images: computes masks from points, boxes or a rough mask, with the interface of `Sam2Model`."""
 
     _can_record_outputs = {
         "mask_decoder_attentions": OutputRecorder(EfficientTamAttention, index=1, layer_name="mask_decoder.transformer")
     }
-    # A checkpoint of the video model loads here without a word about its memory.
+    # A checkpoint of the video model loads here without a warning about the weights of its memory.
     _keys_to_ignore_on_load_unexpected = [
         r"^memory_",
         r"^no_memory_positional_encoding",
@@ -94,14 +94,14 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         self.post_init()
 
     def _build(self, config: EfficientTamConfig) -> None:
-        """Make the modules. Weights are initialised once, after those of a subclass are made too."""
-        config.check()  # its parts may have been changed since it was made
+        """Create the modules. Weights are initialised once, after a subclass has created its modules too."""
+        config.check()  # its parts may have changed since it was created
         self.vision_encoder = VISION_MODELS[config.vision_config.model_type]._from_config(config.vision_config)
         self.prompt_encoder = EfficientTamPromptEncoder(config.prompt_encoder_config)
-        # Modules that are no PreTrainedModel look their attention implementation up in their own configuration.
+        # Modules that are not a PreTrainedModel read their attention implementation from their own configuration.
         config.mask_decoder_config._attn_implementation = config._attn_implementation
         self.mask_decoder = EfficientTamMaskDecoder(config.mask_decoder_config)
-        # Stands in for memory where there is none: on images, and on frames that are prompted before tracking.
+        # It replaces memory if there is none: on images, and on frames that are prompted before tracking.
         self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, config.vision_config.fpn_hidden_size))
 
     @torch.no_grad()
@@ -117,7 +117,7 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         return self.vision_encoder.get_input_embeddings()
 
     def get_image_wide_positional_embeddings(self) -> Tensor:
-        """(1, C, H, W): the encoding of every cell of the feature map, for the mask decoder."""
+        """The positional encoding of every cell of the feature map, (1, C, H, W), for the mask decoder."""
         return self.prompt_encoder.shared_embedding.grid(self.prompt_encoder.image_embedding_size)
 
     @can_return_tuple
@@ -126,15 +126,15 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         return self.vision_encoder(pixel_values, return_dict=True, **kwargs)
 
     def add_no_memory(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) features of a frame without memories, as the mask decoder wants them."""
+        """Add the learned `no_memory_embedding` to (B, C, H, W) features of a frame that has no memories."""
         return features + self.no_memory_embedding.view(1, -1, 1, 1)
 
     @torch.no_grad()
     def get_image_embeddings(self, pixel_values: Tensor, **kwargs: Any) -> list[Tensor]:
-        """Encode images once, to prompt them many times.
+        """Encode images once, so that they can be prompted several times.
 
         Args:
-            pixel_values: (B, 3, height, width), as the processor gives them.
+            pixel_values: (B, 3, height, width) pixels from the processor.
 
         Returns:
             A list of one tensor (B, C, H, W), the `image_embeddings` of `forward`.
@@ -172,19 +172,20 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         Segment prompted objects in images.
 
         Args:
-            pixel_values: (B, 3, height, width), as the processor gives them.
+            pixel_values: (B, 3, height, width) pixels from the processor.
             input_points: (B, P, K, 2) points (x, y) in pixels of the model's input: K points for each of P objects.
-            input_labels: (B, P, K): 1 positive, 0 negative, 2 and 3 corners of a box, -1 no point, -10 padding,
-                which changes nothing. All positive when not given.
+            input_labels: (B, P, K): 1 positive, 0 negative, 2 and 3 corners of a box, -1 no point, -10 padding, which
+                has no effect. By default, all points are positive.
             input_boxes: (B, P, 4): x0, y0, x1, y1 in pixels of the model's input.
-            input_masks: (B, 1, h, w) mask logits, resized to a quarter of the input size when they are not.
-            image_embeddings: what `get_image_embeddings` returned, in place of `pixel_values`.
-            multimask_output: three proposals for each object, or one.
+            input_masks: (B, 1, h, w) mask logits; they are resized to a quarter of the input size if necessary.
+            image_embeddings: the output of `get_image_embeddings`, in place of `pixel_values`.
+            multimask_output: whether to return three proposals for each object, or a single mask.
             attention_similarity: bias on the attention from tokens to image (target-guided attention, PerSAM).
-            target_embedding: (B, P, C) added to the tokens before each block (target-semantic prompting, PerSAM).
+            target_embedding: (B, P, C) embedding that is added to the tokens before each block (target-semantic
+                prompting, PerSAM).
 
         Raises:
-            ValueError: unless exactly one of pixels and embeddings is given; when points and boxes disagree in number.
+            ValueError: unless exactly one of pixels and embeddings is given; if points and boxes differ in number.
         """
         if (pixel_values is None) == (image_embeddings is None):
             raise ValueError("Exactly one of pixel_values or image_embeddings must be provided.")
@@ -198,7 +199,7 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
             vision_outputs = self.get_image_features(pixel_values, return_dict=True, **kwargs)
             image_embeddings = [self.add_no_memory(vision_outputs.fpn_hidden_states[-1])]
         features = image_embeddings[-1] if isinstance(image_embeddings, list | tuple) else image_embeddings
-        assert features is not None  # as one of the two is given
+        assert features is not None  # the check above requires one of the two
 
         if input_points is not None and input_labels is None:
             input_labels = torch.ones(input_points.shape[:3], dtype=torch.int64, device=input_points.device)
@@ -233,13 +234,13 @@ class EfficientTamModel(EfficientTamPreTrainedModel):
         target_embedding: Tensor | None = None,
         has_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Prompt encoder and mask decoder on (B, C, H, W) features; prompts as in `forward`.
+        """Run the prompt encoder and the mask decoder on (B, C, H, W) features, with the prompts of `forward`.
 
         Args:
-            has_mask: (B,) bool, whose row of `input_masks` is a prompt, where it is not all of them.
+            has_mask: (B,) bool, which rows of `input_masks` are prompts; by default all of them.
 
         Returns:
-            What `EfficientTamMaskDecoder` returns: masks, IoU, output tokens, object score logits.
+            The output of `EfficientTamMaskDecoder`: masks, predicted IoU, output tokens, object score logits.
         """
         if input_masks is not None and input_masks.shape[-2:] != self.prompt_encoder.mask_input_size:
             input_masks = F.interpolate(

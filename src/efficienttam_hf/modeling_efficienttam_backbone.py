@@ -1,7 +1,7 @@
 """An image encoder made from a Transformers backbone, which `vision_config` names as in `Sam2VisionConfig`.
 
-The backbone's last feature map, which must have the stride of `patch_size`, goes through the neck of the plain ViT.
-What an encoder owes the models is in this file and no more: a class with `forward`, `get_input_embeddings` and
+The backbone's last feature map, which must have the stride `patch_size`, goes through the neck of the plain ViT.
+This file shows what the models require of an image encoder: a class with `forward`, `get_input_embeddings` and
 `resized_position_embeddings`, whose configuration has the sizes of `FeatureMapSizes` and `fpn_hidden_size`.
 """
 
@@ -40,7 +40,7 @@ class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
         return self.backbone.get_input_embeddings()
 
     def resized_position_embeddings(self) -> None:
-        """None: a backbone has its own way with positions."""
+        """Return `None`: a backbone handles its position embeddings itself."""
         return
 
     @can_return_tuple
@@ -56,7 +56,8 @@ class EfficientTamBackboneModel(EfficientTamPreTrainedModel):
         Hidden states and attentions are the backbone's own, in its own shapes.
 
         Raises:
-            ValueError: without pixels, or where the backbone's last feature map has another stride than `patch_size`.
+            ValueError: if no pixels are given, or the backbone's last feature map does not have the stride
+                `patch_size`.
         """
         if pixel_values is None:
             raise ValueError("You have to specify pixel_values")

@@ -1,9 +1,10 @@
 """SAM's prompt encoder and mask decoder, which turn prompts and features into masks.
 
-Points, boxes and a rough mask become embeddings; a small two-way transformer lets them and the image's features attend
-to each other; its output tokens become masks, their predicted IoU, and whether the object is there at all.
+The prompt encoder turns points, boxes and a rough mask into embeddings. In the mask decoder, a small two-way
+transformer lets these embeddings and the image's features attend to each other. Its output tokens give masks, their
+predicted IoU and an object score.
 
-Shapes: B images, P prompts an image, N = H * W tokens of a feature map, C its channels.
+Letters of shapes: B images, P prompts for an image, N = H * W tokens and C channels of a feature map.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .modeling_efficienttam_layers import EfficientTamFeedForward, EfficientTamL
 from .prompts import NO_POINT
 
 
-# Added to the logit of a token that is not to be attended to: nothing is left of it after a softmax, in any precision.
+# This is added to the logit of a token that must not be attended to: its softmax weight is then 0 in any precision.
 NOT_ATTENDED = -30000.0
 
 
@@ -38,13 +39,13 @@ class EfficientTamPositionalEmbedding(nn.Module):
         self.positional_embedding = nn.Buffer(self.scale * torch.randn(2, config.hidden_size // 2))
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        """(..., 2) points (x, y) in [0, 1] to (..., hidden_size), in float32 whatever the model's dtype."""
+        """Encode (..., 2) points (x, y) in [0, 1] as (..., hidden_size), always in float32."""
         coordinates = 2 * coordinates.float() - 1
         angles = 2 * math.pi * (coordinates @ self.positional_embedding.float())
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def grid(self, size: tuple[int, int]) -> Tensor:
-        """Encoding of the cell centres of a map: (1, hidden_size, H, W)."""
+        """Encode the cell centres of a map of `size` (H, W) as (1, hidden_size, H, W)."""
         height, width = size
         device = self.positional_embedding.device
         rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
@@ -54,7 +55,7 @@ class EfficientTamPositionalEmbedding(nn.Module):
 
 
 class EfficientTamMaskEmbedding(nn.Module):
-    """A mask prompt at four times the feature map's size to dense embeddings."""
+    """Convolutions that turn a mask prompt at four times the feature map's size into a dense embedding."""
 
     def __init__(self, config: EfficientTamPromptEncoderConfig):
         super().__init__()
@@ -67,13 +68,13 @@ class EfficientTamMaskEmbedding(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, masks: Tensor) -> Tensor:
-        """(B, 1, 4H, 4W) logits to (B, hidden_size, H, W)."""
+        """Embed (B, 1, 4H, 4W) logits as (B, hidden_size, H, W)."""
         hidden_states = self.activation(self.layer_norm1(self.conv1(masks)))
         return self.conv3(self.activation(self.layer_norm2(self.conv2(hidden_states))))
 
 
 class EfficientTamPromptEncoder(nn.Module):
-    """Points and boxes to sparse embeddings (tokens), a mask to a dense embedding (a map)."""
+    """Embeds points and boxes as sparse embeddings (tokens), and a mask as a dense embedding (a feature map)."""
 
     def __init__(self, config: EfficientTamPromptEncoderConfig):
         super().__init__()
@@ -95,7 +96,7 @@ class EfficientTamPromptEncoder(nn.Module):
         return self.config.mask_input_size
 
     def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
-        """(B, P, K, 2) pixels and (B, P, K) labels to (B, P, K + 1, C): a padding token closes the list.
+        """Embed (B, P, K, 2) points and (B, P, K) labels as (B, P, K + 1, C), with a padding token at the end.
 
         Labels: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 no point, -10 padding of a ragged batch.
         """
@@ -103,7 +104,7 @@ class EfficientTamPromptEncoder(nn.Module):
         labels = F.pad(labels, (0, 1), value=-1).unsqueeze(-1)
         height, width = size_pair(self.config.image_size)
         size = torch.tensor([width, height], device=points.device, dtype=torch.float32)
-        # Points name pixels; half a pixel further is their centre.
+        # The coordinates name a pixel; its centre is half a pixel further.
         positions = self.shared_embedding((points.float() + 0.5) / size)
         kinds = self.point_embed(labels.squeeze(-1).long().clamp(min=0))
         nothing = self.not_a_point_embed.weight.expand_as(kinds)
@@ -111,10 +112,10 @@ class EfficientTamPromptEncoder(nn.Module):
         return torch.where(labels == -1, nothing, embeddings)
 
     def padded_tokens(self, input_labels: Tensor | None, input_boxes: Tensor | None) -> Tensor | None:
-        """Which sparse embeddings are padding: (B, P, tokens) bool, or `None` where none is.
+        """Return which sparse embeddings are padding, (B, P, tokens) bool, or `None` if none is.
 
         Padding only makes the lists of a batch equally long. The mask decoder does not attend to it, so that the
-        result of a prompt is the same whatever other prompts are in the batch. (In the published code it takes part.)
+        result of a prompt does not depend on the other prompts of the batch. (The published code attends to it.)
 
         Args:
             input_labels, input_boxes: as in `forward`.
@@ -123,9 +124,9 @@ class EfficientTamPromptEncoder(nn.Module):
             return None
         num_points = input_labels.shape[-1]
         if isinstance(num_points, int) and num_points == 1 and input_boxes is None:
-            return None  # a padded prompt has a point at least, so in a list of one there is no padding to look for
+            return None  # a padded prompt has at least one other point, so a list of one point has no padding
         padding = F.pad(input_labels < NO_POINT, (0 if input_boxes is None else 2, 1))
-        # A graph, or a tensor without numbers (on the meta device, of `FakeTensorMode`), cannot depend on the labels.
+        # A graph, or a tensor without values (on the meta device, of `FakeTensorMode`), cannot depend on the labels.
         has_no_numbers = torch.compiler.is_compiling() or padding.is_meta or type(padding) is not Tensor
         return padding if has_no_numbers or padding.any() else None
 
@@ -139,10 +140,11 @@ class EfficientTamPromptEncoder(nn.Module):
     ) -> tuple[Tensor | None, Tensor]:
         """
         Args:
-            input_points: (B, P, K, 2), input_labels: (B, P, K); pixels of the model's input, labels as `embed_points`.
+            input_points: (B, P, K, 2) points in pixels of the model's input.
+            input_labels: (B, P, K) labels; see `embed_points`.
             input_boxes: (B, P, 4) as x0, y0, x1, y1; each becomes two corner points ahead of the others.
             input_masks: (B, 1, 4H, 4W) logits.
-            has_mask: (B,) bool, whose mask is a prompt, where it is not all of them.
+            has_mask: (B,) bool, which rows of `input_masks` are prompts; by default all of them.
 
         Returns:
             Sparse embeddings (B, P, tokens, C) or `None`, and dense embeddings (B or 1, C, H, W).
@@ -172,7 +174,7 @@ class EfficientTamPromptEncoder(nn.Module):
 
 
 class EfficientTamAttention(nn.Module):
-    """Attention of the mask decoder, its width reduced by `downsample_rate` inside."""
+    """Attention of the mask decoder. Queries, keys and values have `downsample_rate` times fewer channels."""
 
     def __init__(self, config: EfficientTamMaskDecoderConfig, downsample_rate: int | None = None):
         super().__init__()
@@ -188,10 +190,15 @@ class EfficientTamAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, logit_bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, queries, C), (B, keys, C), (B, keys, C) to (B, queries, C), and weights where available.
+        """Attend from (B, queries, C) to (B, keys, C).
 
         Args:
-            logit_bias: added to the scaled logits, broadcastable to (B, heads, queries, keys).
+            query: (B, queries, C).
+            key, value: (B, keys, C).
+            logit_bias: bias that is added to the scaled logits, broadcastable to (B, heads, queries, keys).
+
+        Returns:
+            (B, queries, C), and the attention weights if the implementation returns them.
         """
         query, key, value = (
             projection(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -202,7 +209,7 @@ class EfficientTamAttention(nn.Module):
 
 
 class EfficientTamTwoWayAttentionBlock(GradientCheckpointingLayer):
-    """Tokens attend to themselves, to the image, and the image to the tokens."""
+    """A block in which tokens attend to themselves, tokens attend to the image, and the image attends to the tokens."""
 
     def __init__(self, config: EfficientTamMaskDecoderConfig, skip_first_layer_pe: bool):
         super().__init__()
@@ -226,7 +233,7 @@ class EfficientTamTwoWayAttentionBlock(GradientCheckpointingLayer):
         attention_similarity: Tensor | None = None,
         token_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(B, T, C) tokens and (B, N, C) image features, each updated; see `EfficientTamTwoWayTransformer`."""
+        """Update (B, T, C) tokens and (B, N, C) image features; see `EfficientTamTwoWayTransformer`."""
         if self.skip_first_layer_pe:
             tokens, _ = self.self_attn(tokens, tokens, tokens, token_bias)
         else:
@@ -266,13 +273,14 @@ class EfficientTamTwoWayTransformer(nn.Module):
         target_embedding: Tensor | None = None,
         token_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Tokens and image features, both updated.
+        """Update the tokens and the image features.
 
         Args:
-            prompt_tokens: (B, T, C). image, image_positions: (B or 1, N, C).
+            prompt_tokens: (B, T, C).
+            image, image_positions: (B or 1, N, C).
             attention_similarity: bias on the attention from tokens to image.
-            target_embedding: added to the tokens before each block.
-            token_bias: (B, 1, 1, T), bias on all attention to tokens: `NOT_ATTENDED` for those that are padding.
+            target_embedding: embedding that is added to the tokens before each block.
+            token_bias: (B, 1, 1, T), bias on all attention to tokens: `NOT_ATTENDED` for padding tokens.
         """
         tokens = prompt_tokens
         for layer in self.layers:
@@ -284,7 +292,7 @@ class EfficientTamTwoWayTransformer(nn.Module):
 
 
 class EfficientTamMaskDecoder(nn.Module):
-    """Image features and prompt embeddings to masks, their predicted IoU, and whether the object is there."""
+    """Computes masks, their predicted IoU and an object score from image features and prompt embeddings."""
 
     def __init__(self, config: EfficientTamMaskDecoderConfig):
         super().__init__()
@@ -320,9 +328,11 @@ class EfficientTamMaskDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """
         Args:
-            image_embeddings: (B, C, H, W), image_positional_embeddings: (1, C, H, W).
-            sparse_prompt_embeddings: (B, P, tokens, C) or `None`, dense_prompt_embeddings: (B or 1, C, H, W).
-            multimask_output: whether to return the multimask outputs or one mask.
+            image_embeddings: (B, C, H, W).
+            image_positional_embeddings: (1, C, H, W).
+            sparse_prompt_embeddings: (B, P, tokens, C) or `None`.
+            dense_prompt_embeddings: (B or 1, C, H, W).
+            multimask_output: whether to return the proposals or a single mask.
             padded_tokens: (B, P, tokens) bool, which sparse embeddings are padding; see `padded_tokens` of the prompt
                 encoder.
 
@@ -342,7 +352,7 @@ class EfficientTamMaskDecoder(nn.Module):
             padding = F.pad(padded_tokens, (len(learned), 0)).flatten(0, 1)[:, None, None]
             token_bias = padding.to(tokens.dtype) * NOT_ATTENDED
 
-        # Each prompt of an image sees the same features: (B, C, H, W) -> (B * P, N, C).
+        # All prompts of an image attend to the same features: (B, C, H, W) -> (B * P, N, C).
         image = (image_embeddings + dense_prompt_embeddings).flatten(2).transpose(1, 2).contiguous()
         if num_prompts > 1:
             image = image.repeat_interleave(num_prompts, dim=0)
@@ -363,7 +373,7 @@ class EfficientTamMaskDecoder(nn.Module):
         if multimask_output:
             masks, iou_scores, mask_tokens = masks[:, 1:], iou_scores[:, 1:], mask_tokens[:, 1:]
         else:
-            # The token that becomes the object pointer is always that of the single mask.
+            # The object pointer is always made from the token of the single mask.
             mask_tokens = mask_tokens[:, :1]
             if self.config.dynamic_multimask_via_stability and not self.training:
                 masks, iou_scores = self._most_stable(masks, iou_scores)
@@ -373,9 +383,9 @@ class EfficientTamMaskDecoder(nn.Module):
         return tuple(x.unflatten(0, batched) for x in (masks, iou_scores, mask_tokens, object_scores))
 
     def _most_stable(self, masks: Tensor, iou_scores: Tensor) -> tuple[Tensor, Tensor]:
-        """The single mask where it is stable, else the best of the others: (B, 1 + M, h, w) to (B, 1, h, w).
+        """Choose from (B, 1 + M, h, w) masks the single mask if it is stable, else the best proposal: (B, 1, h, w).
 
-        Stability is the IoU of the mask cut a little above and a little below 0.
+        Stability is the IoU between the masks at a threshold slightly above 0 and at one slightly below 0.
         """
         single = masks[:, 0].flatten(1)
         delta = self.config.dynamic_multimask_stability_delta

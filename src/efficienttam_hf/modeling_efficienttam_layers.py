@@ -20,25 +20,25 @@ from .remote_code import RemoteCode
 
 
 class Constants:
-    """Keeps what functions of a resolution give, for the next frame. Each model has its own; copies begin empty.
+    """A cache of tensors that depend only on the resolution. Each model has its own; copies of a model begin empty.
 
-    What is given must not be changed in place.
+    A cached tensor must not be changed in place.
     """
 
-    MOST = 16  # a model sees one or two resolutions, with two or three tables each
+    MOST = 16  # a model is used at one or two resolutions, with two or three tables for each
 
     def __init__(self) -> None:
         self._kept: dict[tuple, Tensor] = {}
 
     def of(self, function: Callable[..., Tensor], *args: Any) -> Tensor:
-        """`function(*args)`, computed when it is first asked for."""
-        # A tensor without numbers (`FakeTensorMode`) is neither to be kept nor to meet one that was.
+        """Return `function(*args)`, which is computed the first time and then cached."""
+        # Tensors without values (`FakeTensorMode`) must not be cached, and must not be mixed with cached tensors.
         if torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
             return function(*args)
         key = (function, *args)
         kept = self._kept.get(key)
         if kept is None:
-            with torch.inference_mode(False):  # or it could not take part in training later
+            with torch.inference_mode(False):  # an inference tensor could not take part in training later
                 kept = function(*args)
             if len(self._kept) >= self.MOST:
                 self._kept = {}
@@ -59,7 +59,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention written out. (B, heads, N, C) inputs; returns (B, N, heads, C) and the weights."""
+    """Compute attention with plain tensor operations from (B, heads, N, C); return (B, N, heads, C) and the weights."""
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -77,22 +77,23 @@ def attend(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention through Transformers' switchable interface (`module.config._attn_implementation`).
+    """Compute attention with the implementation that `module.config._attn_implementation` names in Transformers.
 
     Args:
+        module: the layer, for its configuration.
         query, key, value: (B, heads, N, C).
-        logit_bias: added to the scaled logits, broadcastable to (B, heads, queries, keys). Flash attention has no such
-            bias and flex attention does not broadcast it: a call with one falls back to `sdpa`.
+        logit_bias: bias that is added to the scaled logits, broadcastable to (B, heads, queries, keys). Flash attention
+            has no such bias and flex attention does not broadcast it, so that a call with one falls back to `sdpa`.
 
     Returns:
-        (B, queries, heads * C), and the weights where the implementation gives them.
+        (B, queries, heads * C), and the weights if the implementation returns them.
     """
     config: Any = module.config
     implementation: str = config._attn_implementation
     if logit_bias is not None and implementation != "eager":
         implementation = "sdpa"
     if implementation == "sdpa":
-        interface: Callable = sdpa_attention  # Transformers' own, or what this machine does faster
+        interface: Callable = sdpa_attention  # Transformers' implementation, or a faster one for this machine
     else:
         interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     output, weights = interface(
@@ -112,8 +113,9 @@ def attend(
 class EfficientTamLayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of a (B, C, H, W) map.
 
-    Written out as the published code does it: the same last bits, and no slower than `F.layer_norm` on a permuted map.
-    Last bits matter because memories are rounded to bfloat16, where one bit can tip a value.
+    It uses the same operations as the published code, so that the last bits agree, and is not slower than
+    `F.layer_norm` on a permuted map. Last bits matter, because memories are rounded to bfloat16 and one bit can change
+    the rounded value.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -149,9 +151,10 @@ class EfficientTamFeedForward(nn.Module):
 
 
 def sine_position_encoding(size: tuple[int, int], channels: int, temperature: float, device: torch.device) -> Tensor:
-    """The two-dimensional sine encoding of a feature map, positions normalised to (0, 2π]: (channels, H, W), float32.
+    """The two-dimensional sine encoding of a feature map: (channels, H, W), float32.
 
-    The first half of the channels encodes the row, the second the column; sines and cosines alternate.
+    Positions are normalised to (0, 2π]. The first half of the channels encodes the row, the second half the column;
+    sines and cosines alternate.
     """
     half = channels // 2
     exponent = 2 * torch.div(torch.arange(half, device=device), 2, rounding_mode="floor") / half
@@ -168,7 +171,7 @@ def sine_position_encoding(size: tuple[int, int], channels: int, temperature: fl
 
 
 class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
-    """What all EfficientTAM models share: configuration, initialisation, attention implementations, saving."""
+    """The base class of all EfficientTAM models: configuration, initialisation, attention implementations, saving."""
 
     config: EfficientTamConfig
     config_class: type[PreTrainedConfig] = EfficientTamConfig
@@ -184,17 +187,18 @@ class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        # Transformers looks for its attention interface in the class's own file; `attend` is in this one.
+        # Transformers looks for its attention interface in the file of a model's class; `attend`, however, is here.
         return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Fresh weights, at the scales SAM's parts are trained from.
+        """Initialise the weights at the scales at which SAM's parts are trained.
 
-        Linear and convolution weights have PyTorch's own deviation, `1 / sqrt(3 * fan_in)`, and embeddings (tokens of
-        the mask decoder, kinds of prompts) a deviation of 1. With Transformers' one deviation for all, 0.02, a mask,
-        which is a product of the mask decoder's and the image's features, begins at almost zero, and training from
-        scratch does not take off. `initializer_range` scales all of it; 0.02 stands for these scales.
+        Linear and convolution weights have PyTorch's standard deviation, `1 / sqrt(3 * fan_in)`; embeddings (tokens of
+        the mask decoder, types of prompts) have a standard deviation of 1. Transformers uses 0.02 for all weights. Mask
+        logits, which are a product of features of the mask decoder and of the image, would then begin close to zero,
+        and training from scratch would not make progress. `initializer_range` scales all of these weights, relative to
+        0.02.
         """
         super()._init_weights(module)
         scale = self.config.initializer_range / 0.02
@@ -206,10 +210,10 @@ class EfficientTamPreTrainedModel(RemoteCode, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in Transformers. Weights on the CPU are copied to aligned memory.
+        """Load a model as in Transformers, and copy weights on the CPU to aligned RAM.
 
-        Memory-mapped weights begin at any byte; CPU kernels choose their path by it, so that one checkpoint could give
-        different last bits from one file to another.
+        Memory-mapped weights can begin at any byte, and CPU kernels choose their path by the alignment. Without the
+        copy, the same weights could give different last bits from one file to another.
         """
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded

@@ -1,11 +1,11 @@
 """The parts that tracking adds to the image model: memory attention and the memory encoder.
 
-Memory attention lets a frame look at what is remembered of an object: spatial memories (feature maps of earlier frames,
-fused with their masks) and object pointers (one vector each). The paper's contribution is here: spatial memories are
-smooth, so their averages over small squares can stand for them at a quarter of the cost (section 3.2). The memory
-encoder makes a spatial memory from a frame's features and its mask.
+In memory attention, a frame attends to the memories of an object: spatial memories (feature maps of earlier frames,
+fused with their masks) and object pointers (one vector each). This file has the paper's contribution: spatial memories
+are smooth, so that averages over small squares can replace their tokens at a quarter of the cost (section 3.2). The
+memory encoder computes a spatial memory from a frame's features and its mask.
 
-Shapes: B objects, M memories, N = H * W tokens of a feature map, C its channels, c channels of a memory.
+Letters of shapes: B objects, M memories, N = H * W tokens and C channels of a feature map, c channels of a memory.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Size = tuple[int, int]
 
 
 def rotary_table(size: tuple[int, int], channels: int, theta: float, device: torch.device) -> Tensor:
-    """The turns of the axial rotary encoding: (N, channels / 2) complex numbers of length 1, complex64.
+    """The rotations of the axial rotary encoding: (N, channels / 2) complex numbers of absolute value 1, complex64.
 
-    The first half of the pairs of channels turns with the column, the second with the row. While compiling or
-    exporting, which do not know complex numbers everywhere, (N, channels / 2, 2): cosines and sines.
+    The first half of the channel pairs is rotated by the column, the second half by the row. Compilers and exporters do
+    not support complex numbers everywhere; for them the table has cosines and sines, (N, channels / 2, 2).
     """
     height, width = size
     exponents = torch.arange(0, channels, 4, device=device)[: channels // 4].float() / channels
@@ -49,18 +49,18 @@ def rotary_table(size: tuple[int, int], channels: int, theta: float, device: tor
 
 
 def rotate(tokens: Tensor, table: Tensor) -> Tensor:
-    """Turn neighbouring pairs of channels by the table's angles, in float32: (..., N, C) to the same."""
-    if table.is_complex():  # a fifth of the time
+    """Rotate neighbouring pairs of channels of (..., N, C) tokens by the table's angles, in float32."""
+    if table.is_complex():  # this takes a fifth of the time of the other way
         pairs = torch.view_as_complex(tokens.float().unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * table).flatten(-2).to(tokens.dtype)
-    # What precedes N as one axis: with pairs of channels there would be six, and Core ML has five.
+    # The axes before N are merged to one: with pairs of channels there would be six axes, and Core ML supports five.
     (even, odd), (cosines, sines) = tokens.flatten(0, -3).float().unflatten(-1, (-1, 2)).unbind(-1), table.unbind(-1)
     turned = torch.stack([even * cosines - odd * sines, even * sines + odd * cosines], dim=-1)
     return turned.flatten(-2).view_as(tokens).to(tokens.dtype)
 
 
 def pool_squares(tokens: Tensor, size: tuple[int, int], pool_size: int) -> Tensor:
-    """Average (..., N, C) tokens of a map over squares: (..., N / pool_size², C). At an odd edge they are smaller."""
+    """Average (..., N, C) tokens of a map over squares: (..., N / pool_size², C). Squares at an edge may be smaller."""
     height, width = size
     maps = tokens.reshape(-1, height, width, tokens.shape[-1]).permute(0, 3, 1, 2)
     pooled = F.avg_pool2d(maps, pool_size, ceil_mode=True, count_include_pad=False)
@@ -68,13 +68,13 @@ def pool_squares(tokens: Tensor, size: tuple[int, int], pool_size: int) -> Tenso
 
 
 def pool_sequence(tokens: Tensor, pool_size: int) -> Tensor:
-    """Average (..., T, C) tokens over runs of `pool_size`."""
+    """Average (..., T, C) tokens over runs of `pool_size` tokens."""
     pooled = F.avg_pool1d(tokens.flatten(0, -3).transpose(1, 2), pool_size, ceil_mode=True, count_include_pad=False)
     return pooled.transpose(1, 2).unflatten(0, tokens.shape[:-2])
 
 
 def to_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Tensor:
-    """(B, heads, ..., N, C) tokens of a map to (B, windows, heads, ..., window_size², C)."""
+    """Cut (B, heads, ..., N, C) tokens of a map into windows: (B, windows, heads, ..., window_size², C)."""
     height, width = size
     rows, columns = height // window_size, width // window_size
     tiles = tokens.unflatten(-2, (rows, window_size, columns, window_size))
@@ -83,7 +83,7 @@ def to_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Tenso
 
 
 def from_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Tensor:
-    """(B, windows, window_size², C) to (B, N, C)."""
+    """Join the tokens of windows, (B, windows, window_size², C), to those of the map, (B, N, C)."""
     height, width = size
     rows, columns = height // window_size, width // window_size
     tiles = tokens.unflatten(2, (window_size, window_size)).unflatten(1, (rows, columns))
@@ -93,19 +93,21 @@ def from_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Ten
 def project(
     projection: nn.Module, memory: Tensor, pointers: Tensor, finish: Callable[[Tensor], Tensor]
 ) -> tuple[list[Tensor], Tensor]:
-    """Project memories and pointers alike.
+    """Project spatial memories and object pointers with the same layer.
 
     Args:
-        projection: from c to C channels, memory: (B, M, N, c), pointers: (B, T, c).
-        finish: applied to projected memories, each of which it treats by itself.
+        projection: a layer from c to C channels.
+        memory: (B, M, N, c) spatial memories.
+        pointers: (B, T, c) object pointers.
+        finish: a function that is applied to the projected memories; it must treat each memory independently.
 
     Returns:
-        What `finish` gave of all memories, in one part or in several that follow one another; and (B, T, C).
+        The outputs of `finish` as a list of one or several consecutive parts, and the projected pointers (B, T, C).
     """
     parts = split_memories(memory)
     if parts is not None:
         return [finish(projection(part)) for part in parts], projection(pointers)
-    # One product, for exporters too: what quantises its input fails on no pointers.
+    # One matrix product serves both, because quantised layers of exported graphs fail on an empty tensor of pointers.
     num_tokens = memory.shape[1] * memory.shape[2]
     projected = projection(torch.cat([memory.flatten(1, 2), pointers], dim=1))
     return [finish(projected[:, :num_tokens].unflatten(1, memory.shape[1:3]))], projected[:, num_tokens:]
@@ -125,11 +127,11 @@ class EfficientTamRoPEAttention(nn.Module):
         self.o_proj = EfficientTamLinear(width, width)
 
     def heads(self, tokens: Tensor) -> Tensor:
-        """(B, ..., N, C) to (B, heads, ..., N, C / heads)."""
+        """Split (B, ..., N, C) into heads: (B, heads, ..., N, C / heads)."""
         return tokens.unflatten(-1, (self.num_heads, -1)).movedim(-2, 1)
 
     def forward(self, tokens: Tensor, table: Tensor) -> Tensor:
-        """(B, N, C) to the same."""
+        """Attend among (B, N, C) tokens and return the same shape."""
         query = rotate(self.heads(self.q_proj(tokens)), table)
         key = rotate(self.heads(self.k_proj(tokens)), table)
         value = self.heads(self.v_proj(tokens))
@@ -140,10 +142,10 @@ class EfficientTamRoPEAttention(nn.Module):
 class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
     """Attention from the frame's tokens to spatial memories and object pointers (paper, section 3.2).
 
-    Keys of a memory are rotated as the frame's tokens are, so that equal places meet; pointers have no place. Spatial
-    memories are smooth, so averages over small squares can stand for their tokens: `config.cross_attention` says
-    whether and how. An average of n tokens counts for n of them when log n is added to its logit; `pooled_key_shift`
-    adds that constant to the key instead. A single memory is not pooled.
+    Keys of a spatial memory are rotated like the frame's tokens, so that equal positions match; object pointers have no
+    position. Averages over small squares can replace the tokens of a spatial memory; `config.cross_attention` says
+    whether and how. If log n is added to its logit, an average of n tokens has the weight of n tokens;
+    `pooled_key_shift` adds this constant to the key instead. A single memory is not pooled.
     """
 
     def __init__(self, config: EfficientTamMemoryAttentionConfig):
@@ -155,10 +157,12 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
     ) -> Tensor:
         """
         Args:
-            tokens: (B, N, C), the frame, or (1, N, C) as long as all objects see the same.
-            memory: (B, M, N, c), memory_positions: the same shape, added to keys only.
-            pointers: (B, T, c), object pointers cut into memory-sized tokens.
-            table: of `rotary_table` for `size`, the feature map's (H, W).
+            tokens: (B, N, C) tokens of the frame, or (1, N, C) if they are the same for all objects.
+            memory: (B, M, N, c) spatial memories.
+            memory_positions: (B, M, N, c) position encodings, which are added to keys only.
+            pointers: (B, T, c) object pointers, each cut into tokens of c channels.
+            size: (H, W) of the feature map.
+            table: the output of `rotary_table` for `size`.
 
         Returns:
             (B, N, C).
@@ -170,7 +174,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         pooled = config.cross_attention.startswith("pooled") and memory.shape[1] > 1
 
         def finish_keys(keys: Tensor) -> Tensor:
-            """(B, some memories, N, C) to (B, heads, tokens, C / heads)."""
+            """Turn (B, some memories, N, C) into keys (B, heads, tokens, C / heads)."""
             keys = rotate(self.heads(keys), table)
             if pooled:
                 keys = pool_squares(keys, size, config.pool_size)
@@ -197,7 +201,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         return self.o_proj(self._attend(query, key, value, logit_bias))
 
     def _attend(self, query: Tensor, key: Tensor, tokens: Tensor, logit_bias: Tensor | None) -> Tensor:
-        """Attention to (B, keys, c) tokens, whose values are `v_proj` of them: (B, N, C)."""
+        """Attend to (B, keys, c) tokens, of which `v_proj` makes the values; return (B, N, C)."""
         config = self.config
         if self.num_heads == 1 and config._attn_implementation == "sdpa" and not self.training:
             output = attend_before_projecting(query, key, tokens, self.v_proj, logit_bias)
@@ -213,7 +217,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         window_size = self.config.window_size
 
         def finish(tokens: Tensor) -> Tensor:
-            """(B, some memories, N, C) to (B, windows, heads, tokens, C / heads)."""
+            """Turn (B, some memories, N, C) into (B, windows, heads, tokens, C / heads)."""
             return to_windows(tokens, size, window_size).flatten(3, 4)
 
         keys, pointer_key = project(
@@ -231,7 +235,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
 
 
 class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
-    """Self-attention, attention to memory, and an MLP; each normalised before."""
+    """Self-attention, attention to memory, and an MLP, each after a layer normalisation."""
 
     def __init__(self, config: EfficientTamMemoryAttentionConfig):
         super().__init__()
@@ -246,12 +250,12 @@ class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropout)
         self.activation = ACT2FN[config.feed_forward_hidden_act]
         if isinstance(self.activation, nn.ReLU):
-            self.activation.inplace = True  # the hidden layer is the largest tensor here
+            self.activation.inplace = True  # saves RAM: the hidden layer is the largest tensor here
 
     def forward(  # it attends to something else than its own tokens
         self, tokens: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
-        """(B or 1, N, C) to (B, N, C); arguments as `EfficientTamMemoryCrossAttention`."""
+        """Update (B or 1, N, C) tokens to (B, N, C); see `EfficientTamMemoryCrossAttention` for the arguments."""
         tokens = tokens + self.dropout(self.self_attn(self.layer_norm1(tokens), table))
         attended = self.cross_attn_image(self.layer_norm2(tokens), memory, memory_positions, pointers, table, size)
         tokens = tokens + self.dropout(attended)
@@ -262,7 +266,7 @@ class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
 
 
 class EfficientTamMemoryAttention(nn.Module):
-    """The frame's features, conditioned on memories."""
+    """Conditions the frame's features on memories."""
 
     def __init__(self, config: EfficientTamMemoryAttentionConfig):
         super().__init__()
@@ -274,14 +278,14 @@ class EfficientTamMemoryAttention(nn.Module):
     def forward(self, features: Tensor, memory: Tensor, temporal_encoding: Tensor, object_pointers: Tensor) -> Tensor:
         """
         Args:
-            features: (B, C, H, W), the frame; or (1, C, H, W): all objects see the same until they look at their
-                memories, so that the first self-attention is computed once.
-            memory: (B, M, N, c), spatial memories.
-            temporal_encoding: (B, M, 1, c), when each of them was.
-            object_pointers: (B, K, C).
+            features: (B, C, H, W) features of the frame. With (1, C, H, W), all objects have the same features, and the
+                first self-attention, which precedes the memories, is computed once.
+            memory: (B, M, N, c) spatial memories.
+            temporal_encoding: (B, M, 1, c) temporal encoding of each memory.
+            object_pointers: (B, K, C) object pointers.
 
         Returns:
-            (B, C, H, W).
+            (B, C, H, W) features.
         """
         config, size, constants = self.config, tuple(features.shape[-2:]), self.constants
         temperature, device = config.position_temperature, features.device
@@ -292,7 +296,7 @@ class EfficientTamMemoryAttention(nn.Module):
         places = constants.of(sine_position_encoding, size, memory.shape[-1], temperature, device)
         places = places.flatten(1).t().to(memory.dtype)
         memory_positions = places + temporal_encoding
-        # A pointer of C channels enters as C / c tokens of a memory's width.
+        # An object pointer of C channels becomes C / c tokens with the width of a memory.
         pointers = object_pointers.unflatten(-1, (-1, config.memory_size)).flatten(1, 2)
 
         width = config.hidden_size // config.num_attention_heads
@@ -306,7 +310,7 @@ class EfficientTamMemoryAttention(nn.Module):
 
 
 class EfficientTamMaskDownSampler(nn.Module):
-    """A mask at the model's input size to a feature map: convolutions that halve it and multiply its channels."""
+    """Turns a mask at the model's input size into a feature map, by convolutions that halve it and widen it."""
 
     def __init__(self, config: EfficientTamMemoryEncoderConfig):
         super().__init__()
@@ -321,7 +325,7 @@ class EfficientTamMaskDownSampler(nn.Module):
         self.final_conv = nn.Conv2d(channels[-1], config.hidden_size, kernel_size=1)
 
     def forward(self, masks: Tensor) -> Tensor:
-        """(B, 1, height, width) to (B, C, H, W)."""
+        """Convert (B, 1, height, width) masks to (B, C, H, W)."""
         for conv, layer_norm in zip(self.convs, self.layer_norms, strict=True):
             masks = self.activation(layer_norm(conv(masks)))
         return self.final_conv(masks)
@@ -344,14 +348,14 @@ class EfficientTamMemoryFuserBlock(GradientCheckpointingLayer):
         self.scale = nn.Parameter(self.initial_scale * torch.ones(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
+        """Update (B, C, H, W) features."""
         hidden = self.layer_norm(self.depthwise_conv(features)).permute(0, 2, 3, 1)
         hidden = self.scale * self.pointwise_conv2(self.activation(self.pointwise_conv1(hidden)))
         return features + hidden.permute(0, 3, 1, 2)
 
 
 class EfficientTamMemoryEncoder(nn.Module):
-    """A frame's features and its mask, fused into a spatial memory."""
+    """Fuses a frame's features and its mask into a spatial memory."""
 
     def __init__(self, config: EfficientTamMemoryEncoderConfig):
         super().__init__()
@@ -361,7 +365,7 @@ class EfficientTamMemoryEncoder(nn.Module):
         self.projection = nn.Conv2d(config.hidden_size, config.output_channels, kernel_size=1)
 
     def forward(self, features: Tensor, masks: Tensor) -> Tensor:
-        """(B, C, H, W) features and (B, 1, height, width) masks to (B, N, c) memory tokens, row by row."""
+        """Fuse (B, C, H, W) features and (B, 1, height, width) masks into (B, N, c) memory tokens, row by row."""
         fused = self.feature_projection(features) + self.mask_downsampler(masks)
         for block in self.fuser:
             fused = block(fused)

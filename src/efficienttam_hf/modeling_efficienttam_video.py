@@ -1,13 +1,13 @@
 """The video model: `EfficientTamVideoModel` with its tracking step, `track_step`, and the methods that use a session.
 
-`EfficientTamVideoModel.track_step` is the one place where a frame is tracked: features of the frame, memories and
-prompts go in, masks, scores, an object pointer and a new memory come out, for a batch of objects. It is plain tensor
-code: interactive use, streaming, training, evaluation and export all call it. Everything stateful is elsewhere: what is
-remembered and which prompts wait in a session (`video_session.py`), what is run when in `session_walk.py`, for which
-`TorchBackend` is the model. `forward` and `propagate_in_video_iterator` have the interface of Transformers'
+Every tracked frame goes through `EfficientTamVideoModel.track_step`. It takes the features of the frame, memories and
+prompts of a batch of objects, and returns masks, scores, object pointers and new memories. It only computes tensors and
+keeps no state: interactive use, streaming, training, evaluation and export all call it. A session (`video_session.py`)
+keeps memories and pending prompts, and `session_walk.py` decides what is run on which frame; it calls this model
+through `TorchBackend`. `forward` and `propagate_in_video_iterator` have the interface of Transformers'
 `Sam2VideoModel`.
 
-Shapes: B objects, M memories, N = H * W tokens of a feature map, C its channels, c channels of a memory.
+Letters of shapes: B objects, M memories, N = H * W tokens and C channels of a feature map, c channels of a memory.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ __all__ = [
 
 
 class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
-    """EfficientTAM for videos: prompts on any frame, for any number of objects, tracked through all frames.
+    """EfficientTAM for videos: tracks any number of objects, prompted on any frames, through all frames.
 
-    Used as `Sam2VideoModel` is, with a session from `EfficientTamVideoProcessor.init_video_session`. Its checkpoint
-    folder also loads into `EfficientTamModel`.
+    It has the interface of `Sam2VideoModel` and works on a session from
+    `EfficientTamVideoProcessor.init_video_session`. Its checkpoint folder also loads into `EfficientTamModel`.
     """
 
     input_modalities = ("video", "text")  # type: ignore[assignment]  # as Transformers' own models have it
@@ -62,8 +62,7 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
     def __init__(self, config: EfficientTamConfig, remove_vision_encoder: bool = False):
         r"""
         remove_vision_encoder (`bool`, *optional*, defaults to `False`):
-            Whether to leave the image encoder out, where features come from elsewhere: from the session's
-            `feature_provider`.
+            Whether to leave out the image encoder. The features then come from the session's `feature_provider`.
         """
         super().__init__(config)
         if remove_vision_encoder:
@@ -78,10 +77,10 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         self.memory_attention = EfficientTamMemoryAttention(config.memory_attention_config)
         self.memory_encoder = EfficientTamMemoryEncoder(config.memory_encoder_config)
         self.memory_temporal_positional_encoding = nn.Parameter(torch.zeros(config.num_maskmem, 1, 1, memory_size))
-        # Not used where `no_memory_embedding` is added directly, as the family does; the checkpoints carry it.
+        # This is not used, because `no_memory_embedding` is added directly; the published checkpoints contain it.
         self.no_memory_positional_encoding = nn.Parameter(torch.zeros(1, 1, width))
         self.no_object_pointer = nn.Parameter(torch.zeros(1, width))
-        # Brings a mask prompt to the size and scale of predicted logits, to make an object pointer of it.
+        # It converts a mask prompt to the size and scale of predicted logits, from which the object pointer is made.
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.object_pointer_proj = EfficientTamFeedForward(width, width, width, 3)
 
@@ -96,7 +95,7 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         elif isinstance(module, EfficientTamMemoryFuserBlock):
             init.constant_(module.scale, module.initial_scale)
 
-    # Numbers of the configuration, by the names that they have as attributes of `Sam2VideoModel`.
+    # These are numbers of the configuration under the names of `Sam2VideoModel`'s attributes.
 
     @property
     def image_size(self) -> int | list[int] | tuple[int, int]:
@@ -105,17 +104,17 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
 
     @property
     def num_maskmem(self) -> int:
-        """Spatial memories of a frame."""
+        """Number of spatial memories that a frame attends to."""
         return self.config.num_maskmem
 
     @property
     def hidden_dim(self) -> int:
-        """Channels of image features."""
+        """Number of channels of image features."""
         return self.config.vision_config.fpn_hidden_size
 
     @property
     def mem_dim(self) -> int:
-        """Channels of a spatial memory."""
+        """Number of channels of a spatial memory."""
         return self.config.memory_encoder_config.output_channels
 
     @property
@@ -124,7 +123,7 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         return [list(self.config.vision_config.feature_size)]
 
     def get_input_embeddings(self) -> nn.Module | None:  # type: ignore[override]  # in Transformers always one
-        """As in Transformers; `None` without an image encoder."""
+        """The patch embeddings; `None` if the model has no image encoder."""
         return None if self.vision_encoder is None else super().get_input_embeddings()
 
     # ------------------------------------------------------------------------------------------- the tracking step
@@ -142,23 +141,23 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         encode_memory: bool = True,
         conditioned_features: Tensor | None = None,
     ) -> EfficientTamTrackingOutput:
-        """Track, or segment from prompts, B objects on one frame. Tensors in, tensors out; gradients flow.
+        """Track B objects to one frame, or segment them from prompts. Gradients flow through all tensors.
 
         Args:
-            features: (B or 1, C, H, W), the frame's `fpn_hidden_states[-1]`.
-            memory_bank: what the objects remember; `None` on a frame that is segmented from its prompts alone.
-            input_points: (B, K, 2) points (x, y) in pixels of the model's input, input_labels: (B, K); a box is two
-                points labelled 2 and 3, ahead of the others.
-            input_masks: (B, 1, height, width) masks of 0 and 1 at the model's input size. They are taken as the result;
-                the mask decoder only makes the object pointer.
-            previous_masks: (B, 1, h, w) logits predicted before on this frame, to be corrected by the points.
-            multimask_output: whether to choose among several proposals; by default, by the number of points as
-                `config.multimask_*` says.
-            mask_from_prompts: whether a user made the mask, for all objects or (B,) for each: it is then binarised for
-                the memory encoder (`config.binarize_mask_from_points_for_mem_enc`; not while training).
-            encode_memory: whether to make the frame's spatial memory.
-            conditioned_features: (B, C, H, W), what `condition_on_memory` gives for this frame and bank, where it is at
-                hand because the frame is run again with another prompt.
+            features: (B or 1, C, H, W) features of the frame, `fpn_hidden_states[-1]` of the image encoder.
+            memory_bank: the memories of the objects; `None` on a frame that is segmented from its prompts alone.
+            input_points: (B, K, 2) points (x, y) in pixels of the model's input.
+            input_labels: (B, K) labels; a box is two points labelled 2 and 3, ahead of the other points.
+            input_masks: (B, 1, height, width) masks of 0 and 1 at the model's input size. They become the result; the
+                mask decoder only computes the object pointer.
+            previous_masks: (B, 1, h, w) logits of an earlier result on this frame, which the points correct.
+            multimask_output: whether to choose among several proposals; by default, `config.multimask_*` and the number
+                of points decide.
+            mask_from_prompts: whether the masks come from prompts, for all objects or (B,) for each. Such masks are
+                binarised for the memory encoder (`config.binarize_mask_from_points_for_mem_enc`; not while training).
+            encode_memory: whether to compute the frame's spatial memory.
+            conditioned_features: (B, C, H, W), the output of `condition_on_memory` for this frame and bank. It saves
+                time when the frame is run again with another prompt.
         """
         if not torch.compiler.is_compiling():
             self._check_sizes(features, input_masks, previous_masks)
@@ -181,7 +180,7 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         return output
 
     def condition_on_memory(self, features: Tensor, memory_bank: MemoryBank) -> Tensor:
-        """(B or 1, C, H, W) features of a frame to (B, C, H, W), after memory attention over the bank."""
+        """Apply memory attention over the bank to (B or 1, C, H, W) features of a frame; return (B, C, H, W)."""
         temporal = self.memory_temporal_positional_encoding.flatten(1)[memory_bank.temporal_index].unsqueeze(2)
         pointers = memory_bank.object_pointers
         if not self.config.use_object_pointers:
@@ -189,12 +188,12 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         return self.memory_attention(features, memory_bank.spatial.to(features.dtype), temporal, pointers)
 
     def encode_memory(self, features: Tensor, masks: Tensor, mask_from_prompts: Tensor | bool = False) -> Tensor:
-        """The spatial memory of a frame: (B, N, c).
+        """Compute the spatial memory of a frame, (B, N, c).
 
         Args:
-            features: (B or 1, C, H, W), before memory attention.
+            features: (B or 1, C, H, W) features of the frame before memory attention.
             masks: (B, 1, height, width) logits at the model's input size.
-            mask_from_prompts: as in `track_step`.
+            mask_from_prompts: see `track_step`.
         """
         config = self.config
         probabilities = torch.sigmoid(masks)
@@ -205,7 +204,7 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         return self.memory_encoder(features, scaled.to(features.dtype))
 
     def _check_sizes(self, features: Tensor, input_masks: Tensor | None, previous_masks: Tensor | None) -> None:
-        """Raise ValueError where the maps given to `track_step` are not of the sizes that the configuration says."""
+        """Raise ValueError if the maps given to `track_step` do not have the sizes of the configuration."""
         size = size_pair(self.config.image_size)
         expected = {
             "features": (features, tuple(self.config.vision_config.feature_size)),
@@ -232,12 +231,12 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         return features.shape[0]
 
     def _upsample(self, masks: Tensor) -> Tensor:
-        """(B, 1, h, w) logits to the model's input size, float32."""
+        """Resize (B, 1, h, w) logits to the model's input size, in float32."""
         size = size_pair(self.config.image_size)
         masks = masks.float()
         if masks.device.type == "cpu" and not torch.compiler.is_compiling():
             # Expand to three channels: with one, PyTorch uses a kernel whose last bits differ from the published code
-            # (which upsamples all proposals), and one bit can tip a memory's rounding to bfloat16.
+            # (which upsamples all proposals), and one bit can change how a memory is rounded to bfloat16.
             masks = masks.expand(-1, 3, -1, -1)
         return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)[:, :1]
 
@@ -250,14 +249,14 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         multimask_output: bool,
         has_mask: Tensor | None = None,
     ) -> EfficientTamTrackingOutput:
-        """The mask decoder on conditioned (B, C, H, W) features, its best mask, and the object pointer.
+        """Run the mask decoder on conditioned (B, C, H, W) features; choose the mask and compute the object pointer.
 
-        `has_mask`, (B,) bool, says whose row of `masks` is a prompt, where it is not all of them.
+        `has_mask`, (B,) bool, says which rows of `masks` are prompts; by default all of them are.
         """
-        if input_points is None:  # a frame without clicks has one that is none; an image without has no token at all
+        if input_points is None:  # a frame without points gets one point labelled -1; an image without points gets none
             input_points = torch.zeros(features.shape[0], 1, 2, device=features.device)
             input_labels = torch.full((features.shape[0], 1), -1, device=features.device)
-        assert input_labels is not None  # the processor gives labels with points
+        assert input_labels is not None  # the processor returns labels with points
         input_points, input_labels = input_points.unsqueeze(1), input_labels.unsqueeze(1)
         proposals, iou_scores, tokens, object_score_logits = (
             x.squeeze(1)
@@ -274,20 +273,21 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         return self.choose_proposals(output, iou_scores.argmax(dim=-1))
 
     def choose_proposals(self, output: EfficientTamTrackingOutput, proposals: Tensor) -> EfficientTamTrackingOutput:
-        """The result of a tracking step with these proposals as masks.
+        """Return the result of a tracking step with other proposals as masks. The result has no spatial memory.
 
         Args:
-            output: of `track_step`, for B objects with K proposals each; a memory it has is left out. proposals: (B,)
-            int64, which of them become the masks; `track_step` takes those of the highest predicted IoU.
+            output: the output of `track_step` for B objects with K proposals each.
+            proposals: (B,) int64, the index of the proposal that becomes the mask of each object. `track_step` itself
+                takes the proposals with the highest predicted IoU.
         """
         rows = torch.arange(proposals.shape[0], device=proposals.device)
-        # A hard choice, in the mask and so in its memory: there, or not.
+        # The decision whether an object is present is a hard one, in the mask and therefore in its memory.
         appears: Tensor = output.object_score_logits > 0
         pred_masks = output.multimask_logits[rows, proposals].unsqueeze(1)
         pred_masks = torch.where(appears[..., None, None], pred_masks, self.config.no_object_score)
-        # A single mask has a single token, whichever proposal stood in for it.
+        # A single mask has a single token, even if the decoder replaced the mask by a proposal.
         tokens = output.multimask_tokens
-        assert tokens is not None  # a mask prompt has none, and no proposals to choose from
+        assert tokens is not None  # only the result of a mask prompt has none, and it has no proposals
         token = tokens[rows, proposals] if tokens.shape[1] > 1 else tokens[:, 0]
         return EfficientTamTrackingOutput(
             pred_masks=pred_masks,
@@ -301,19 +301,19 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         )
 
     def proposal_pointers(self, output: EfficientTamTrackingOutput) -> Tensor:
-        """(B, K, C) object pointers of all proposals of a tracking step; `object_pointer` is that of the chosen one."""
-        assert output.multimask_tokens is not None  # as in `choose_proposals`
+        """Compute the (B, K, C) object pointers of all proposals of a tracking step, not only of the chosen ones."""
+        assert output.multimask_tokens is not None  # see `choose_proposals`
         pointers = self._where_present(
             output.object_score_logits[..., None] > 0, self.object_pointer_proj(output.multimask_tokens)
         )
         return pointers.expand(-1, output.multimask_iou_scores.shape[1], -1)
 
     def _where_present(self, appears: Tensor, pointer: Tensor) -> Tensor:
-        """The pointer of objects that appear, (B, 1) bool, and the learned stand-in for those that do not."""
+        """Return the pointers of objects that are present, (B, 1) bool, and `no_object_pointer` for the others."""
         return torch.where(appears, pointer, self.no_object_pointer.to(pointer.dtype))
 
     def _use_mask_as_output(self, features: Tensor, input_masks: Tensor) -> EfficientTamTrackingOutput:
-        """A mask prompt as the frame's result; the decoder gives its pointer only."""
+        """Use a mask prompt as the frame's result; the decoder only computes the object pointer."""
         config = self.config
         masks = input_masks.float()
         logits = masks * config.mask_prompt_scale + config.mask_prompt_bias
@@ -339,7 +339,7 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
 
     @property
     def walk(self) -> SessionWalk:
-        """What drives sessions with this model."""
+        """The walk that runs sessions with this model."""
         return SessionWalk(TorchBackend(self))
 
     @torch.no_grad()
@@ -355,28 +355,28 @@ class EfficientTamVideoModel(TrackerCalls, EfficientTamModel):
         r"""
         Run one frame of a session, as `Sam2VideoModel` does.
 
-        Objects with prompts that wait on the frame are segmented from them; the others are tracked to it. Where no
-        prompts wait, or the frame is a new one of a stream, the frame counts as passed: prompts there are from then on
-        corrections. To run prompts and no other objects, see `segment_prompts`.
+        Objects with pending prompts on the frame are segmented from these; the others are tracked to the frame. If no
+        prompts are pending, or the frame is a new one of a stream, tracking has then passed the frame, and later
+        prompts on it are corrections. `segment_prompts` runs prompts without tracking the other objects.
 
         Args:
-            inference_session: of `EfficientTamVideoProcessor.init_video_session`.
+            inference_session: a session from `EfficientTamVideoProcessor.init_video_session`.
             frame_idx: the frame; not needed for a new frame of a stream.
             frame: a new frame of a stream: processed pixels (3, height, width) or (1, 3, height, width), or a raw
-                image if the session came from a processor.
+                image if a processor made the session.
             reverse: whether tracking runs backward.
-            run_mem_encoder: whether tracked frames are remembered.
+            run_mem_encoder: whether the memory encoder runs, so that later frames can attend to this one.
 
         Returns:
-            A row for each object. A stream without objects gives an output without rows.
+            A row for each object. The output of a stream without objects has no rows.
 
         Raises:
-            ValueError: without objects in a video, for an object without prompts, or for a frame that is not there.
+            ValueError: if a video has no objects, an object has no prompts, or the frame is not available.
         """
         return self.walk.run(inference_session, frame_idx, frame, Direction.of(reverse), run_mem_encoder)
 
     def encode_frame(self, pixels: Tensor) -> Tensor:
-        """(3, height, width) pixels of a frame, as a session gives them, to (1, C, H, W) features for `track_step`.
+        """Encode (3, height, width) pixels of a frame as (1, C, H, W) features for `track_step`.
 
         Raises:
             ValueError: if the model has no image encoder.

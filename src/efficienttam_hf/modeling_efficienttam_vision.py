@@ -1,10 +1,10 @@
 """The image encoder: a plain ViT with windowed and global attention, and ViTDet's simple neck.
 
-It turns pixels into one feature map at the stride of a patch. Windows keep attention affordable; a few blocks attend to
-the whole map. Every image encoder returns an `EfficientTamVisionEncoderOutput`; which one a model has is said by its
-`vision_config` (see `VISION_MODELS` in `modeling_efficienttam.py`).
+It turns pixels into one feature map at the stride of a patch. Most blocks attend within windows, which is cheaper; a
+few blocks attend to the whole map. Every image encoder returns an `EfficientTamVisionEncoderOutput`; a model's
+`vision_config` selects the encoder (see `VISION_MODELS` in `modeling_efficienttam.py`).
 
-Shapes: B images, N tokens, C channels, (H, W) feature map.
+Letters of shapes: B images, N tokens, C channels, (H, W) size of the feature map.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class EfficientTamVisionEncoderOutput(BaseModelOutputWithPooling):
     fpn_hidden_states (`tuple(Tensor)`):
         One feature map of shape `(batch_size, fpn_hidden_size, height, width)`, the neck's output.
     fpn_position_encoding (`tuple(Tensor)`):
-        Its sine position encoding, of the same shape.
+        The sine position encoding of that feature map, of the same shape.
     hidden_states (`tuple(Tensor)`, *optional*, with `output_hidden_states=True`):
-        Input of the first block and output of each, `(batch_size, height, width, hidden_size)`.
+        Input of the first block and output of each block, `(batch_size, height, width, hidden_size)`.
     attentions (`tuple(Tensor)`, *optional*, with `output_attentions=True`):
         Attention weights of each block, `(batch_size * num_windows, num_heads, tokens, tokens)`.
     """
@@ -57,10 +57,11 @@ class EfficientTamVisionEncoderOutput(BaseModelOutputWithPooling):
 
 
 def partition_windows(features: Tensor, window_size: int, padding: Tensor) -> Tensor:
-    """Cut a map into square windows, filling up the last row and column of windows with `padding`.
+    """Cut a map into square windows and pad the last row and column of windows with `padding`.
 
     Args:
         features: (B, H, W, C).
+        window_size: side of a window in tokens.
         padding: (C,), the value of a padding token.
 
     Returns:
@@ -69,11 +70,11 @@ def partition_windows(features: Tensor, window_size: int, padding: Tensor) -> Te
     batch_size, height, width, channels = features.shape
     pad_height, pad_width = -height % window_size, -width % window_size
     rows, columns = (height + pad_height) // window_size, (width + pad_width) // window_size
-    if torch.compiler.is_compiling():  # or exporting: as one expression, which both make good code of
+    if torch.compiler.is_compiling():  # also true while exporting; this form compiles to good code
         padded = torch.cat([features, padding.expand(batch_size, height, pad_width, channels)], dim=2)
         padded = torch.cat([padded, padding.expand(batch_size, pad_height, width + pad_width, channels)], dim=1)
         windows = padded.view(batch_size, rows, window_size, columns, window_size, channels).transpose(2, 3)
-    else:  # every value is copied once
+    else:  # this copies every value only once
         windows = features.new_empty(batch_size, rows, columns, window_size, window_size, channels)
         windows[:, -1, :, window_size - pad_height :] = padding
         windows[:, :, -1, :, window_size - pad_width :] = padding
@@ -87,24 +88,24 @@ def partition_windows(features: Tensor, window_size: int, padding: Tensor) -> Te
 
 
 def _whole_and_rest(length: int, window_size: int) -> list[tuple[tuple[slice, int], slice]]:
-    """Where the tokens of an axis go: `((windows, tokens in each), tokens)` of whole windows, and of the last one."""
+    """Slices of an axis for its whole windows and for the partial last one: `((windows, tokens in each), tokens)`."""
     whole, rest = divmod(length, window_size)
     parts = [((slice(0, whole), window_size), slice(0, length - rest))] if whole else []
     return parts + ([((slice(whole, None), rest), slice(length - rest, None))] if rest else [])
 
 
 def merge_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
-    """The inverse of `partition_windows`: (B * windows, w, w, C) to (B, *size, C), padding cut off."""
+    """The inverse of `partition_windows`: join (B * windows, w, w, C) to (B, *size, C) without the padding."""
     height, width = size
     window_size, channels = windows.shape[1], windows.shape[-1]
     rows, columns = -(-height // window_size), -(-width // window_size)
     features = windows.view(-1, rows, columns, window_size, window_size, channels).permute(0, 1, 3, 2, 4, 5)
     features = features.reshape(-1, rows * window_size, columns * window_size, channels)[:, :height, :width]
-    return features.contiguous()  # or a linear layer in bfloat16 multiplies row by row
+    return features.contiguous()  # otherwise a linear layer in bfloat16 multiplies row by row
 
 
 class EfficientTamVisionAttention(nn.Module):
-    """Self-attention of a ViT block, over the whole map or inside windows."""
+    """Self-attention of a ViT block, over the whole map or within windows."""
 
     def __init__(self, config: EfficientTamVisionConfig, window_size: int):
         super().__init__()
@@ -115,12 +116,12 @@ class EfficientTamVisionAttention(nn.Module):
         self.proj = EfficientTamLinear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """(B, H, W, C) to the same, and attention weights where available."""
+        """Return updated (B, H, W, C) tokens, and attention weights if the implementation returns them."""
         size = hidden_states.shape[1:3]
         qkv = self.qkv(hidden_states)
         if self.window_size:
-            # The published model pads with zeros before projecting. A zero projects to the bias, so padding afterwards
-            # with the bias is the same and spares the projection of padding (20 % of the tokens at 1024 pixels).
+            # The published model pads with zeros before projecting. The projection of a zero is the bias, so padding
+            # afterwards with the bias is the same, and padding (20 % of the tokens at 1024 pixels) is not projected.
             padding = qkv.new_zeros(qkv.shape[-1]) if self.qkv.bias is None else self.qkv.bias.to(qkv.dtype)
             qkv = partition_windows(qkv, self.window_size, padding)
         batch_size, height, width, _ = qkv.shape
@@ -168,7 +169,7 @@ class EfficientTamVisionLayer(GradientCheckpointingLayer):
 
 
 class EfficientTamPatchEmbeddings(nn.Module):
-    """Patches to tokens, plus learned absolute positions resized to the feature map."""
+    """Turns patches into tokens and adds learned position embeddings, which are resized to the feature map."""
 
     def __init__(self, config: EfficientTamVisionConfig):
         super().__init__()
@@ -182,7 +183,7 @@ class EfficientTamPatchEmbeddings(nn.Module):
         )
 
     def positions(self, size: tuple[int, int]) -> Tensor:
-        """(1, H, W, C)."""
+        """The position embeddings, resized to a feature map of `size`: (1, H, W, C)."""
         embeddings = self.position_embeddings[:, int(self.config.has_class_position) :]
         grid = math.isqrt(embeddings.shape[1])
         embeddings = embeddings.view(1, grid, grid, -1)
@@ -192,7 +193,7 @@ class EfficientTamPatchEmbeddings(nn.Module):
         return resized.permute(0, 2, 3, 1).to(embeddings.dtype)
 
     def forward(self, pixel_values: Tensor, position_embeddings: Tensor | None = None) -> Tensor:
-        """(B, 3, height, width) pixels to (B, H, W, C). `position_embeddings` spares calling `positions`."""
+        """Embed (B, 3, height, width) pixels as (B, H, W, C). `position_embeddings`, if given, are not resized again."""
         height, width = pixel_values.shape[-2:]
         patch = self.config.patch_size
         if pixel_values.shape[1] != self.config.num_channels or height % patch or width % patch:
@@ -202,7 +203,7 @@ class EfficientTamPatchEmbeddings(nn.Module):
                 "processor to prepare images."
             )
         tokens = self.projection(pixel_values.to(self.projection.weight.dtype)).permute(0, 2, 3, 1)
-        # In this order in memory too: all blocks inherit it, and would reorder it for each normalisation.
+        # The tensor is also stored in this order, because otherwise every normalisation in the blocks would reorder it.
         tokens = tokens.contiguous()
         if position_embeddings is None:
             position_embeddings = self.positions((tokens.shape[1], tokens.shape[2]))
@@ -210,7 +211,7 @@ class EfficientTamPatchEmbeddings(nn.Module):
 
 
 class EfficientTamVisionNeck(nn.Module):
-    """ViTDet's simple neck: a 1x1 and a 3x3 convolution, each normalised."""
+    """ViTDet's simple neck: a 1x1 and a 3x3 convolution, each followed by a layer normalisation."""
 
     def __init__(self, input_size: int, width: int, eps: float):
         super().__init__()
@@ -220,19 +221,19 @@ class EfficientTamVisionNeck(nn.Module):
         self.layer_norm2 = EfficientTamLayerNorm2d(width, eps=eps)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(B, H, W, C) tokens to a (B, width, H, W) map."""
-        # Channels first in memory too, as published: another order takes other kernels, whose last bits are others, and
-        # one can tip a memory's rounding to bfloat16. It costs 0.3 % of a frame.
+        """Turn (B, H, W, C) tokens into a (B, width, H, W) feature map."""
+        # The map is also stored with channels first, as published. Kernels for another order give other last bits, and
+        # one bit can change how a memory is rounded to bfloat16. It costs 0.3 % of a frame.
         features = self.layer_norm1(self.conv1(hidden_states.permute(0, 3, 1, 2).contiguous()))
         return self.layer_norm2(self.conv2(features))
 
 
 def vision_output(encoder: Any, feature_map: Tensor, **others: Any) -> EfficientTamVisionEncoderOutput:
-    """What an image encoder returns: its last feature map through the neck, with position encodings.
+    """Apply the neck to the last feature map of an image encoder and return the encoder's output.
 
     Args:
-        encoder: an image encoder, for its `neck`, `constants` and `config`.
-        feature_map: (B, H, W, C), its last one.
+        encoder: the image encoder, which has `neck`, `constants` and `config`.
+        feature_map: (B, H, W, C), the encoder's last feature map.
         others: further fields of the output.
     """
     features = encoder.neck(feature_map)
@@ -281,7 +282,7 @@ class EfficientTamVisionModel(EfficientTamPreTrainedModel):
 
     @torch.no_grad()
     def resized_position_embeddings(self) -> Tensor:
-        """(1, H, W, C) position embeddings at the configured input size, for a graph in which they are a constant."""
+        """The (1, H, W, C) position embeddings at the configured input size, for graphs in which they are constant."""
         return self.patch_embed.positions(self.config.feature_size)
 
     @merge_with_config_defaults
@@ -292,11 +293,11 @@ class EfficientTamVisionModel(EfficientTamPreTrainedModel):
         """Encode (B, 3, height, width) pixels; see `EfficientTamVisionEncoderOutput`.
 
         Args:
-            pixel_values: as the processor gives them.
-            position_embeddings: what `resized_position_embeddings` gave, so that they are not resized again.
+            pixel_values: (B, 3, height, width) pixels from the processor.
+            position_embeddings: the output of `resized_position_embeddings`; with it, they are not resized again.
 
         Raises:
-            ValueError: without pixels, or with a size that gives no whole feature map.
+            ValueError: if no pixels are given, or their size is not a multiple of the stride.
         """
         if pixel_values is None:
             raise ValueError("You have to specify pixel_values")

@@ -1,9 +1,9 @@
 """Converts prompts from the nested lists of the Transformers API to `ObjectPrompts` and adds them to sessions.
 
-`input_points`, `input_labels`, `input_boxes` and `input_masks` come nested by image or frame and object, in lists,
-tuples, arrays and tensors. Both processors, and the tracker and the segmenter on exported graphs, read them here with
-NumPy alone, so that they accept the same and refuse the same in the same words; `add_inputs` makes the prompts of a
-session.
+`input_points`, `input_labels`, `input_boxes` and `input_masks` are nested by image or frame and by object, in lists,
+tuples, arrays and tensors. Both processors, the ONNX tracker and the ONNX segmenter read them with the functions of
+this file, so that they accept the same input and raise the same errors. `add_inputs` adds the prompts of a call to a
+session. The file needs NumPy and no torch.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ CALL_LABELS = (POSITIVE, NEGATIVE, NO_POINT, TOP_LEFT, BOTTOM_RIGHT, PADDING)
 
 @dataclass
 class CallPrompts:
-    """Prompts as Transformers' calls take them, read into lists: [image or frame][object]; `None` if not given.
+    """The prompts of a Transformers call as lists [image or frame][object]; a list is `None` if it was not given.
 
     Attributes:
-        points: for each object its points, [x, y] each.
-        labels: for each object its labels.
-        boxes: for each object [x0, y0, x1, y1].
+        points: the points of each object, each [x, y].
+        labels: the labels of each object's points.
+        boxes: the box of each object, [x0, y0, x1, y1].
     """
 
     points: list[list[list[list[float]]]] | None
@@ -58,10 +58,10 @@ class CallPrompts:
 
     @classmethod
     def read(cls, input_points: Any = None, input_labels: Any = None, input_boxes: Any = None) -> CallPrompts:
-        """From any nesting of lists, tuples, arrays and tensors.
+        """Read prompts from any nesting of lists, tuples, arrays and tensors.
 
         Raises:
-            ValueError: for another depth, and for labels without points or in other numbers.
+            ValueError: if the depth is another, or labels come without points or in another number.
         """
         points = None if input_points is None else read_nested(input_points, 4, "points", POINTS_FORM, width=2)
         labels = None if input_labels is None else read_labels(input_labels, 3, "labels", LABELS_FORM)
@@ -83,7 +83,8 @@ class CallPrompts:
         """The prompts of each object in one image or frame.
 
         Args:
-            where: a phrase for messages for the object of a row.
+            image: the index of the image or frame.
+            where: a function from the row of an object to a phrase for messages about it.
 
         Raises:
             ValueError: as `object_prompts`.
@@ -105,10 +106,11 @@ class CallPrompts:
 def object_prompts(
     points: Sequence[Sequence[float]], labels: Sequence[int], box: Sequence[float] | None = None, where: str = ""
 ) -> ObjectPrompts:
-    """One object's part of a call: padding is left out, and two points labelled 2 and 3 are a box.
+    """The prompts of one object of a call: padding is left out, and two points labelled 2 and 3 become a box.
 
     Raises:
-        ValueError: for labels that mean nothing, corners that are no pair, two boxes, or unequal numbers.
+        ValueError: if a label is unknown, a corner of a box lacks the other one, the object has two boxes, or points
+            and labels differ in number.
     """
     if len(points) != len(labels):
         raise ValueError(f"{len(points)} points but {len(labels)} labels{where}: give one label a point.")
@@ -140,17 +142,17 @@ def object_prompts(
 
 
 def read_masks(input_masks: Any, count: int) -> list[Any]:
-    """Mask prompts of a call as a list with one item for each of `count` objects.
+    """Read the mask prompts of a call as a list with one item for each of `count` objects.
 
     Args:
         input_masks: one mask (an array, a tensor, a PIL image, or nested lists of numbers), a list or tuple of masks,
             or an array or tensor (count, height, width) or (count, 1, height, width).
 
     Raises:
-        ValueError: for another number of masks.
+        ValueError: if the number of masks is not `count`.
     """
     if isinstance(input_masks, list | tuple):
-        # Rows of numbers are one mask, anything that has rows itself is a mask each.
+        # If the items are rows of numbers, the whole is one mask; if each item has rows, each is a mask.
         rows = all((item.ndim if hasattr(item, "ndim") else np.ndim(item)) == 1 for item in input_masks)
         masks = [input_masks] if rows and len(input_masks) else list(input_masks)
     elif hasattr(input_masks, "shape"):
@@ -164,10 +166,10 @@ def read_masks(input_masks: Any, count: int) -> list[Any]:
 
 
 def read_object_ids(obj_ids: Any) -> list[int]:
-    """The ids of a call: one whole number, or several, each once.
+    """Read the object ids of a call: one whole number, or several different ones.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: if `obj_ids` is anything else.
     """
     ids = to_array(obj_ids).tolist() if isinstance(obj_ids, np.ndarray) or hasattr(obj_ids, "detach") else obj_ids
     ids = list(ids) if isinstance(ids, list | tuple | range) else [ids]
@@ -186,10 +188,10 @@ def call_prompts(
     input_masks: Any,
     size: Size | None,
 ) -> list[ObjectPrompts]:
-    """The prompts of a call for one frame, checked: one `ObjectPrompts` for each of `ids`.
+    """Read and check the prompts of a call for one frame and return one `ObjectPrompts` for each of `ids`.
 
     Raises:
-        ValueError: for anything that does not fit, in the user's pixels.
+        ValueError: if a prompt is invalid; the message uses pixels of the user's frame.
     """
     if (input_points is not None) != (input_labels is not None):
         raise ValueError("points and labels must be provided together")
@@ -236,16 +238,16 @@ def add_inputs(
     resize: Resize,
     convert: Callable[[np.ndarray], Any] = lambda array: array,
 ) -> None:
-    """Add the prompts of a call to a session: what `add_inputs_to_inference_session` of every tracker does.
+    """Add the prompts of a call to a session. Every tracker's `add_inputs_to_inference_session` calls this function.
 
     Args:
-        session, ..., clear_old_inputs: as `EfficientTamVideoProcessor.add_inputs_to_inference_session` describes them.
+        session, ..., clear_old_inputs: see `EfficientTamVideoProcessor.add_inputs_to_inference_session`.
         input_size: (height, width) of the network's input.
-        resize: how a mask is resized.
-        convert: makes of an array what the session keeps.
+        resize: the function that resizes a mask.
+        convert: the function that converts an array to the type that the session keeps.
 
     Raises:
-        ValueError: for anything that does not fit, in the user's pixels; nothing is changed then.
+        ValueError: if a prompt is invalid; the message uses pixels of the user's frame, and nothing is changed.
     """
     ids = read_object_ids(obj_ids)
     if input_boxes is not None and not clear_old_inputs:

@@ -1,10 +1,11 @@
 """`ObjectPrompts`: the prompts for one object on one frame, from any source, checked once and scaled once.
 
-`ObjectPrompts` is the one form between the user and the model. The command line, the demo and JSON make it directly;
-the nested lists, arrays and tensors of Transformers' calls become it in `prompt_calls.py`. It is checked in the user's
-own pixels (`ObjectPrompts.check`), scaled to another size of the frame (`ObjectPrompts.scaled`), drawn
-(`visualization.overlay_masks`) and written to and read from JSON (`prompts_as_json`, `prompts_from_json`).
-`frame_prompts` turns it into `FramePrompts`, the arrays the network takes, where a box is two labelled points.
+All prompts pass through `ObjectPrompts` on their way from the user to the model. The command line, the demo and the
+JSON reader make it directly; `prompt_calls.py` makes it from the nested lists, arrays and tensors of Transformers'
+calls. It is checked in pixels of the user's frame (`ObjectPrompts.check`), scaled to another size of the frame
+(`ObjectPrompts.scaled`), drawn (`visualization.overlay_masks`) and written to and read from JSON (`prompts_as_json`,
+`prompts_from_json`). `frame_prompts` converts it to `FramePrompts`, the arrays that the network takes, in which a box
+is two labelled points.
 
 Only NumPy is used, so that the tracker on exported graphs gives its network the same numbers as the torch model.
 """
@@ -23,9 +24,9 @@ from .images import to_array
 
 
 POSITIVE, NEGATIVE = 1, 0
-TOP_LEFT, BOTTOM_RIGHT = 2, 3  # the corners of a box, where it has to be two points
+TOP_LEFT, BOTTOM_RIGHT = 2, 3  # labels of the corners of a box, when it is given as two points
 NO_POINT = -1
-PADDING = -10  # fills up lists of unequal length, as in Transformers
+PADDING = -10  # label of the points that pad lists of unequal length, as in Transformers
 MASK_STRIDE = 4  # the mask decoder's masks have a quarter of the input size
 
 # (height, width), and a function that resizes a float32 map (h, w) bilinearly with antialiasing.
@@ -44,12 +45,12 @@ class Box(NamedTuple):
 
 @dataclass
 class FramePrompts:
-    """What a user said of one object on one frame, as the network takes it: in pixels of its input.
+    """The prompts for one object on one frame as the network takes them, in pixels of the network's input.
 
-    Arrays, or tensors in a session of the torch model.
+    The fields are arrays, or tensors in a session of the torch model.
 
     Attributes:
-        points: (1, K, 2) float32, (x, y); a box is its first two points. `None` where there is a mask.
+        points: (1, K, 2) float32, (x, y); the first two points can be the corners of a box. `None` if there is a mask.
         labels: (1, K) int64: 1 positive, 0 negative, 2 and 3 the corners of a box.
         mask: (1, 1, height, width) float32 of 0 and 1 at the model's input size.
     """
@@ -59,7 +60,7 @@ class FramePrompts:
     mask: Any | None = None
 
     def joined(self, later: FramePrompts) -> FramePrompts:
-        """These points and `later` ones, as arrays; where either is a mask, `later` alone."""
+        """Append the points of `later` and return arrays; if either of the two is a mask, return `later`."""
         if self.points is None or later.points is None:
             return later
         return FramePrompts(
@@ -68,22 +69,22 @@ class FramePrompts:
         )
 
     def converted(self, convert: Callable[[np.ndarray], Any]) -> FramePrompts:
-        """Each array through `convert`, for example `torch.from_numpy`."""
+        """Apply `convert`, for example `torch.from_numpy`, to each array."""
         values = (self.points, self.labels, self.mask)
         return FramePrompts(*(None if value is None else convert(value) for value in values))
 
 
 @dataclass
 class ObjectPrompts:
-    """What was said of one object on one frame, in pixels of that frame.
+    """The prompts for one object on one frame, in pixels of that frame.
 
-    Points and a box together with a mask are a correction: the mask is what was tracked, and they change it.
+    Points and a box together with a mask are a correction: they change the mask, which is an earlier result.
 
     Attributes:
         points: (x, y) of each point.
-        labels: for each point 1 (positive) or 0 (negative).
-        box: around the object.
-        mask: bool (height, width).
+        labels: the label of each point, 1 (positive) or 0 (negative).
+        box: a box around the object.
+        mask: (height, width) bool, a mask of the object.
     """
 
     points: list[tuple[float, float]] = field(default_factory=list)
@@ -97,21 +98,21 @@ class ObjectPrompts:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is said: neither a point nor a box nor a mask."""
+        """Whether there is neither a point nor a box nor a mask."""
         return not self.points and self.box is None and self.mask is None
 
     def check(self, size: Size | None, where: str = "", labels: Sequence[int] = (NEGATIVE, POSITIVE)) -> None:
-        """Check against a frame, in its pixels. A mask of another kind (see `check_mask`) becomes bool.
+        """Check the prompts against the size of their frame. A mask of another type (see `check_mask`) becomes bool.
 
         Args:
-            size: (height, width) of the frame; `None` where it is not known, for a mask alone.
+            size: (height, width) of the frame; `None` if it is not known, which is allowed for a mask alone.
             where: a phrase for messages, such as `" for object 3"`.
-            labels: those that are accepted.
+            labels: the labels that are accepted.
 
         Raises:
-            ValueError: for coordinates that are not finite or outside the frame, other labels, unequal numbers of
-                points and labels, a box whose corners are not top-left and bottom-right, a mask of another size, or
-                an empty one.
+            ValueError: if coordinates are not finite or outside the frame, a label is not accepted, points and labels
+                differ in number, the corners of a box are not top-left and bottom-right, or a mask is empty or has
+                another size.
         """
         if len(self.points) != len(self.labels):
             raise ValueError(f"{len(self.points)} points but {len(self.labels)} labels{where}: give one label a point.")
@@ -133,9 +134,10 @@ class ObjectPrompts:
             self.mask = check_mask(self.mask, size, where)
 
     def scaled(self, size: Size, new_size: Size) -> ObjectPrompts:
-        """The same on a frame of (height, width) `size` that was resized to `new_size`.
+        """Convert the prompts from a frame of (height, width) `size` to the same frame resized to `new_size`.
 
-        A mask keeps the nearest pixels; one so thin or small that none would be left keeps every pixel it touches.
+        A mask is resized by nearest neighbours. If it is so thin or small that the result would be empty, the result
+        has every pixel that the mask touches.
         """
         mask = given = self.mask
         if given is not None and given.shape != tuple(new_size):
@@ -159,7 +161,7 @@ class ObjectPrompts:
         return arguments
 
     def as_json(self) -> dict[str, Any]:
-        """As in JSON files. A mask is only named: its pixels are in the results."""
+        """The prompts as they are written to JSON. Of a mask, only its presence is written."""
         shown = {
             "points": [list(point) for point in self.points],
             "labels": self.labels,
@@ -170,12 +172,12 @@ class ObjectPrompts:
 
     @classmethod
     def from_json(cls, given: Any, where: str = "") -> ObjectPrompts:
-        """What `as_json` gives, read back: `{"points": [[x, y], ...], "labels": [1, ...], "box": [x0, y0, x1, y1]}`.
+        """Read the output of `as_json`: `{"points": [[x, y], ...], "labels": [1, ...], "box": [x0, y0, x1, y1]}`.
 
-        Points without labels are positive. Other names (such as `frame`) are not looked at.
+        Points without labels are positive. Other names (such as `frame`) are ignored.
 
         Raises:
-            ValueError: for another form; it names the field.
+            ValueError: if a field has another form; the message names the field.
         """
         if not isinstance(given, dict):
             raise ValueError(f'The prompts{where} are an object with "points", "labels" or "box"; got {given!r}.')
@@ -195,7 +197,7 @@ Prompts = dict[int, dict[int, ObjectPrompts]]
 
 
 def scaled_prompts(prompts: Prompts, size: Size, new_size: Size) -> Prompts:
-    """Prompts in pixels of frames of (height, width) `size`, on the same frames resized to `new_size`."""
+    """Convert prompts from frames of (height, width) `size` to the same frames resized to `new_size`."""
     return {
         frame: {object_id: given.scaled(size, new_size) for object_id, given in on_frame.items()}
         for frame, on_frame in prompts.items()
@@ -212,10 +214,10 @@ def prompts_as_json(prompts: Prompts) -> list[dict[str, Any]]:
 
 
 def prompts_from_json(given: Any) -> Prompts:
-    """What `prompts_as_json` gives, read back; see `ObjectPrompts.from_json`. Nothing is checked against a frame.
+    """Read the output of `prompts_as_json`; see `ObjectPrompts.from_json`. Nothing is checked against a frame.
 
     Raises:
-        ValueError: for another form, an object without an id, a prompt without a frame, or two prompts for one object
+        ValueError: if the form is another, an object has no id, a prompt has no frame, or one object has two prompts
             on one frame.
     """
     if not isinstance(given, list):
@@ -242,17 +244,17 @@ def prompts_from_json(given: Any) -> Prompts:
 
 
 def check_mask(mask: Any, size: Size | None, where: str = "") -> np.ndarray:
-    """One object's mask prompt as bool (height, width).
+    """Check the mask prompt of one object and convert it to bool (height, width).
 
     Args:
-        mask: an array, tensor, PIL image or nested lists: (height, width), possibly with leading ones; bool, integers
-            (above zero: object) or floats (above 0.5).
-        size: (height, width) of the frame, or `None` where it is not known.
+        mask: an array, tensor, PIL image or nested lists of shape (height, width), possibly with leading axes of
+            length 1. Its values are bool, integers (the object is where they are above 0) or floats (above 0.5).
+        size: (height, width) of the frame, or `None` if it is not known.
         where: a phrase for messages.
 
     Raises:
-        ValueError: for another shape, another size than the frame's, values that are not finite, integers below zero,
-            or an empty mask.
+        ValueError: if the shape is another, the size is not the frame's, values are not finite, integers are below
+            zero, or the mask is empty.
     """
     mask = to_array(mask)
     while mask.ndim > 2 and mask.shape[0] == 1:
@@ -305,14 +307,16 @@ def _whole_number(value: Any, name: str) -> int:
 
 
 def read_nested(value: Any, depth: int, name: str, form: str, width: int | None = None) -> list:
-    """Numbers nested `depth` levels deep in any mixture of lists, tuples, arrays and tensors, as lists of floats.
+    """Read numbers nested `depth` levels deep in any mixture of lists, tuples, arrays and tensors as lists of floats.
 
     Args:
-        name, form: for messages: what it is, and how it is nested.
-        width: how many numbers the innermost lists have; `None` for any number.
+        value: the nested numbers.
+        depth: the number of levels.
+        name, form: the name of the argument and the form of its nesting, for messages.
+        width: the length of the innermost lists; `None` for any length.
 
     Raises:
-        ValueError: for another depth, other numbers of numbers, or what is no number.
+        ValueError: if the depth or the length of an innermost list is another, or an item is not a number.
     """
 
     def wrong(what: str) -> ValueError:
@@ -337,10 +341,10 @@ def read_nested(value: Any, depth: int, name: str, form: str, width: int | None 
 
 
 def read_labels(value: Any, depth: int, name: str, form: str) -> list:
-    """As `read_nested`, for labels: whole numbers.
+    """Read nested labels, which are whole numbers; see `read_nested`.
 
     Raises:
-        ValueError: as there, and for numbers that are not whole.
+        ValueError: as in `read_nested`, and if a number is not whole.
     """
 
     def whole(part: Any) -> Any:
@@ -357,24 +361,24 @@ def read_labels(value: Any, depth: int, name: str, form: str) -> list:
 
 
 def scale_points(points: Any, size: Size, new_size: Size, dtype: type = np.float64) -> np.ndarray:
-    """(K, 2) points (x, y) of a frame of (height, width) `size` in pixels of the same frame resized to `new_size`."""
+    """Scale (K, 2) points (x, y) from a frame of (height, width) `size` to the same frame resized to `new_size`."""
     points = np.asarray(points, dtype).reshape(-1, 2)
-    # Divide first, as the published code does: the same rounding.
+    # Divide first, as the published code does, so that rounding is the same.
     return points / np.array(size[::-1], dtype) * np.array(new_size[::-1], dtype)
 
 
 def frame_prompts(prompts: ObjectPrompts, size: Size | None, input_size: Size, resize: Resize) -> FramePrompts:
-    """Checked prompts in pixels of the frame as the network takes them. A box becomes its two corners, ahead of points.
+    """Convert prompts from pixels of the frame to the arrays that the network takes; corners of a box precede points.
 
     Args:
-        prompts: points and a box, or a mask.
+        prompts: checked prompts: points and a box, or a mask.
         size: (height, width) of the frame; a mask alone does not need it.
         input_size: (height, width) of the network's input.
-        resize: how a mask is resized.
+        resize: the function that resizes a mask.
     """
     if prompts.mask is not None:
         return FramePrompts(mask=mask_for_network(prompts.mask, input_size, resize)[None, None])
-    assert size is not None  # as `ObjectPrompts.check` has seen
+    assert size is not None  # `ObjectPrompts.check` has checked this
     points, labels = list(prompts.points), list(prompts.labels)
     if prompts.box is not None:
         points = [prompts.box[:2], prompts.box[2:], *points]
@@ -383,10 +387,11 @@ def frame_prompts(prompts: ObjectPrompts, size: Size | None, input_size: Size, r
 
 
 def mask_for_network(mask: np.ndarray, input_size: Size, resize: Resize) -> np.ndarray:
-    """A bool mask of any size as float32 of 0 and 1 at the network's input size.
+    """Convert a bool mask of any size to float32 values 0 and 1 at the network's input size.
 
-    A cell that the mask covers by half or more is the object's. A mask so thin or small that nothing of it would be
-    left in the mask decoder's masks, at a quarter of that size, keeps every cell of those that it touches.
+    A pixel of the result is 1 if the mask covers at least half of it. The mask decoder's masks have a quarter of the
+    input size; if a mask is so thin or small that it would be empty at that size, the result has every cell of that
+    size that the mask touches.
     """
     cells = (input_size[0] // MASK_STRIDE, input_size[1] // MASK_STRIDE)
     values = mask.astype(np.float32)
@@ -399,7 +404,7 @@ def mask_for_network(mask: np.ndarray, input_size: Size, resize: Resize) -> np.n
 
 
 def covered_cells(mask: np.ndarray, size: Size) -> np.ndarray:
-    """Which cells of a grid of (rows, columns) `size`, laid over a bool mask, hold any of it."""
+    """Lay a grid of (rows, columns) `size` over a bool mask and return the cells that the mask touches."""
     covered = _nearest(mask, size)
     rows, columns = np.nonzero(mask)
     rows = ((rows + 0.5) * size[0] / mask.shape[0]).astype(int)
@@ -409,7 +414,7 @@ def covered_cells(mask: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _nearest(mask: np.ndarray, size: Size) -> np.ndarray:
-    """A mask resized by taking for each new pixel the one that its centre lies in."""
+    """Resize a mask by nearest neighbours: a new pixel takes the value of the pixel in which its centre lies."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int).clip(0, old - 1)
         for old, new in zip(mask.shape, size, strict=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Conditioned(NamedTuple):
-    """A frame's features, and for each object of a batch what they are after memory attention over its bank."""
+    """A frame's features, and the features after memory attention for each object of a batch."""
 
     features: Tensor
     bank: MemoryBank | None = None
@@ -31,7 +31,7 @@ class _Conditioned(NamedTuple):
 
 
 class TorchBackend:
-    """A model as `session_walk.WalkBackend`: the methods are described there."""
+    """The torch model as a `session_walk.WalkBackend`, which describes the methods."""
 
     def __init__(self, model: EfficientTamVideoModel):
         self.model = model
@@ -82,7 +82,7 @@ class TorchBackend:
             previous_masks=previous_masks,
             multimask_output=multimask_output,
             mask_from_prompts=prompts is not None,
-            encode_memory=False,  # by `remember`, when all objects of the frame are segmented
+            encode_memory=False,  # `remember` does it after all objects of the frame are segmented
             conditioned_features=conditioned_features,
         )
 
@@ -137,7 +137,7 @@ class TorchBackend:
         result: EfficientTamTrackingOutput,
         memories: Tensor | None,
     ) -> list[FrameMemory]:
-        # Copies, so that no batch is kept alive by one of its rows.
+        # The rows are copied, because a view of one row would keep the tensor of the whole batch in memory.
         device = session.inference_state_device
         rows = [slice(row, row + 1) for row in range(len(result.pred_masks))]
         return [
@@ -178,7 +178,7 @@ class TorchBackend:
 
 
 def keep_highest(masks: Tensor) -> Tensor:
-    """(B, 1, height, width) logits of objects on one frame, at most -10 where another object's is higher."""
+    """Clamp (B, 1, height, width) logits of objects on a frame to at most -10 where another object's are higher."""
     highest = masks.argmax(dim=0, keepdim=True)
     rows = torch.arange(len(masks), device=masks.device).view(-1, 1, 1, 1)
     return torch.where(highest == rows, masks, masks.clamp(max=-10.0))

@@ -1,6 +1,6 @@
 """Converts every supported video argument (a path, a list of images, an array, an object with indexing) to frames.
 
-The torch processor and the tracker on exported graphs read videos here; it needs no torch.
+The torch processor and the ONNX tracker read videos with this file, which needs no torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .images import image_size, is_array
 
 
 def as_frames(video: Any) -> Any:
-    """Whatever a user calls a video, as an object with `len` and indexing."""
+    """Convert a video that a user passes to an object with `len` and indexing."""
     if isinstance(video, str | Path):
         return _open(video)
     if isinstance(video, list | tuple) and len(video) == 1 and isinstance(video[0], list | tuple):
@@ -34,7 +34,7 @@ def as_frames(video: Any) -> Any:
 
 def _open(path: str | Path) -> Any:
     try:
-        # By its installed name: this file also runs as remote code, without the package around it.
+        # The module is imported by its full name, because this file also runs as remote code outside the package.
         open_video: Callable = importlib.import_module("efficienttam_hf.video_io").open_video
     except ImportError:
         from transformers.video_utils import load_video
@@ -44,7 +44,7 @@ def _open(path: str | Path) -> Any:
 
 
 def frame_size(frames: Any) -> tuple[int, int]:
-    """(height, width) of a video's frames, looked up without decoding where possible."""
+    """(height, width) of the frames of a video. Frames are decoded only if the size is not known without this."""
     if len(frames) == 0:
         raise ValueError("The video has no frames.")
     if hasattr(frames, "height") and hasattr(frames, "width"):

@@ -12,26 +12,26 @@ from transformers.utils import ModelOutput
 __all__ = ["EfficientTamTrackingOutput", "EfficientTamVideoSegmentationOutput"]
 
 
-# Transformers wants a default of every field of an output. These fields have a value in every output.
+# Transformers requires a default for every field of an output. These fields have a value in every output.
 _SET_LATER: Any = None
 
 
 @dataclass
 class EfficientTamTrackingOutput(ModelOutput):
     r"""
-    What one tracking step gives for B objects.
+    The output of one tracking step for B objects.
 
     pred_masks (`Tensor` of shape `(B, 1, h, w)`): mask logits at a quarter of the model's input size.
     high_res_masks (`Tensor` of shape `(B, 1, height, width)`): the same at the model's input size, float32.
     iou_scores (`Tensor` of shape `(B, 1)`): predicted IoU of that mask.
-    object_score_logits (`Tensor` of shape `(B, 1)`): above 0 where the object is judged present.
-    object_pointer (`Tensor` of shape `(B, C)`): the object in one vector, for later frames.
-    multimask_logits (`Tensor` of shape `(B, K, h, w)`): all proposals the mask was chosen from, as they are before an
-        object that is judged absent is blanked; what a loss compares.
-    multimask_iou_scores (`Tensor` of shape `(B, K)`): their predicted IoU.
-    multimask_tokens (`Tensor` of shape `(B, K, C)`): the decoder's tokens of the proposals, of which object pointers
-        are made; (B, 1, C) where the mask was not chosen among several. See `choose_proposals`.
-    memory (`Tensor` of shape `(B, N, c)`, *optional*): the frame's spatial memory, when it was asked for.
+    object_score_logits (`Tensor` of shape `(B, 1)`): object scores; above 0 if the object is judged present.
+    object_pointer (`Tensor` of shape `(B, C)`): object pointers, to which later frames attend.
+    multimask_logits (`Tensor` of shape `(B, K, h, w)`): mask logits of all proposals, before the masks of objects that
+        are judged absent are blanked. The training loss uses these.
+    multimask_iou_scores (`Tensor` of shape `(B, K)`): predicted IoU of the proposals.
+    multimask_tokens (`Tensor` of shape `(B, K, C)`): the decoder's output tokens of the proposals, from which object
+        pointers are computed; (B, 1, C) if the mask was not chosen among several. See `choose_proposals`.
+    memory (`Tensor` of shape `(B, N, c)`, *optional*): the frame's spatial memory, with `encode_memory`.
     """
 
     pred_masks: Tensor = _SET_LATER
@@ -53,7 +53,7 @@ class EfficientTamVideoSegmentationOutput(ModelOutput):
     object_ids (`list[int]`): the objects, in the order of the tensors' rows.
     pred_masks (`Tensor` of shape `(num_objects, 1, h, w)`): mask logits at a quarter of the model's input size;
         `config.no_object_score` where an object is absent or has no result on this frame.
-    object_score_logits (`Tensor` of shape `(num_objects, 1)`): above 0 where the object is judged present.
+    object_score_logits (`Tensor` of shape `(num_objects, 1)`): object scores; above 0 if the object is judged present.
     iou_scores (`Tensor` of shape `(num_objects, 1)`): predicted IoU of each mask.
     object_pointer (`Tensor` of shape `(num_objects, C)`): zeros where an object has no result on this frame.
     frame_idx (`int`): the frame.

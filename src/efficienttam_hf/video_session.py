@@ -2,8 +2,8 @@
 
 A session is the state that `EfficientTamVideoModel` works on, with the interface of Transformers'
 `Sam2VideoInferenceSession`. It takes a whole video (processed, or decoded frame by frame as needed) or a stream of
-frames of unknown length. It stays bounded: pixels of a frame go when the frame is done, and entries of memory go when
-they are out of reach, as `keep_history` says.
+frames of unknown length. Its RAM use is bounded: the pixels of a frame are dropped when the frame is finished, and
+entries of memory are dropped when they are outside the history that `keep_history` sets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["EfficientTamVideoInferenceSession"]
 
 
 class DeviceFeatureCache(FeatureCache):
-    """A `FeatureCache` that keeps (1, C, H, W) tensors on one device and gives them on another."""
+    """A `FeatureCache` that stores (1, C, H, W) tensors on one device and returns them on another."""
 
     def __init__(self, capacity: int, storage_device: torch.device | str, inference_device: torch.device | str):
         super().__init__(capacity)
@@ -40,7 +40,7 @@ class DeviceFeatureCache(FeatureCache):
 
 
 class ProcessedFrames(Mapping[int, Tensor]):
-    """The frames of a session by index, as pixels (3, height, width); each is made when it is read, and not kept."""
+    """The frames of a session by index, as pixels (3, height, width). A frame is processed each time it is read."""
 
     def __init__(self, session: EfficientTamVideoInferenceSession):
         self._session = session
@@ -78,20 +78,21 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         dtype (`torch.dtype` or `str`, defaults to `"float32"`): Dtype of processed frames.
         max_vision_features_cache_size (`int`, defaults to 1): Frames whose image features are kept.
         frames (`Sequence`, *optional*):
-            In place of `video`: original frames by index, each decoded and processed when it is its turn. Needs `len`.
+            Original frames, with indexing and `len`, in place of `video`. Each is decoded and processed when needed.
         process_frame (`Callable`, *optional*):
-            Original frame to `(pixels (3, height, width), (original height, original width))`; needed with `frames` and
-            to stream raw images.
+            A function from an original frame to `(pixels (3, height, width), (original height, original width))`. It
+            is needed with `frames`, and to stream raw images.
         keep_history (`bool` or `int`, defaults to 32):
-            How far back a user can return, in frames. A number: that many frames on either side of the frame being
-            tracked and of every prompted frame can be looked at and corrected, so memory is bounded whatever the
-            length of the video. `False`: only what tracking itself looks at (16 frames). `True`: every frame, beyond
-            the window offloaded to the CPU; per object and frame that is `N * c * 2 + h * w * 2 + 4 * C` bytes for a
-            memory of N tokens of c channels in bfloat16, masks of h by w in float16 and a pointer of C: 641 KiB at
-            1024 pixels, 161 KiB at 512 (and, when streaming, the frame's own pixels in float16).
+            How far back a user can return, in frames. With a number, that many frames on either side of the current
+            frame and of every prompted frame can be read and corrected, so RAM use is bounded for a video of any
+            length. With `False`, the session keeps only the frames that tracking attends to (16 frames). With `True`,
+            it keeps every frame, and frames far from the current one are offloaded to the CPU. An object then takes
+            `N * c * 2 + h * w * 2 + 4 * C` bytes on a frame, for a spatial memory of N tokens of c channels in
+            bfloat16, a mask of h by w in float16 and an object pointer of C channels: 641 KiB at 1024 pixels, 161 KiB
+            at 512 (and, when streaming, the frame's own pixels in float16).
         input_size (`tuple[int, int]`, *optional*):
-            (height, width) of processed frames. A streamed tensor of floats of another size is a raw image then, with
-            values in [0, 1]; where it is not given, every tensor of floats is a processed frame.
+            (height, width) of processed frames. If it is given, a streamed tensor of floats of another size is a raw
+            image with values in [0, 1]; otherwise every tensor of floats is a processed frame.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         return frame.to(self.video_storage_device, self.dtype), original_size
 
     def _is_processed(self, frame: Any) -> bool:
-        """Whether a frame is pixels for the model: a tensor of floats at its input size. Others are raw images."""
+        """Whether a frame is processed pixels, a tensor of floats at the model's input size, and not a raw image."""
         if not (isinstance(frame, Tensor) and frame.is_floating_point()):
             return False
         return self.input_size is None or tuple(frame.shape[-3:]) == (3, *self.input_size)
@@ -154,27 +155,27 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         return pixels.to("cpu", torch.float16 if pixels.dtype == torch.float32 else pixels.dtype)
 
     def get_frame(self, frame_idx: int) -> Tensor:
-        """As `TrackingSession`: pixels (3, height, width), here on the inference device."""
+        """Processed pixels (3, height, width) of a frame on the inference device; see `TrackingSession.get_frame`."""
         return super().get_frame(frame_idx).to(self.inference_device, self.dtype)
 
     # ------------------------------------------------------------------- as Transformers' `Sam2VideoInferenceSession`
     #
-    # There, these are dictionaries that grow with the video and that a caller may write to. Here they are made when
-    # they are read, from what the session keeps; the methods are the way to change something.
+    # In Transformers, these are dictionaries that grow with the video and that a caller may write to. Here they are
+    # made from the state of the session each time they are read; a caller changes the state with the methods.
 
     @property
     def processed_frames(self) -> ProcessedFrames | None:
-        """The frames by index, read when asked for; of a stream those still kept, `None` before the first."""
+        """The frames by index; of a stream, the frames that are still kept (`None` before the first)."""
         return None if self.num_frames is None else ProcessedFrames(self)
 
     @property
     def max_vision_features_cache_size(self) -> int:
-        """Frames whose image features are kept."""
+        """Number of frames whose image features are kept."""
         return self.cache.capacity
 
     @property
     def point_inputs_per_obj(self) -> dict[int, dict[int, dict[str, Tensor]]]:
-        """By row of the object and frame `point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K), in model pixels."""
+        """`point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K) in pixels of the model's input, by row and frame."""
         return {
             row: {
                 frame_idx: {"point_coords": given.points[None], "point_labels": given.labels[None]}
@@ -186,7 +187,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
 
     @property
     def mask_inputs_per_obj(self) -> dict[int, dict[int, Tensor]]:
-        """By row of the object and frame a mask (1, 1, height, width) of 0 and 1, at the model's input size."""
+        """Mask prompts (1, 1, height, width) of 0 and 1 at the model's input size, by row of the object and frame."""
         return {
             row: {frame_idx: given.mask for frame_idx, given in obj.prompts.items() if given.mask is not None}
             for row, obj in enumerate(self.objects.values())
@@ -194,7 +195,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
 
     @property
     def frames_tracked_per_obj(self) -> dict[int, dict[int, dict[str, bool]]]:
-        """By row of the object and frame `{"reverse": ...}`, for the frames that tracking passed and that are kept."""
+        """`{"reverse": ...}` by row of the object and frame, for the frames that tracking passed and that are kept."""
         return {
             row: {t: {"reverse": direction == Direction.BACKWARD} for t, direction in obj.memory.passed.items()}
             for row, obj in enumerate(self.objects.values())
@@ -202,9 +203,9 @@ class EfficientTamVideoInferenceSession(TrackingSession):
 
     @property
     def output_dict_per_obj(self) -> dict[int, dict[str, dict[int, dict[str, Tensor]]]]:
-        """By row of the object `cond_frame_outputs` and `non_cond_frame_outputs`: by frame, what `get_output` gives.
+        """`cond_frame_outputs` and `non_cond_frame_outputs` by row of the object: the values of `get_output` by frame.
 
-        Only frames that the session keeps are there (see `keep_history`).
+        They only have the frames that the session keeps (see `keep_history`).
         """
         return {
             row: {
@@ -215,7 +216,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         }
 
     def add_point_inputs(self, obj_idx: int, frame_idx: int, inputs: dict[str, Tensor]) -> None:
-        """Set points: `point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K), in model pixels.
+        """Set points: `point_coords` (1, 1, K, 2) and `point_labels` (1, 1, K), in pixels of the model's input.
 
         Padding (points labelled -10) is left out.
         """
@@ -231,11 +232,11 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         self.add_prompts(self.obj_idx_to_id(obj_idx), frame_idx, FramePrompts(mask=mask))
 
     def remove_point_inputs(self, obj_idx: int, frame_idx: int) -> None:
-        """Take points back that were not run yet, or will not be run again; to undo their result: `clear_prompts`."""
+        """Remove the points of an object on a frame and keep their result; `clear_prompts` undoes the result too."""
         self._remove_inputs(obj_idx, frame_idx, "points")
 
     def remove_mask_inputs(self, obj_idx: int, frame_idx: int) -> None:
-        """Take a mask back that was not run yet, or will not be run again; to undo its result: `clear_prompts`."""
+        """Remove the mask prompt of an object on a frame and keep its result; `clear_prompts` undoes the result too."""
         self._remove_inputs(obj_idx, frame_idx, "mask")
 
     def _remove_inputs(self, obj_idx: int, frame_idx: int, name: str) -> None:
@@ -246,7 +247,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
 
     @staticmethod
     def _entries(obj: TrackedObject, conditioning: bool) -> dict[int, FrameMemory]:
-        memory: Any = obj.memory  # whose entries are FrameMemory in this session
+        memory: Any = obj.memory  # the entries of its memory are FrameMemory in this session
         if conditioning:
             return {**memory.conditioning, **memory.pending_conditioning}
         return {**memory.tracked, **memory.pending_tracked}
@@ -254,20 +255,20 @@ class EfficientTamVideoInferenceSession(TrackingSession):
     def get_output(
         self, obj_idx: int, frame_idx: int, output_key: str, is_conditioning_frame: bool = True
     ) -> Tensor | None:
-        """What is kept of an object's result on a frame, on the inference device.
+        """Return one value of an object's result on a frame, on the inference device.
 
         Args:
-            obj_idx: its row in outputs.
+            obj_idx: the object's row in outputs.
             frame_idx: the frame.
             output_key: `pred_masks` (1, 1, h, w), `object_pointer` (1, C), `object_score_logits` (1, 1), `iou_scores`
                 (1, 1), or `maskmem_features` (N, 1, c).
-            is_conditioning_frame: whether the frame is looked for among those that define the object.
+            is_conditioning_frame: whether the frame is a conditioning frame of the object.
 
         Returns:
-            The value; `None` where the session keeps no result of that kind (see `keep_history`).
+            The value; `None` if the session keeps no such result (see `keep_history`).
 
         Raises:
-            KeyError: for a key whose values are not kept.
+            KeyError: if the session does not keep values of this key.
         """
         entry = self._entries(self.objects[self.obj_idx_to_id(obj_idx)], is_conditioning_frame).get(frame_idx)
         if output_key not in OUTPUT_KEYS:
@@ -286,18 +287,18 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         output_value: Tensor | dict[str, Tensor] | None = None,
         is_conditioning_frame: bool = True,
     ) -> None:
-        """Set an object's result on a frame, or one value of a result that is there. It is kept as any other is.
+        """Set an object's result on a frame, or one value of an existing result. It is kept like any other result.
 
         Args:
-            obj_idx: its row in outputs.
+            obj_idx: the object's row in outputs.
             frame_idx: the frame.
             output_key: a key of `get_output`; `None` for a whole result.
-            output_value: the value; for a whole result a dictionary with at least `pred_masks`, `object_pointer` and
-                `object_score_logits`, whose keys that are not kept are passed over.
-            is_conditioning_frame: whether the frame defines the object.
+            output_value: the value. A whole result is a dictionary with at least `pred_masks`, `object_pointer` and
+                `object_score_logits`; keys of it that a session does not keep are ignored.
+            is_conditioning_frame: whether the frame is a conditioning frame of the object.
 
         Raises:
-            KeyError: for a key that is not kept, a value that is missing, or a frame that has no result.
+            KeyError: if the session does not keep values of this key, a value is missing, or the frame has no result.
         """
         frame_idx = self.check_frame_idx(frame_idx)
         obj = self.objects[self.obj_idx_to_id(obj_idx)]
@@ -324,7 +325,7 @@ class EfficientTamVideoInferenceSession(TrackingSession):
         setattr(kept_entry, OUTPUT_KEYS[output_key], _as_kept(output_key, output_value))
 
 
-# What Transformers calls the values of a result, and what an entry of memory does.
+# The names of a result's values in Transformers, and in an entry of memory.
 OUTPUT_KEYS = {
     "pred_masks": "pred_masks",
     "object_pointer": "object_pointer",
@@ -335,7 +336,7 @@ OUTPUT_KEYS = {
 
 
 def _as_dict(entry: FrameMemory) -> dict[str, Tensor]:
-    """An entry with the names and layouts of Transformers; memory tokens are the first dimension there."""
+    """Convert an entry to the names and layouts of Transformers, in which memory tokens are the first dimension."""
     values = {key: getattr(entry, name) for key, name in OUTPUT_KEYS.items()}
     if entry.spatial is not None:
         values["maskmem_features"] = entry.spatial.transpose(0, 1)
