@@ -102,6 +102,8 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_hover="*primary_700",
         button_primary_background_fill_hover_dark="*primary_700",
         button_secondary_background_fill_hover_dark="*primary_700",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
         checkbox_label_background_fill_selected="*primary_600",
         link_text_color="*primary_700",
         link_text_color_dark="*primary_300",

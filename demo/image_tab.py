@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class ImageTab:
                 self.upload = gr.File(
                     label=f"Upload · up to {settings.max_upload_mb} MB",
                     file_types=["image"],
-                    height=160,
+                    height=190,
                     elem_id="image-upload",
                 )
             with gr.Column():
@@ -144,6 +145,8 @@ class ImageTab:
             choice.select(self._chooser(number), self.markers, shown, **quiet)
         inputs = [self.least_iou, self.markers]
         self.model_inputs, self.model_outputs = [self.markers], shown
+        looking = said("Looking for everything …")
+        self.everything.click(None, None, self.status, js=f"() => {json.dumps(looking)}", **PAGE_EVENT)
         self.everything.click(self.on_everything, inputs, shown, show_progress_on=self.canvas, **tracking)
 
     # ------------------------------------------------------------------------------------------------------- callbacks

@@ -22,8 +22,8 @@ class LiveTab:
     def __init__(self, visitors: Visitors, settings: Settings):
         self.visitors = visitors
         gr.Markdown(
-            "**1** start the camera · **2** click on an object in the picture *with masks*; it is tracked from there. "
-            "Another click adds another object. Nothing is recorded."
+            "**1** let the page use your camera and press *Record* · **2** click on an object in the second picture; "
+            "it is tracked from there. Another click adds another object. Nothing is stored."
         )
         self.status = status_line("live-status")
         with gr.Row():

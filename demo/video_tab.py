@@ -32,6 +32,7 @@ from common_ui import (
 )
 from model_store import shown_name
 from settings import Settings
+from video_clip import readable
 from video_work import VideoWork
 from visitors import Visitors
 
@@ -79,7 +80,7 @@ class VideoTab:
                     self.upload = gr.File(
                         label=f"Up to {settings.max_upload_mb} MB; {settings.max_frames} frames are used",
                         file_types=FILE_TYPES,
-                        height=160,
+                        height=190,
                         elem_id="video-upload",
                     )
                 with gr.Tab("Record"):
@@ -235,6 +236,8 @@ class VideoTab:
             clip = work.load(path, int(side), int(stride))
             picture = self._picture(work, 0)
         except REFUSALS as error:  # and make room for another file
+            if work.tracking:  # the status line says how far it is, and would say this for an instant only
+                gr.Warning(readable(error), duration=8)
             return {self.status: refused(error), self.upload: None, self.recorder: None}
         used = clip.count * clip.stride
         text = f"{clip.original[1]}×{clip.original[0]} pixels, {clip.count} frames."

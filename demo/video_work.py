@@ -381,6 +381,7 @@ class VideoWork:
         with self._lock:
             self.check_not_tracking()
             self.plan(direction, start)
+            self.corner = None
             self._prepared = (direction, start)
             self._stop.clear()
 

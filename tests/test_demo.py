@@ -198,6 +198,13 @@ def test_two_clicks_make_a_box(work):
     assert work.prompts[2][1].box == (20.0, 40.0, 60.0, 80.0)
 
 
+def test_tracking_ends_a_box_that_was_begun(work):
+    work.click(0, POSITIVE, ON_OBJECT)
+    work.click(0, BOX, (10.0, 20.0))
+    work.prepare_tracking("forward")
+    assert work.corner is None
+
+
 def test_clicks_that_say_nothing_are_answered(work):
     with pytest.raises(UserError, match="Click on the object first"):
         work.click(0, NEGATIVE, ON_OBJECT)

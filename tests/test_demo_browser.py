@@ -450,6 +450,9 @@ def test_while_it_tracks_nothing_is_clicked_or_taken_back(visit, video):
     page.wait_for_selector("#video-canvas.busy")
     for name in ("undo", "remove", "next", "track"):
         assert page.is_disabled(f"#video-{name}")
+    page.click("#video-source > button")
+    page.click("#video-examples button >> nth=1")
+    page.wait_for_selector(".toast-body >> text=Tracking is under way")  # longer than the status line can say it
     page.click("#video-cancel")
     wait_for_status(page, "Cancelled")
     page.wait_for_selector("#video-canvas:not(.busy)")
@@ -466,6 +469,30 @@ def test_a_reload_is_asked_about_where_there_is_something_to_lose(visit, video):
     click(page, video[1])
     page.reload()
     assert asked == ["beforeunload"]
+
+
+def test_what_gradio_itself_refuses_is_in_the_status_line(visit, tmp_path):
+    page = visit()
+    page.click("#model-menu > button")  # it has a status line of its own
+    for name in ("first.txt", "second.csv"):
+        (tmp_path / name).write_text("This is no video.")
+        page.set_input_files("#video-upload input[type=file]", str(tmp_path / name))
+        wait_for_status(page, f"Invalid file type: {name}")
+    assert page.inner_text("#video-status").strip().startswith("Invalid file type")
+    assert page.inner_text("#model-status").strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [("NotAllowedError", "does not let this page use the camera"), ("NotFoundError", "no camera")]
+)
+def test_no_camera_is_said_in_the_status_line(visit, error, told):
+    page = visit()
+    page.evaluate(
+        "name => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', name)); }", error
+    )
+    page.click("button[role=tab] >> text=Live camera")
+    page.click("#live-camera button >> text=/Click to Access Webcam/i")
+    page.wait_for_selector(f"#live-status >> text={told}")
 
 
 # --------------------------------------------------------------------------------------------------------------- models
@@ -547,6 +574,9 @@ def test_axe_finds_nothing_in_any_view(visit, video, axe, theme):
     found["image, marked"] = violations(page, axe)
     page.click("button[role=tab] >> text=Live camera")
     found["camera"] = violations(page, axe)
+    page.click("#live-camera button >> text=/Click to Access Webcam/i")
+    page.wait_for_selector("#live-camera video")
+    found["camera, on"] = violations(page, axe)
     assert {view: broken for view, broken in found.items() if broken} == {}
 
 
@@ -554,7 +584,7 @@ def test_a_recording_is_tracked(visit, scene, tmp_path):
     page = visit()
     page.click("#video-source button[role=tab] >> text=Record")
     page.click("#video-recorder button >> text=/Click to Access Webcam/i")
-    page.click("#video-recorder button[aria-label='start recording']")
+    page.click("#video-recorder .button-wrap button >> text=Record")
     page.wait_for_timeout(2000)
     with changes(page):
         page.click("#video-recorder .button-wrap button")
@@ -600,6 +630,7 @@ def test_an_image_has_three_proposals_and_everything(visit, tmp_path):
     page.fill("#image-least-iou input[type=number]", "0")
     page.press("#image-least-iou input[type=number]", "Enter")
     page.click("#image-everything")
+    page.wait_for_selector("#image-status >> text=Looking for everything")
     page.wait_for_selector("#image-status >> text=/[0-9]+ objects? found/")
     everything = picture(page, "image")
     with changes(page, "image"):
