@@ -65,6 +65,7 @@ def serving(folder, **variables):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     limits = {"MAX_FRAMES": str(NUM_FRAMES), "RESULT_SIDES": "320", "GRID": "6"}
+    limits["MODELS"] = "efficienttam-nano,efficienttam_ti_512x512"  # a menu of them is on the page
     environment = {**os.environ, "TMPDIR": str(folder), **{f"EFFICIENTTAM_{k}": v for k, v in limits.items()}}
     environment.update(variables)
     command = [sys.executable, "-m", "efficienttam_hf.cli", "demo", "--port", str(port)]
