@@ -1,8 +1,8 @@
 """The configuration classes of the model: all parameters, nested by part of the network, and their validation.
 
-A configuration describes a model completely: nothing in the modeling files decides by a name. `EfficientTamConfig`
-serves both `EfficientTamModel` (one image) and `EfficientTamVideoModel` (tracking), so that one checkpoint folder loads
-into either. The presets at the end are the published variants; they differ in five numbers only.
+A configuration describes a model completely: the modeling files never depend on the name of a variant.
+`EfficientTamConfig` serves both `EfficientTamModel` (one image) and `EfficientTamVideoModel` (tracking), so that one
+checkpoint folder loads into either. The published variants are presets (`presets.py`); they differ in five numbers.
 
 Source of the numbers: "Efficient Track Anything" (arXiv 2411.18933) and the published configuration files.
 """
@@ -62,10 +62,10 @@ class EfficientTamVisionConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig):
         pretrained_image_size (`int`, defaults to 224): Image size the position embeddings were trained at; they are
             resized (bicubic) to the feature map.
         has_class_position (`bool`, defaults to `True`): Whether the position embeddings begin with one for a class
-            token. It is not used; the published checkpoints carry it.
+            token. It is not used; the published checkpoints contain it.
         fpn_hidden_size (`int`, defaults to 256): Channels of the image features that the neck returns.
         position_temperature (`float`, defaults to 10000.0): Temperature of the sine encoding of the feature map.
-        initializer_range (`float`, defaults to 0.02): Scale of fresh weights; 0.02 stands for SAM's.
+        initializer_range (`float`, defaults to 0.02): Scale of initial weights, relative to 0.02 for SAM's scales.
     """
 
     base_config_key = "vision_config"
@@ -102,7 +102,7 @@ class EfficientTamVisionConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig):
         self.check()
 
     def check(self) -> None:
-        """Raise ValueError for values of which no image encoder can be made, naming the field."""
+        """Raise ValueError, which names the field, if a value does not give a valid image encoder."""
         super().check()
         check_divides(self, "num_attention_heads", "hidden_size", "each head has an equal part of the width")
         if self.pretrained_image_size < self.patch_size:
@@ -115,14 +115,14 @@ class EfficientTamVisionConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig):
 @strict
 class EfficientTamPromptEncoderConfig(FeatureMapSizes, PreTrainedConfig):
     r"""
-    The prompt encoder: points, boxes and masks to embeddings.
+    The prompt encoder, which embeds points, boxes and masks.
 
     Args:
         hidden_size (`int`, defaults to 256): Width of the embeddings.
         image_size (`int` or `(height, width)`, defaults to 1024): Size in pixels that prompt coordinates refer to.
         patch_size (`int`, defaults to 16): Stride of the feature map.
         mask_input_channels (`int`, defaults to 16): Hidden channels of the mask prompt's convolutions.
-        num_point_embeddings (`int`, defaults to 4): Learned kinds of points: negative, positive, box corners.
+        num_point_embeddings (`int`, defaults to 4): Learned types of points: negative, positive, two box corners.
         hidden_act (`str`, defaults to `"gelu"`): Activation between the convolutions.
         layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the normalisations.
         scale (`float`, defaults to 1): Scale of the random Fourier frequencies of positions.
@@ -164,15 +164,15 @@ class EfficientTamMaskDecoderConfig(PreTrainedConfig):
         num_hidden_layers (`int`, defaults to 2): Two-way blocks.
         num_attention_heads (`int`, defaults to 8): Attention heads.
         attention_downsample_rate (`int`, defaults to 2): Width reduction inside cross-attentions.
-        num_multimask_outputs (`int`, defaults to 3): Masks proposed for an ambiguous prompt.
+        num_multimask_outputs (`int`, defaults to 3): Number of proposals for an ambiguous prompt.
         iou_head_depth (`int`, defaults to 3): Layers of the IoU head.
         iou_head_hidden_dim (`int`, defaults to 256): Hidden width of the IoU head.
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of the transformer's normalisations.
         upscale_layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the upscaling's normalisation.
-        dynamic_multimask_via_stability (`bool`, defaults to `True`): When one mask is asked for and it is not stable,
-            return the best of the multimask outputs instead (not while training).
+        dynamic_multimask_via_stability (`bool`, defaults to `True`): Whether the best proposal replaces a single mask
+            that is not stable (not while training).
         dynamic_multimask_stability_delta (`float`, defaults to 0.05): Logit offset of the stability score.
-        dynamic_multimask_stability_thresh (`float`, defaults to 0.98): Stability below which the fall-back happens.
+        dynamic_multimask_stability_thresh (`float`, defaults to 0.98): A mask is stable from this stability on.
     """
 
     base_config_key = "mask_decoder_config"
@@ -199,7 +199,7 @@ class EfficientTamMaskDecoderConfig(PreTrainedConfig):
         self.check()
 
     def check(self) -> None:
-        """Raise ValueError for values of which no mask decoder can be made, naming the field."""
+        """Raise ValueError, which names the field, if a value does not give a valid mask decoder."""
         check_fields(self)
         check_divides(self, "num_attention_heads", "hidden_size", "each head has an equal part of the width")
         rate, heads, width = self.attention_downsample_rate, self.num_attention_heads, self.hidden_size
@@ -215,13 +215,13 @@ class EfficientTamMaskDecoderConfig(PreTrainedConfig):
 @strict
 class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
     r"""
-    The memory attention: the current frame attends to what is remembered of an object (paper, section 3.2).
+    The memory attention: the current frame attends to the memories of an object (paper, section 3.2).
 
     Args:
         hidden_size (`int`, defaults to 256): Width of the frame's features.
         memory_size (`int`, defaults to 64): Channels of a memory token; divides `hidden_size`.
-        num_hidden_layers (`int`, defaults to 4): Layers.
-        num_attention_heads (`int`, defaults to 1): Attention heads.
+        num_hidden_layers (`int`, defaults to 4): Number of layers.
+        num_attention_heads (`int`, defaults to 1): Number of attention heads.
         feed_forward_hidden_size (`int`, defaults to 2048): Hidden width of a layer's MLP.
         feed_forward_hidden_act (`str`, defaults to `"relu"`): Activation of a layer's MLP.
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of the normalisations.
@@ -230,14 +230,15 @@ class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
         rope_theta (`float`, defaults to 10000.0): Base of the axial rotary encoding.
         input_position_scale (`float`, defaults to 0.1): Weight of the sine encoding added to the frame's features.
         position_temperature (`float`, defaults to 10000.0): Temperature of the memories' sine encoding.
-        cross_attention (`str`, defaults to `"full"`): How memories are attended to. `"full"`: every token;
-            `"pooled_logit_bias"`: spatial memories averaged over `pool_size` squares, their logits raised by the log of
-            the square's area (published as `_1`); `"pooled_key_shift"`: the same, with that constant added to the
-            pooled keys (published as `_2`); `"windowed"`: local windows of `window_size` (the paper's comparison).
+        cross_attention (`str`, defaults to `"full"`): How a frame attends to memories. `"full"`: to every token;
+            `"pooled_logit_bias"`: to spatial memories averaged over squares of `pool_size`, with the log of the
+            square's area added to their logits (published as `_1`); `"pooled_key_shift"`: the same, with that constant
+            added to the pooled keys (published as `_2`); `"windowed"`: within windows of `window_size` (the paper's
+            comparison).
         pool_size (`int`, defaults to 2): Side of a pooling square, in tokens.
-        pooling_scope (`str`, defaults to `"spatial"`): What is pooled: `"spatial"` memories only (the paper's choice),
-            or `"all"` tokens, object pointers too.
-        window_size (`int`, defaults to 16): Side of a window of `"windowed"`; must divide the feature map.
+        pooling_scope (`str`, defaults to `"spatial"`): The tokens that are pooled: `"spatial"` memories only (the
+            paper's choice), or `"all"` tokens, object pointers included.
+        window_size (`int`, defaults to 16): Side of a window of `"windowed"`; it must divide the feature map.
     """
 
     base_config_key = "memory_attention_config"
@@ -266,7 +267,7 @@ class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
         self.check()
 
     def check(self) -> None:
-        """Raise ValueError for values of which no memory attention can be made, naming the field."""
+        """Raise ValueError, which names the field, if a value does not give a valid memory attention."""
         check_fields(self)
         if self.cross_attention not in CROSS_ATTENTION_KINDS:
             raise ValueError(
@@ -295,22 +296,22 @@ class EfficientTamMemoryAttentionConfig(PreTrainedConfig):
 @strict
 class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
     r"""
-    The memory encoder: a frame's features and its mask to one spatial memory.
+    The memory encoder, which computes a spatial memory from a frame's features and its mask.
 
     Args:
-        hidden_size (`int`, defaults to 256): Width inside.
+        hidden_size (`int`, defaults to 256): Width of the fused features.
         output_channels (`int`, defaults to 64): Channels of a memory token.
-        mask_downsampler_kernel_size (`int`, defaults to 3): Kernel of the mask's convolutions.
-        mask_downsampler_stride (`int`, defaults to 2): Their stride.
-        mask_downsampler_padding (`int`, defaults to 1): Their padding.
+        mask_downsampler_kernel_size (`int`, defaults to 3): Kernel size of the mask's convolutions.
+        mask_downsampler_stride (`int`, defaults to 2): Stride of the mask's convolutions.
+        mask_downsampler_padding (`int`, defaults to 1): Padding of the mask's convolutions.
         mask_downsampler_total_stride (`int`, defaults to 16): Stride from mask to feature map.
-        mask_downsampler_hidden_act (`str`, defaults to `"gelu"`): Their activation.
-        fuser_num_layers (`int`, defaults to 2): ConvNeXt blocks that mix features and mask.
-        fuser_kernel_size (`int`, defaults to 7): Kernel of their depth-wise convolution.
-        fuser_padding (`int`, defaults to 3): Its padding.
-        fuser_intermediate_size (`int`, defaults to 1024): Hidden width of their MLP.
-        fuser_layer_scale_init_value (`float`, defaults to 1e-6): Initial value of their layer scale.
-        fuser_hidden_act (`str`, defaults to `"gelu"`): Their activation.
+        mask_downsampler_hidden_act (`str`, defaults to `"gelu"`): Activation of the mask's convolutions.
+        fuser_num_layers (`int`, defaults to 2): Number of ConvNeXt blocks that mix features and mask.
+        fuser_kernel_size (`int`, defaults to 7): Kernel size of the depth-wise convolution in these blocks.
+        fuser_padding (`int`, defaults to 3): Padding of the depth-wise convolution.
+        fuser_intermediate_size (`int`, defaults to 1024): Hidden width of the MLP in these blocks.
+        fuser_layer_scale_init_value (`float`, defaults to 1e-6): Initial value of the blocks' layer scale.
+        fuser_hidden_act (`str`, defaults to `"gelu"`): Activation of the MLP.
         layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the normalisations.
     """
 
@@ -338,7 +339,7 @@ class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
         self.check()
 
     def check(self) -> None:
-        """Raise ValueError for values of which no memory encoder can be made, naming the field."""
+        """Raise ValueError, which names the field, if a value does not give a valid memory encoder."""
         check_fields(self)
         stride = self.mask_downsampler_stride
         if stride < 2 or stride**self.num_mask_downsampler_layers != self.mask_downsampler_total_stride:
@@ -360,14 +361,14 @@ class EfficientTamMemoryEncoderConfig(PreTrainedConfig):
 
     @property
     def num_mask_downsampler_layers(self) -> int:
-        """Convolutions from the mask to the feature map's stride."""
+        """Number of convolutions from the mask to the feature map's stride."""
         layers, reached = 0, 1
         while 1 < self.mask_downsampler_stride and reached < self.mask_downsampler_total_stride:
             layers, reached = layers + 1, reached * self.mask_downsampler_stride
         return layers
 
 
-# What `vision_config` may be, by the `model_type` it says.
+# The configuration classes of image encoders, by the `model_type` of a `vision_config`.
 VISION_CONFIGS: dict[str, type[PreTrainedConfig]] = {
     config.model_type: config for config in (EfficientTamVisionConfig, EfficientTamBackboneConfig)
 }
@@ -398,51 +399,49 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
 
     Args:
         vision_config (`EfficientTamVisionConfig`, `EfficientTamBackboneConfig` or `dict`, *optional*): The image
-            encoder; a dict says which by its `model_type`, and is the plain ViT's where it says none.
+            encoder; the `model_type` of a dict selects it, and without one it is the plain ViT.
         prompt_encoder_config (`EfficientTamPromptEncoderConfig` or `dict`, *optional*): The prompt encoder.
         mask_decoder_config (`EfficientTamMaskDecoderConfig` or `dict`, *optional*): The mask decoder.
         memory_attention_config (`EfficientTamMemoryAttentionConfig` or `dict`, *optional*): The memory attention.
         memory_encoder_config (`EfficientTamMemoryEncoderConfig` or `dict`, *optional*): The memory encoder.
-        image_size (`int` or `(height, width)`, *optional*): Input size; sets that of the vision and prompt encoder
-            configurations. Not given, theirs holds.
+        image_size (`int` or `(height, width)`, *optional*): Input size of the model. It replaces the sizes of
+            `vision_config` and `prompt_encoder_config`; by default, these are used.
         num_maskmem (`int`, defaults to 7): Spatial memories: one conditioning, and the last `num_maskmem - 1` others.
         max_cond_frame_num (`int`, defaults to -1): Conditioning frames attended to, the closest in time; -1 for all.
-        use_object_pointers (`bool`, defaults to `True`): Whether memory attention sees object pointers.
+        use_object_pointers (`bool`, defaults to `True`): Whether memory attention reads object pointers.
         max_object_pointers_in_encoder (`int`, defaults to 16): Object pointers attended to (conditioning frames of the
             past, and the last `max_object_pointers_in_encoder - 1` frames).
-        memory_temporal_stride_for_eval (`int`, defaults to 1): With a stride r above 1, the spatial memories of tracked
-            frames are the last frame's and those of the nearest multiples of r before it. Not while training.
-        memory_selection (`str`, defaults to `"recent"`): The rule that chooses the memories a frame looks at:
-        `"recent"`
-            (the published one), `"skip_absent"`, `"quality"`, `"motion"`, `"distractor_aware"` or
+        memory_temporal_stride_for_eval (`int`, defaults to 1): With a stride r above 1, a frame attends to the spatial
+            memories of the last frame and of the nearest multiples of r before it. Not while training.
+        memory_selection (`str`, defaults to `"recent"`): The strategy that chooses the memories a frame attends to:
+            `"recent"` (the published one), `"skip_absent"`, `"quality"`, `"motion"`, `"distractor_aware"` or
             `"hypotheses"`.
-        memory_selection_options (`dict`, *optional*): Numbers of these rules that are not to be their defaults, by
-        name:
-            thresholds that suit this model.
-        object_competition (`str`, defaults to `"none"`): What becomes of masks that several objects claim: `"none"`
-            (they overlap), `"shown"` (decided in what is put out) or `"remembered"` (also in what is remembered).
-        non_overlap_masks_for_mem_enc (`bool`, defaults to `False`): Whether each pixel is left to the object with the
-            highest logit before masks are remembered. Not while training.
+        memory_selection_options (`dict`, *optional*): Options of the strategies that differ from their defaults, by
+            name, such as thresholds that suit this model.
+        object_competition (`str`, defaults to `"none"`): How overlapping masks of several objects are resolved: not
+            at all (`"none"`), in the output (`"shown"`), or also in memory (`"remembered"`).
+        non_overlap_masks_for_mem_enc (`bool`, defaults to `False`): Whether only the object with the highest logit
+            keeps a pixel before the memory encoder reads the masks. Not while training.
         sigmoid_scale_for_mem_enc (`float`, defaults to 20.0): Scale of mask probabilities for the memory encoder.
-        sigmoid_bias_for_mem_enc (`float`, defaults to -10.0): Offset of the same.
+        sigmoid_bias_for_mem_enc (`float`, defaults to -10.0): Offset of mask probabilities for the memory encoder.
         binarize_mask_from_points_for_mem_enc (`bool`, defaults to `True`): Whether masks that come from
-            prompts are made binary for the memory encoder (not while training).
-        multimask_output_in_sam (`bool`, defaults to `True`): Whether several masks are proposed and the best is taken.
-        multimask_min_pt_num (`int`, defaults to 0): Fewest points (a box counts two) for which that happens.
-        multimask_max_pt_num (`int`, defaults to 1): Most points for which that happens.
-        multimask_output_for_tracking (`bool`, defaults to `True`): Whether it happens on tracked frames too.
-        add_all_frames_to_correct_as_cond (`bool`, defaults to `False`): Whether a tracked frame that is corrected
-            becomes a conditioning frame. The published setting is `False`: the correction then is a memory like any
-            other, and propagating over the frame again replaces it.
-        clear_non_cond_mem_around_input (`bool`, defaults to `False`): Whether memories of tracked frames within
-            `num_maskmem` memories of a prompted frame are dropped, which may show the object as it was before it was
-            corrected. As published, that includes a corrected frame itself, unless it becomes a conditioning frame.
-        mask_prompt_scale (`float`, defaults to 20.0): A mask prompt's 0/1 becomes logits by this scale and
-        mask_prompt_bias (`float`, defaults to -10.0): by this offset.
-        no_object_score (`float`, defaults to -1024.0): Mask logit where the object is judged absent.
-        previous_mask_clamp (`float`, defaults to 32.0): Bound on the logits of a previous mask that is fed back.
+            prompts are binarised for the memory encoder (not while training).
+        multimask_output_in_sam (`bool`, defaults to `True`): Whether the mask is chosen among several proposals.
+        multimask_min_pt_num (`int`, defaults to 0): Fewest points (a box counts two) for which this is so.
+        multimask_max_pt_num (`int`, defaults to 1): Most points for which this is so.
+        multimask_output_for_tracking (`bool`, defaults to `True`): Whether this is also so on tracked frames.
+        add_all_frames_to_correct_as_cond (`bool`, defaults to `False`): Whether a corrected frame becomes a
+            conditioning frame. As published, it does not: its memory is like that of any tracked frame, and tracking
+            over the frame again replaces it.
+        clear_non_cond_mem_around_input (`bool`, defaults to `False`): Whether the memories of tracked frames within
+            `num_maskmem` memories of a prompted frame are dropped; they may show the object before its correction. As
+            published, this includes a corrected frame itself, unless it becomes a conditioning frame.
+        mask_prompt_scale (`float`, defaults to 20.0): Scale that converts a mask prompt of 0 and 1 to logits.
+        mask_prompt_bias (`float`, defaults to -10.0): Offset that converts a mask prompt to logits.
+        no_object_score (`float`, defaults to -1024.0): Mask logits of an object that is judged absent.
+        previous_mask_clamp (`float`, defaults to 32.0): Bound on the logits of a mask that a correction changes.
         memory_dtype (`str`, defaults to `"bfloat16"`): Dtype in which a session stores spatial memories.
-        initializer_range (`float`, defaults to 0.02): Scale of fresh weights; 0.02 stands for SAM's.
+        initializer_range (`float`, defaults to 0.02): Scale of initial weights, relative to 0.02 for SAM's scales.
 
     Example:
 
@@ -511,7 +510,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
         self.check()
 
     def __setattr__(self, key: str, value: Any) -> None:
-        """Set a field. `image_size` is set in every part that has one, or, if one of them refuses it, in none."""
+        """Set a field. `image_size` is set in every part that has one, or in none if one of them is invalid."""
         parts = [self.__dict__.get(name) for name in SUB_CONFIGS]
         if key != "image_size" or value is None or not all(isinstance(part, PreTrainedConfig) for part in parts):
             super().__setattr__(key, value)
@@ -530,10 +529,10 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
             raise
 
     def check(self) -> None:
-        """See that sizes are sane and that the parts fit one another; models do so again before they are made.
+        """Check all sizes and that the parts fit one another. A model checks this again before it is created.
 
         Raises:
-            ValueError: naming the fields that are wrong.
+            ValueError: if a field is wrong; the message names it.
         """
         check_fields(self)
         for key in SUB_CONFIGS:
@@ -547,18 +546,18 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in Transformers. `image_size`, among `kwargs` or those of `from_pretrained`, is that of the parts too."""
+        """Create a configuration as in Transformers. A given `image_size` is also set in the parts."""
         if kwargs.get("image_size") is not None:
             config_dict = {**config_dict, "image_size": kwargs.pop("image_size")}
         return super().from_dict(config_dict, **kwargs)
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> EfficientTamConfig:
-        """The configuration of a published variant, or of a small model of ours.
+        """Create the configuration of a published variant, or of a small model of this package.
 
         Args:
             name: A key of `PRESETS`, e.g. `"efficienttam_s_1"`, or of `SMALL_PRESETS`.
-            overrides: Fields of this class to set otherwise; sub-configurations as dicts are merged into the preset's.
+            overrides: Fields that replace those of the preset; dicts of sub-configurations are merged into it.
 
         Raises:
             ValueError: if there is no such preset.
@@ -573,7 +572,7 @@ class EfficientTamConfig(RemoteConfig, PreTrainedConfig):
 
 
 def _sub_config(key: str, value: dict | PreTrainedConfig | None, image_size: Any) -> PreTrainedConfig:
-    """A part's configuration, from how it was given, at an image size if one is given."""
+    """Create the configuration of a part from its value; a given `image_size` replaces that of the part."""
     classes = VISION_CONFIGS if key == "vision_config" else {SUB_CONFIGS[key].model_type: SUB_CONFIGS[key]}
     if isinstance(value, PreTrainedConfig):
         if not isinstance(value, tuple(classes.values())):
@@ -584,7 +583,7 @@ def _sub_config(key: str, value: dict | PreTrainedConfig | None, image_size: Any
         return value
     fields = dict(value or {})
     kind = fields.pop("model_type", SUB_CONFIGS[key].model_type)
-    if kind not in tuple(classes):  # which, unlike a dict, may be asked for a list
+    if kind not in tuple(classes):  # a tuple, because an unhashable `kind` cannot be looked up in a dict
         raise ValueError(
             f"{key} has model_type {kind!r}; accepted is {' or '.join(classes)}. A backbone of Transformers goes into "
             "the backbone_config of an efficienttam_backbone_model."
@@ -594,7 +593,7 @@ def _sub_config(key: str, value: dict | PreTrainedConfig | None, image_size: Any
     return classes[kind](**fields)
 
 
-# Names of Transformers' SAM 2 with the prefix changed, for code written against those.
+# These are the names of Transformers' SAM 2 with another prefix, for code that uses them.
 EfficientTamVideoConfig = EfficientTamConfig
 EfficientTamVideoPromptEncoderConfig = EfficientTamPromptEncoderConfig
 EfficientTamVideoMaskDecoderConfig = EfficientTamMaskDecoderConfig

@@ -17,20 +17,20 @@ __all__ = ["EfficientTamBackboneConfig"]
 @strict
 class EfficientTamBackboneConfig(FeatureMapSizes, RemoteConfig, PreTrainedConfig):
     r"""
-    An image encoder made of a backbone of Transformers, as `Sam2VisionConfig` allows one, and the same neck.
+    An image encoder that consists of a Transformers backbone, as `Sam2VisionConfig` allows, and the usual neck.
 
     Args:
-        backbone_config (`PreTrainedConfig` or `dict`, *optional*): The backbone, of any kind that
-            `transformers.AutoBackbone` makes. Its last feature map (see its `out_features`) must have the stride
-            `patch_size`. By default a DINOv2 with registers, of the width and depth of ViT-Small.
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*): The backbone, of any type that
+            `transformers.AutoBackbone` supports. Its last feature map (see its `out_features`) must have the stride
+            `patch_size`. The default is a DINOv2 with registers, with the width and depth of ViT-Small.
         num_channels (`int`, defaults to 3): Channels of the image.
         image_size (`int` or `(height, width)`, defaults to 1024): Input size in pixels, a multiple of `patch_size`.
-            The backbone's own `image_size`, often that of its position embeddings, is left as it is.
+            The backbone's own `image_size`, often that of its position embeddings, does not change.
         patch_size (`int`, defaults to 16): Stride of the backbone's last feature map.
         fpn_hidden_size (`int`, defaults to 256): Channels of the image features that the neck returns.
         layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the neck's normalisations.
         position_temperature (`float`, defaults to 10000.0): Temperature of the sine encoding of the feature map.
-        initializer_range (`float`, defaults to 0.02): Scale of the neck's fresh weights; 0.02 stands for SAM's.
+        initializer_range (`float`, defaults to 0.02): Scale of the neck's initial weights, relative to 0.02 for SAM's.
 
     Example:
 

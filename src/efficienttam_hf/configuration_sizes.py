@@ -1,7 +1,8 @@
 """Validation of configuration fields, pairs of sizes, and the size of the feature map that follows from them.
 
-A `config.json` from elsewhere may say anything: a thousand million layers would exhaust the machine, and an unknown
-activation would be a `KeyError` deep inside the network. Both are named as an error here, before a network is made.
+A foreign `config.json` can contain any value: a thousand million layers would exhaust the machine, and an unknown
+activation would cause a `KeyError` deep inside the network. The checks of this file report both before a network is
+created.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from .memory_selection import make_strategy
 from .object_competition import check_competition
 
 
-# The least and the largest of each number, by the name of the field, wherever it stands. What sizes the network may be
-# ten times what any model of this family has, far from what exhausts a machine before its first error.
+# The smallest and the largest value of each field, by its name in any part. A field that sizes the network may be ten
+# times as large as in any model of this family, which is far below a size that would exhaust a machine.
 LIMITS: dict[str, tuple[float, float]] = {
     "attention_downsample_rate": (1, 64),
     "attention_dropout": (0, 1),
@@ -67,15 +68,15 @@ LIMITS: dict[str, tuple[float, float]] = {
     "window_size": (0, 2**10),
 }
 OTHER_NUMBERS = (-(10**6), 10**6)
-MOST_WEIGHTS = 4 * 10**9  # of one part
+MOST_WEIGHTS = 4 * 10**9  # largest number of weights of one part
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def check_fields(config: PreTrainedConfig) -> None:
-    """See that each field of a configuration has the type of its default and a value a network can be made of.
+    """Check that each field of a configuration has the type of its default and a value that a network can have.
 
     Raises:
-        ValueError: naming the field, its value and what is accepted.
+        ValueError: if a field is wrong; the message has the field, its value and the accepted values.
     """
     for field in dataclasses.fields(config):
         value, default = getattr(config, field.name), field.default
@@ -106,10 +107,10 @@ def check_fields(config: PreTrainedConfig) -> None:
 
 
 def check_divides(config: PreTrainedConfig, divisor: str, number: str, why: str) -> None:
-    """See that one field of a configuration divides another.
+    """Check that one field of a configuration divides another.
 
     Raises:
-        ValueError: naming both.
+        ValueError: if it does not; the message names both fields.
     """
     given, whole = getattr(config, divisor), getattr(config, number)
     if whole % given:
@@ -117,10 +118,10 @@ def check_divides(config: PreTrainedConfig, divisor: str, number: str, why: str)
 
 
 def check_parts_fit(config: Any) -> None:
-    """See that the parts of an `EfficientTamConfig` fit one another, and that its rules of tracking exist.
+    """Check that the parts of an `EfficientTamConfig` fit one another, and that its rules of tracking exist.
 
     Raises:
-        ValueError: naming the fields that disagree.
+        ValueError: if they do not; the message names the fields that disagree.
     """
     make_strategy(config.memory_selection, config.memory_selection_options)
     check_competition(config.object_competition)
@@ -223,7 +224,7 @@ class FeatureMapSizes:
     patch_size: int
 
     def check(self) -> None:
-        """Raise ValueError for sizes that are absurd, or that give no whole feature map."""
+        """Raise ValueError if a size is far too large, or does not give a whole number of patches."""
         assert isinstance(self, PreTrainedConfig)
         check_fields(self)
         for side in size_pair(self.image_size):

@@ -193,7 +193,7 @@ class EfficientTamPatchEmbeddings(nn.Module):
         return resized.permute(0, 2, 3, 1).to(embeddings.dtype)
 
     def forward(self, pixel_values: Tensor, position_embeddings: Tensor | None = None) -> Tensor:
-        """Embed (B, 3, height, width) pixels as (B, H, W, C). `position_embeddings`, if given, are not resized again."""
+        """Embed (B, 3, height, width) pixels as (B, H, W, C). Given `position_embeddings` are not resized again."""
         height, width = pixel_values.shape[-2:]
         patch = self.config.patch_size
         if pixel_values.shape[1] != self.config.num_channels or height % patch or width % patch:

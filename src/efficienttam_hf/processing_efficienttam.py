@@ -1,9 +1,9 @@
 """The processors: convert images, videos and prompts to tensors, and masks back to the original size.
 
-Built on Transformers' SAM 2 processors, whose calls these share. What is added: prompts are checked in the user's own
-pixels before anything is changed, frames of a video are processed when it is their turn (never the whole video),
-several prompts may be added before any is run, images of any kind (greyscale, RGBA, 16 bit) become RGB, masks can have
-holes filled and specks removed, and inputs need not be square.
+The processors are subclasses of Transformers' SAM 2 processors and have the same methods. They add the following:
+prompts are checked in pixels of the user's frame before anything changes; frames of a video are processed one at a time
+when they are needed; several prompts may be added before any is run; greyscale, RGBA and 16-bit images become RGB;
+holes in masks can be filled and specks removed; and inputs need not be square.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ __all__ = [
 
 
 class RemoteProcessor(RemoteCode):
-    """Mixin of processors that Auto classes load: the saved file says of which class they are."""
+    """Mixin of processors that Auto classes load: the saved file names the class of the processor."""
 
     auto_class_name = "AutoProcessor"
 
     def to_dict(self) -> dict[str, Any]:
-        """As in Transformers, with the `auto_map` that `trust_remote_code=True` goes by."""
+        """The dictionary of Transformers, with the `auto_map` that `trust_remote_code=True` uses."""
         auto_map = {self.auto_class_name: f"processing_efficienttam.{type(self).__name__}"}
         fields = super().to_dict()  # type: ignore[misc]  # of what this is mixed into
         return {**fields, "auto_map": auto_map}
@@ -59,38 +59,38 @@ def _is_rgb(image: Any) -> bool:
 
 
 def _to_tensor(image: Any, channels: str | None = None) -> Tensor:
-    """Any image as uint8 RGB (3, height, width), by the rule of `images.py`."""
+    """Convert any image that `images.py` describes to uint8 RGB (3, height, width)."""
     if _is_rgb(image) and (channels == "first" or image.shape[2] not in (1, 3, 4)):
         return image
     return _shared(to_rgb(image, channels)).permute(2, 0, 1)
 
 
 def _shared(array: np.ndarray) -> Tensor:
-    """An array as a tensor on the same memory; on a copy where PyTorch cannot share it (read-only, or backward)."""
+    """Convert an array to a tensor that shares its RAM, or to a copy of a read-only or reversed array."""
     if not array.flags.writeable or min(array.strides, default=0) < 0:
         array = array.copy()
     return torch.from_numpy(array)
 
 
 def _channels(input_data_format: Any) -> str | None:
-    """Transformers' name for the order of axes (`"channels_first"`) as that of `to_rgb`."""
+    """Convert Transformers' name for the order of axes (`"channels_first"`) to the name that `to_rgb` uses."""
     return None if input_data_format is None else str(getattr(input_data_format, "value", input_data_format))[9:]
 
 
 def change_small_regions(logits: Tensor, foreground: bool, max_area: float, threshold: float) -> Tensor:
-    """Turn small connected regions of masks into their surroundings.
+    """Remove small connected regions of masks: specks of foreground, or holes in it.
 
     Args:
         logits: (..., h, w) mask logits.
-        foreground: whether specks of foreground go, or holes in it.
+        foreground: whether to remove specks of foreground; otherwise holes are filled.
         max_area: regions up to this area, in pixels of `logits` (8-connected), are changed.
         threshold: logit above which a pixel is foreground.
 
     Returns:
-        The logits, changed pixels at 10 beyond the threshold.
+        The logits. Changed pixels lie 10 beyond the threshold.
 
     Raises:
-        ImportError: without OpenCV.
+        ImportError: if OpenCV is not installed.
     """
     try:
         import cv2
@@ -104,7 +104,7 @@ def change_small_regions(logits: Tensor, foreground: bool, max_area: float, thre
         region = (mask if foreground else ~mask).astype(np.uint8)
         _, labels, stats, _ = cv2.connectedComponentsWithStats(region, connectivity=8)
         small = stats[:, cv2.CC_STAT_AREA] <= max_area
-        small[0] = False  # what is not in any region
+        small[0] = False  # label 0 stands for the pixels outside all regions
         change[:] = small[labels]
     value = threshold - 10.0 if foreground else threshold + 10.0
     where = torch.from_numpy(changed).to(logits.device).view(logits.shape)
@@ -112,17 +112,17 @@ def change_small_regions(logits: Tensor, foreground: bool, max_area: float, thre
 
 
 class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
-    """Images to `pixel_values` of the model's size (bilinear, antialiased, as published), and masks back."""
+    """Converts images to `pixel_values` (bilinear with antialiasing, as published), and masks to the image's size."""
 
     auto_class_name = "AutoImageProcessor"
 
     def preprocess(self, images: Any, segmentation_maps: Any = None, **kwargs: Any) -> Any:
-        """As `Sam2ImageProcessor`, for images of any kind that `images.py` describes, floats in [0, 1] among them.
+        """Process images as `Sam2ImageProcessor` does, of any type that `images.py` describes, such as floats.
 
-        With `do_rescale=False`, or another number of channels than three, values are left as they are.
+        With `do_rescale=False`, or with another number of channels than three, values are not converted.
 
         Raises:
-            ValueError: for what is no image, or could be read in two ways.
+            ValueError: if a value is not an image, or is ambiguous.
         """
         rescale = kwargs.get("do_rescale")
         if len(kwargs.get("image_mean") or self.image_mean or (0, 0, 0)) == 3 and (
@@ -135,13 +135,13 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def resize(self, image: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As in Transformers, in float: rounding the resized image to whole numbers is not what was published."""
+        """Resize as in Transformers, but in float: the published code does not round the resized image to integers."""
         return super().resize(image.float() if image.dtype == torch.uint8 else image, *args, **kwargs)
 
     def generate_crop_boxes(self, image: Any, target_size: int, *args: Any, **kwargs: Any) -> Any:
-        """As `Sam2ImageProcessor`, with the grid of points on the whole image also where that is not square.
+        """Generate boxes as `Sam2ImageProcessor` does, with a grid of points that covers images of any aspect ratio.
 
-        The parent scales points by the longer side alone, as SAM does, which pads; here images are resized to fill.
+        The parent class scales points by the longer side only, because SAM pads images; here images are not padded.
         """
         boxes, points, crops, labels = super().generate_crop_boxes(image, target_size, *args, **kwargs)
         size = torch.tensor([self.size["width"], self.size["height"]], dtype=points.dtype, device=points.device)
@@ -163,23 +163,24 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
         apply_non_overlapping_constraints: bool = False,
         **kwargs: Any,
     ) -> list[Tensor]:
-        """Bring predicted masks to the size of the original images.
+        """Resize predicted masks to the original images.
 
         Args:
-            masks: for each image (objects, masks, h, w) logits.
-            original_sizes: for each image (height, width).
+            masks: (objects, masks, h, w) logits of each image.
+            original_sizes: (height, width) of each image.
             mask_threshold: logit above which a pixel is foreground.
-            binarize: whether to return bool masks, or logits.
-            max_hole_area: holes up to this area are filled; in pixels of `masks` as given, before they are resized.
-            max_sprinkle_area: specks up to this area are removed; likewise.
-            apply_non_overlapping_constraints: whether every pixel goes to the highest scoring object at most.
+            binarize: whether to return bool masks; otherwise logits are returned.
+            max_hole_area: holes up to this area are filled; it counts pixels of `masks` before these are resized.
+            max_sprinkle_area: specks up to this area are removed, in the same pixels.
+            apply_non_overlapping_constraints: whether only the object with the highest logit keeps a pixel.
 
         Returns:
-            For each image (objects, masks, height, width), bool or float.
+            (objects, masks, height, width) bool or float masks of each image.
 
         Raises:
-            TypeError: if masks are no tensors or arrays. ValueError: for another number of sizes than of images.
-            ImportError: areas without OpenCV.
+            TypeError: if masks are not tensors or arrays.
+            ValueError: if the number of sizes is not the number of images.
+            ImportError: if an area is given and OpenCV is not installed.
         """
         if isinstance(original_sizes, Tensor | np.ndarray):
             original_sizes = original_sizes.tolist()
@@ -202,23 +203,23 @@ class EfficientTamImageProcessor(RemoteProcessor, Sam2ImageProcessor):
     def post_process_for_mask_generation(
         self, all_masks: Any, all_scores: Tensor, all_boxes: Tensor, *args: Any
     ) -> Any:
-        """As `Sam2ImageProcessor`, also for a model in half precision: suppression wants scores in float32."""
+        """Call `Sam2ImageProcessor` with scores in float32, which non-maximum suppression requires."""
         return super().post_process_for_mask_generation(all_masks, all_scores.float(), all_boxes, *args)
 
 
 class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
-    """Frames of a video to `pixel_values_videos` of the model's size (bicubic, as the published video loader)."""
+    """Converts video frames to `pixel_values_videos` of the model's size (bicubic, as the published video loader)."""
 
     auto_class_name = "AutoVideoProcessor"
     resample = PILImageResampling.BICUBIC
 
     def preprocess(self, videos: Any, **kwargs: Any) -> Any:
-        """As `Sam2VideoVideoProcessor`, for frames of any kind that `images.py` describes, floats in [0, 1] among them.
+        """Process videos as `Sam2VideoVideoProcessor` does, with frames of any type that `images.py` describes.
 
-        With `do_rescale=False` values are left as they are.
+        With `do_rescale=False`, values are not converted.
 
         Raises:
-            ValueError: for a frame that is no image, or could be read in two ways.
+            ValueError: if a frame is not an image, or is ambiguous.
         """
         rescale = kwargs.get("do_rescale")
         if self.do_rescale if rescale is None else rescale:
@@ -228,10 +229,10 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
     def post_process_masks(
         self, masks: Any, original_sizes: Any, reshaped_input_sizes: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """As `Sam2VideoVideoProcessor`; see `EfficientTamImageProcessor.post_process_masks` for the usual way.
+        """Resize masks as `Sam2VideoVideoProcessor` does; see also `EfficientTamImageProcessor.post_process_masks`.
 
         Raises:
-            ValueError: for other numbers of sizes than of images.
+            ValueError: if the number of sizes is not the number of images.
         """
         check_sizes(masks, original_sizes)
         check_sizes(masks, reshaped_input_sizes)
@@ -246,7 +247,7 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
         image_mean: Any,
         image_std: Any,
     ) -> Tensor:
-        """As in Transformers, in the published order: to [0, 1], then less the mean, then over the deviation."""
+        """Scale to [0, 1], subtract the mean and divide by the standard deviation, in the published order."""
         if not (do_rescale and do_normalize):
             return super().rescale_and_normalize(
                 images, do_rescale, rescale_factor, do_normalize, image_mean, image_std
@@ -257,7 +258,7 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
     def resize(  # type: ignore[override]  # any way of giving a size
         self, image: Tensor, size: Any, resample: Any = None, **kwargs: Any
     ) -> Tensor:
-        """As in Transformers; frames of uint8 on the CPU go through PIL, as published.
+        """Resize as in Transformers, but with PIL for uint8 frames on the CPU, as published.
 
         torchvision's bicubic differs from PIL's by one step in 0.3 % of the pixels. That is little, but it is enough to
         change the masks of a long video.
@@ -275,7 +276,7 @@ class EfficientTamVideoVideoProcessor(RemoteProcessor, Sam2VideoVideoProcessor):
 
 
 class _PromptMixin(RemoteProcessor):
-    """What the image and the video processor share: coordinates, checks, construction."""
+    """Base class of the image and the video processor: it checks and scales prompts."""
 
     image_processor: Any
     target_size: Any
@@ -299,26 +300,26 @@ class _PromptMixin(RemoteProcessor):
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """As `Sam2Processor`: images and prompts in their pixels to model inputs.
+        """Convert images, and prompts in pixels of these images, to model inputs, as `Sam2Processor` does.
 
         Args:
-            images: one or several, of any kind that `images.py` describes.
-            segmentation_maps: of the images; they become `labels`.
+            images: one or several images of any type that `images.py` describes.
+            segmentation_maps: segmentation maps of the images; they become `labels`.
             input_points: [[[[x, y], ...] for each object] for each image], in any nesting of lists, tuples, arrays and
                 tensors. Objects with fewer points than others are padded with points labelled -10, which the model
-                does not look at.
+                ignores.
             input_labels: [[[label, ...]]]: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 no point, -10
-                padding. All positive when not given.
+                padding. By default, all points are positive.
             input_boxes: [[[x0, y0, x1, y1] for each object] for each image], equally many in each image.
-            original_sizes: (height, width) of each image, where the images themselves are not given.
+            original_sizes: (height, width) of each image, if the images themselves are not given.
             return_tensors: `"pt"` for tensors.
 
         Returns:
             `pixel_values`, `original_sizes`, `input_points` (B, P, K, 2), `input_labels` (B, P, K) and `input_boxes`
-            (B, P, 4), as far as they apply, in pixels of the model's input.
+            (B, P, 4) in pixels of the model's input. Entries without input are left out.
 
         Raises:
-            ValueError: for prompts that do not fit their image.
+            ValueError: if a prompt does not fit its image.
         """
         if images is not None:
             inputs = self.image_processor(
@@ -336,7 +337,7 @@ class _PromptMixin(RemoteProcessor):
         return inputs
 
     def _prompt_tensors(self, given: CallPrompts, sizes: list[tuple[int, int]]) -> dict[str, Tensor]:
-        """Prompts of images of (height, width) `sizes`, checked, scaled to the model's input and padded."""
+        """Check the prompts of images of (height, width) `sizes`, scale them to the model's input and pad them."""
         for name, values in (("points", given.points), ("boxes", given.boxes)):
             if values is not None and len(values) != len(sizes):
                 raise ValueError(f"There are {name} for {len(values)} images, but {len(sizes)} images.")
@@ -373,7 +374,7 @@ class _PromptMixin(RemoteProcessor):
 
 
 class EfficientTamProcessor(_PromptMixin, Sam2Processor):
-    """Images and prompts for `EfficientTamModel`, and its masks back. Called as `Sam2Processor` is."""
+    """The processor of `EfficientTamModel`, with the interface of `Sam2Processor`."""
 
     @classmethod
     def from_config(cls, config: EfficientTamConfig) -> EfficientTamProcessor:
@@ -393,7 +394,7 @@ def _image_processor_for(config: EfficientTamConfig) -> EfficientTamImageProcess
 
 
 class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
-    """Videos, frames and prompts for `EfficientTamVideoModel`. Used as `Sam2VideoProcessor` is; serves images too."""
+    """The processor of `EfficientTamVideoModel`, with the interface of `Sam2VideoProcessor`. It also takes images."""
 
     @classmethod
     def from_config(cls, config: EfficientTamConfig) -> EfficientTamVideoProcessor:
@@ -404,10 +405,10 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         )
 
     def process_frame(self, frame: Any, device: str | torch.device = "cpu") -> tuple[Tensor, tuple[int, int]]:
-        """One original frame to pixels (3, height, width) for the model, and its own (height, width).
+        """Convert an original frame to pixels (3, height, width) for the model; also return its own (height, width).
 
         Raises:
-            ValueError: if it is no image; see `to_rgb`.
+            ValueError: if the frame is not an image; see `to_rgb`.
         """
         image = _to_tensor(frame)
         processed = self.video_processor(videos=[image[None].to(device)], return_tensors="pt")
@@ -428,29 +429,29 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         memory_stride: int | None = None,
         object_competition: str | None = None,
     ) -> EfficientTamVideoInferenceSession:
-        """Begin tracking in a video or a stream.
+        """Create the session of a video or a stream.
 
-        Frames are decoded and processed one by one, when it is their turn, and are not kept.
+        Frames are decoded and processed one by one when they are needed, and are not kept.
 
         Args:
-            video: a path to a video file or a folder of frames; or frames by index: a list of images, an array
+            video: a path to a video file or a folder of frames; or the frames as a list of images, an array
                 (frames, height, width, 3), a tensor (frames, 3, height, width), or any object with `len` and indexing.
-                A frame is any image that `images.py` describes. Not given: a stream, whose frames go to
-                `model(inference_session=..., frame=...)`: such images, or `pixel_values` at the model's input size.
-            inference_device: where the model runs.
-            inference_state_device: where memories and masks are kept; by default there too.
-            processing_device: where frames are resized; by default there too.
-            video_storage_device: where streamed pixels are kept; by default there too.
-            max_vision_features_cache_size: frames whose image features are kept.
-            dtype: of pixels.
+                A frame is any image that `images.py` describes. Without a video, the session is for a stream, whose
+                frames are passed to `model(inference_session=..., frame=...)`, as such images or as `pixel_values` at
+                the model's input size.
+            inference_device: the device on which the model runs.
+            inference_state_device: the device of memories and masks; by default `inference_device`.
+            processing_device: the device on which frames are resized; by default `inference_device`.
+            video_storage_device: the device of streamed pixels; by default `inference_device`.
+            max_vision_features_cache_size: number of frames whose image features are kept.
+            dtype: the dtype of pixels.
             keep_history: how far back a user can return; see `EfficientTamVideoInferenceSession`.
-            memory_selection, memory_options, memory_stride, object_competition: how memories are chosen in this
-                session, and what becomes of masks that several objects claim, where it is not to be as the model's
-                configuration says; see `TrackingSession.change_rules`.
+            memory_selection, memory_options, memory_stride, object_competition: changes of the model's rules of
+                tracking for this session; see `TrackingSession.change_rules`.
 
         Raises:
-            ValueError: if the video has no frames or frames of several sizes, or there is no such memory selection.
-            FileNotFoundError: no such path.
+            ValueError: if the video has no frames or frames of several sizes, or the memory selection is unknown.
+            FileNotFoundError: if the path does not exist.
         """
         device = inference_device
         process = partial(self.process_frame, device=processing_device or device)
@@ -491,17 +492,19 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
 
         Args:
             inference_session: the session.
-            frame_idx: the frame; of a stream, the current or a coming one. Left out, it is a stream's current frame, or
-                the first before it has arrived.
-            obj_ids: the objects' ids, whole numbers of the user's choice, at least one. Unknown ones are new objects.
+            frame_idx: the frame; in a stream, the current or a later one. The default, only for streams, is the current
+                frame, or the first frame before any has arrived.
+            obj_ids: one or several object ids, which are whole numbers. An unknown id adds an object.
             input_points: [[[[x, y], ...] for each object]], in pixels of the original frame, in any nesting of lists,
                 tuples, arrays and tensors.
             input_labels: [[[label, ...] for each object]]: 1 positive, 0 negative; 2 and 3 the corners of a box.
             input_boxes: [[[x0, y0, x1, y1] for each object]].
             input_masks: one mask (height, width) for each object at the original frame's size, as an array, a tensor
-                or a PIL image; instead of points and boxes. A mask that is thin or tiny keeps the cells it touches.
+                or a PIL image; instead of points and boxes. A very thin or small mask is widened to the cells it
+                touches.
             original_size: (height, width) of original frames; needed once when streaming processed pixels.
-            clear_old_inputs: whether these replace an object's earlier points on the frame, or join them.
+            clear_old_inputs: whether these prompts replace an object's earlier points on the frame; otherwise they are
+                added to them.
 
         Returns:
             The session.
@@ -536,7 +539,7 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         original_size: tuple[int, int] | None = None,
         clear_old_inputs: bool = True,
     ) -> EfficientTamVideoInferenceSession:
-        """As `Sam2VideoProcessor`: `add_inputs_to_inference_session` for points and boxes."""
+        """Add points and boxes with `add_inputs_to_inference_session`; the name is that of `Sam2VideoProcessor`."""
         return self.add_inputs_to_inference_session(
             inference_session,
             frame_idx,
@@ -555,11 +558,11 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
         obj_ids: list[int] | int | None = None,
         input_masks: Any = None,
     ) -> EfficientTamVideoInferenceSession:
-        """As `Sam2VideoProcessor`: `add_inputs_to_inference_session` for masks."""
+        """Add masks with `add_inputs_to_inference_session`; the name is that of `Sam2VideoProcessor`."""
         return self.add_inputs_to_inference_session(inference_session, frame_idx, obj_ids, input_masks=input_masks)
 
 
 def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A float32 map (h, w) to `size`, as the published code resizes masks: the same bits."""
+    """Resize a float32 map (h, w) to `size` with exactly the result of the published code."""
     resized = F.interpolate(_shared(mask)[None, None], size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized[0, 0].numpy()
