@@ -1,9 +1,9 @@
 """Converts published checkpoints (`.pt`, or `.safetensors` with the same names) to this package's folders, and back.
 
-The published names map one to one onto ours by the table below (four point embeddings become the rows of one). What a
-checkpoint tells about its model (widths, depths, layer counts) is read from its tensors and held against the
-configuration; then every tensor must be accounted for, by name and shape. Nothing is written before all that is true,
-and a result appears under its name only when it is whole.
+The table below maps each published name to one name of this package (four point embeddings become the rows of one
+tensor). The widths, depths and layer counts of a checkpoint are read from its tensors and compared with the
+configuration; then every tensor must have an expected name and shape. Nothing is written before all of this is checked,
+and a result gets its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be read, or does not belong to the configuration."""
 
 
-# Beginnings of names, published and ours. Of several that fit, the first counts, so longer ones stand first.
+# Prefixes of names, published and ours. The first prefix that matches is used, so longer ones come first.
 _BEGINNINGS: tuple[tuple[str, str], ...] = (
     ("image_encoder.trunk.pos_embed", "vision_encoder.patch_embed.position_embeddings"),
     ("image_encoder.trunk.patch_embed.proj.", "vision_encoder.patch_embed.projection."),
@@ -85,7 +85,7 @@ _BEGINNINGS: tuple[tuple[str, str], ...] = (
     ("sam_mask_decoder.output_upscaling.3.", "mask_decoder.upscale_conv2."),
     ("sam_mask_decoder.", "mask_decoder."),
 )
-# Whole parts of what follows the beginning.
+# Parts of names after the prefix, published and ours. Only whole parts are replaced.
 _PARTS: tuple[tuple[str, str], ...] = (
     ("gamma", "scale"),
     ("dwconv", "depthwise_conv"),
@@ -105,9 +105,9 @@ _OUR_POINTS = "prompt_encoder.point_embed.weight"
 
 
 def to_our_name(published: str) -> str:
-    """Our name of a published tensor (not of the point embeddings, which are stacked)."""
+    """Convert the published name of a tensor to ours (except point embeddings, which are stacked)."""
     if published.startswith(_MASK_ENCODER):
-        # A flat sequence: convolution, normalisation, activation, ..., and a last convolution.
+        # The module is a flat sequence: convolution, normalisation, activation, ..., and a last convolution.
         index, leaf = published.removeprefix(_MASK_ENCODER).split(".")
         layer, kind = divmod(int(index), 3)
         return f"memory_encoder.mask_downsampler.{('convs', 'layer_norms')[kind]}.{layer}.{leaf}"
@@ -135,7 +135,7 @@ def _rename(name: str, beginnings: Iterable[tuple[str, str]], parts: dict[str, s
 
 
 def published_layout(config: EfficientTamConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every tensor a published checkpoint of this configuration has: name -> (our name, shape)."""
+    """The tensors of a published checkpoint of this configuration: name -> (our name, shape)."""
     with torch.device("meta"):
         tensors = EfficientTamVideoModel(config).state_dict()
     layout: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -150,10 +150,10 @@ def published_layout(config: EfficientTamConfig) -> dict[str, tuple[str, tuple[i
 
 
 def describe(state_dict: dict[str, Tensor], where: str = "The checkpoint") -> dict[str, int]:
-    """Widths, depths and layer counts of the model that published tensors belong to, keyed by configuration field.
+    """Read widths, depths and layer counts of a model from its published tensors, by configuration field.
 
     Raises:
-        CheckpointError: if the tensors that say so are not there: a checkpoint of another model.
+        CheckpointError: if tensors that show these are missing, as in a checkpoint of another model.
     """
 
     def shape(name: str) -> tuple[int, ...]:
@@ -163,7 +163,7 @@ def describe(state_dict: dict[str, Tensor], where: str = "The checkpoint") -> di
                 f"{len(state_dict)} tensors, among them {', '.join(shown(known) for known in sorted(state_dict)[:3])}."
             )
         sizes = tuple(state_dict[name].shape)
-        return sizes + (0,) * (4 - len(sizes))  # of fewer dimensions than it should have
+        return sizes + (0,) * (4 - len(sizes))  # a tensor may have fewer dimensions than expected
 
     def count(pattern: str) -> int:
         return len({match.group(1) for name in state_dict if (match := re.match(pattern, name))})
@@ -191,15 +191,16 @@ def describe(state_dict: dict[str, Tensor], where: str = "The checkpoint") -> di
 
 
 def check_belongs(state_dict: dict[str, Tensor], config: EfficientTamConfig, where: str = "The checkpoint") -> None:
-    """Hold published tensors against a configuration.
+    """Check that published tensors belong to a configuration.
 
     Args:
         state_dict: tensors by their published names.
-        config: that they should belong to.
-        where: what they are, which begins a message.
+        config: the configuration.
+        where: a phrase for the checkpoint, with which a message begins.
 
     Raises:
-        CheckpointError: naming the numbers that differ, or the tensors that are missing, extra or misshapen.
+        CheckpointError: if they do not. The message has the numbers that differ, or the tensors that are missing,
+            extra or of another shape.
     """
     differing = []
     for field, found in describe(state_dict, where).items():
@@ -227,7 +228,7 @@ def check_belongs(state_dict: dict[str, Tensor], config: EfficientTamConfig, whe
 
 
 def _some(problems: list[str]) -> str:
-    """The first of some problems, on one line, and how many others there are."""
+    """Join the first problems to one line, with the number of the others."""
     more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
     return "; ".join(problems[:MOST_PROBLEMS] + more)
 
@@ -235,7 +236,7 @@ def _some(problems: list[str]) -> str:
 def from_published(
     state_dict: dict[str, Tensor], config: EfficientTamConfig, where: str = "The checkpoint"
 ) -> dict[str, Tensor]:
-    """Published tensors under our names, in float32, after `check_belongs`, which says what the arguments are."""
+    """Return published tensors under our names in float32; see `check_belongs`, which is called first."""
     check_belongs(state_dict, config, where)
     ours: dict[str, Tensor] = {}
     for name, (our_name, _) in published_layout(config).items():
@@ -248,7 +249,7 @@ def from_published(
 
 
 def to_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> dict[str, Tensor]:
-    """Our tensors under the published names, in float32 as published."""
+    """Return our tensors under the published names, in float32 as published."""
     published = {}
     for name, (our_name, _) in published_layout(config).items():
         tensor = state_dict[our_name]
@@ -260,20 +261,20 @@ def to_published(state_dict: dict[str, Tensor], config: EfficientTamConfig) -> d
 
 
 def read_published(path: str | Path, weights: str = "auto") -> dict[str, Tensor]:
-    """The tensors of a checkpoint with published names, loaded without running any code from it.
+    """Load the tensors of a checkpoint with published names, without running any code from it.
 
-    Three kinds are read: the published files (`{"model": tensors}`), checkpoints of the published training code, which
-    hold the optimizer and maybe an average of the weights beside the model, and `.safetensors` files.
+    Three types of files are read: the published files (`{"model": tensors}`), checkpoints of the published training
+    code, which also have the optimizer and perhaps an average of the weights, and `.safetensors` files.
 
     Args:
         path: the file.
-        weights: of a training checkpoint, `"model"` for the weights as they were trained, `"average"` for their moving
-            average, `"auto"` for the average where there is one, as that is what training code evaluates.
+        weights: the weights of a training checkpoint to load: `"model"` for the weights themselves, `"average"` for
+            their moving average, `"auto"` for the average if there is one, because training code evaluates the average.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for another value of `weights`.
-        CheckpointError: if it is not such a file, or its bytes are not those that were saved.
+        ValueError: if `weights` has another value.
+        CheckpointError: if the file is not a checkpoint, or is damaged.
     """
     path = Path(path)
     if weights not in WEIGHTS:
@@ -285,8 +286,8 @@ def read_published(path: str | Path, weights: str = "auto") -> dict[str, Tensor]
     try:
         damaged = _damaged_member(path)
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make the unpickler fail in any way
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which seeking to nowhere gives
+    except Exception as error:  # a damaged file can cause any error in the unpickler
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL comes from an invalid seek
             raise
         reason = f"{type(error).__name__}: {reason_of(error)}"
         raise CheckpointError(
@@ -300,17 +301,17 @@ def read_published(path: str | Path, weights: str = "auto") -> dict[str, Tensor]
     return _tensors_of(content, path, weights)
 
 
-MOST_PROBLEMS = 12  # that one message names
-# Which weights of a training checkpoint, and the names under which training code keeps a moving average of them.
+MOST_PROBLEMS = 12  # number of problems that one message lists
+# The choices for the weights of a training checkpoint, and the names that training code gives their moving average.
 WEIGHTS = ("auto", "model", "average")
 _AVERAGE_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "average")
 _MODEL_KEYS = ("model", "state_dict")
-# What wrappers put before every name: DDP, torch.compile, averaged models.
+# The prefixes that wrappers add to every name: DDP, torch.compile, averaged models.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 def has_average(path: str | Path) -> bool:
-    """Whether a checkpoint holds a moving average of its weights beside them: whether `weights` matters."""
+    """Whether a checkpoint also has a moving average of its weights, so that `weights` makes a difference."""
     if _is_safetensors(Path(path)):
         return False
     content = torch.load(path, map_location="meta", weights_only=True)
@@ -318,7 +319,7 @@ def has_average(path: str | Path) -> bool:
 
 
 def _tensors_of(content: Any, path: Path, weights: str) -> dict[str, Tensor]:
-    """The wanted weights in the content of a `.pt` file."""
+    """The chosen weights in the content of a `.pt` file."""
     if isinstance(content, dict):
         averages = [found for key in _AVERAGE_KEYS if (found := _unwrapped(content.get(key)))]
         models = [found for key in _MODEL_KEYS if (found := _unwrapped(content.get(key)))]
@@ -336,7 +337,7 @@ def _tensors_of(content: Any, path: Path, weights: str) -> dict[str, Tensor]:
 
 
 def _unwrapped(tensors: Any) -> dict[str, Tensor] | None:
-    """Tensors by name without the prefixes of wrappers; `None` if it is something else."""
+    """The tensors by name without the prefixes of wrappers; `None` if the value has no tensors by name."""
     if not isinstance(tensors, dict) or not tensors:
         return None
     for key in ("module", "shadow", *_MODEL_KEYS):  # some averages are nested once more
@@ -352,7 +353,7 @@ def _unwrapped(tensors: Any) -> dict[str, Tensor] | None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file is one of safetensors, by its content: a length of eight bytes, and a header in JSON."""
+    """Whether the content of a file is that of safetensors: a length in eight bytes, then a JSON header."""
     with path.open("rb") as file:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
@@ -365,7 +366,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_checkpoint_file(path: Path) -> bool:
-    """Whether a file is one that `torch.save` wrote, by its parts."""
+    """Whether the members of a file are those that `torch.save` writes."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -373,12 +374,12 @@ def _is_checkpoint_file(path: Path) -> bool:
 
 
 def _damaged_member(path: Path) -> str | None:
-    """The first member of a zip file, which `torch.save` writes, that fails its checksum: torch itself never looks."""
+    """The first member with a wrong checksum in the zip file of `torch.save`; torch does not check this itself."""
     if not zipfile.is_zipfile(path):
-        return None  # torch's format before 1.6, which has no checksums, or no checkpoint: loading tells
+        return None  # the format before torch 1.6 has no checksums; if it is no checkpoint, loading fails
     with zipfile.ZipFile(path) as archive:
         packed = next((m.filename for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED), None)
-        if packed is not None:  # a few bytes could become any number of them
+        if packed is not None:  # a few compressed bytes could expand to any size
             raise zipfile.BadZipFile(f"{packed!r} in it is compressed, which torch.save never does")
         if not any(member.CRC for member in archive.infolist()):
             return None  # saved without checksums (`torch.serialization.set_crc32_options`)
@@ -391,7 +392,7 @@ def _damaged_member(path: Path) -> str | None:
 
 
 def weights_sha256(model: nn.Module, also: str = "") -> str:
-    """SHA-256, in hexadecimal, of a text and of all weights of a model, by name: of their values as they are held."""
+    """SHA-256, in hexadecimal, of a text and of the names and stored values of all weights of a model."""
     seen = hashlib.sha256(also.encode())
     for name, tensor in sorted(model.state_dict().items()):
         seen.update(name.encode())
@@ -400,11 +401,11 @@ def weights_sha256(model: nn.Module, also: str = "") -> str:
 
 
 def resolve_config(variant: str | Path | EfficientTamConfig) -> EfficientTamConfig:
-    """A configuration from a preset's name, a `config.json` (or a folder with one), or itself.
+    """Return the configuration of a preset's name or of a `config.json` (or its folder); return a configuration as is.
 
     Raises:
-        ValueError: if it is neither.
-        CheckpointError: a file that is not JSON or describes no model that can be; the message names file and field.
+        ValueError: if `variant` is none of these.
+        CheckpointError: if the file is not JSON or describes no possible model; the message names file and field.
     """
     if isinstance(variant, EfficientTamConfig):
         return variant
@@ -421,16 +422,16 @@ def resolve_config(variant: str | Path | EfficientTamConfig) -> EfficientTamConf
 
 
 MOST_LAYERS, LARGEST_NUMBER = 1024, 2**20
-MOST_DEPTH, MOST_SHOWN = 16, 100  # of values within values, and of characters of a field's name in a message
-LARGEST_CONFIG = 2**20  # bytes
+MOST_DEPTH, MOST_SHOWN = 16, 100  # levels of nested values, and characters of a field's name in a message
+LARGEST_CONFIG = 2**20  # size in bytes
 
 
 def read_config(path: Path) -> EfficientTamConfig:
-    """A configuration file, looked through before a model is made of it.
+    """Read a configuration file and check it before a model is created from it.
 
     Raises:
-        CheckpointError: not JSON, another model's, a field of the wrong type, or a number that no model has: a thousand
-            million layers would be made one by one. The message names the file and the field.
+        CheckpointError: if it is not JSON, is of another model, or has a field of the wrong type or a number that no
+            model has, such as a thousand million layers. The message names the file and the field.
     """
     try:
         if path.stat().st_size > LARGEST_CONFIG:
@@ -458,19 +459,19 @@ def read_config(path: Path) -> EfficientTamConfig:
 
 
 def _check_backbone(config: EfficientTamBackboneConfig, path: Path) -> None:
-    """See that Transformers makes a backbone of its configuration, by making one without memory for its weights."""
+    """Check that Transformers can create the backbone, by creating it without RAM for its weights."""
     try:
         with torch.device("meta"):
             EfficientTamBackboneModel(config)
-    except Exception as error:  # whatever one of some hundred classes raises for numbers that it did not check
+    except Exception as error:  # any of several hundred classes can raise any error for invalid numbers
         reason = f"{type(error).__name__}: {reason_of(error)}"
         raise CheckpointError(f"{path}: no backbone can be made of vision_config.backbone_config: {reason}") from error
 
 
 def _check_types(values: dict[str, Any], defaults: dict[str, Any], path: Path, field: str) -> None:
-    """Refuse text, lists and the like where the default is a number or a mapping, by the name of the field."""
+    """Raise an error, with the field's name, for a value of another type if the default is a number or a mapping."""
     for name, default in defaults.items():
-        if name not in values or name.endswith("image_size"):  # a size is one number or two
+        if name not in values or name.endswith("image_size"):  # a size has one number or two
             continue
         value, full = values[name], f"{field}.{name}" if field else name
         if isinstance(default, dict):
@@ -482,7 +483,7 @@ def _check_types(values: dict[str, Any], defaults: dict[str, Any], path: Path, f
 
 
 def _check_numbers(value: Any, path: Path, field: str, depth: int = 0) -> None:
-    """Refuse numbers far beyond any model's, by the name of their field, and nesting that no configuration has."""
+    """Raise an error for a number far larger than any model's, with its field, and for too deep nesting."""
     shown_field = field if len(field) <= MOST_SHOWN else f"{field[:MOST_SHOWN]}..."
     if depth > MOST_DEPTH:
         raise CheckpointError(f"{path}: `{shown_field}` is nested too deeply for a configuration.")
@@ -507,16 +508,16 @@ def convert_checkpoint(
     source: Mapping[str, Any] | None = None,
     **save_kwargs: Any,
 ) -> Path:
-    """A file with published names to a folder for `from_pretrained`, with processor files, code and checksums.
+    """Convert a file with published names to a folder for `from_pretrained`, with processor, code and checksums.
 
     Args:
         checkpoint: the published file, a checkpoint of the published training code, or a `.safetensors` file.
-        output: the folder to make.
+        output: the folder that is written.
         variant: a preset's name, a configuration file, or a configuration.
         overwrite: whether an existing folder may be replaced, if every file in it was written by this package.
-        weights: which weights of a training checkpoint, see `read_published`.
-        source: where the file comes from, written beside the weights as `source.json`.
-        save_kwargs: for `save_pretrained`, e.g. `max_shard_size`.
+        weights: the weights of a training checkpoint to convert; see `read_published`.
+        source: the origin of the file, which is written next to the weights as `source.json`.
+        save_kwargs: arguments of `save_pretrained`, such as `max_shard_size`.
 
     Returns:
         The folder.
@@ -547,24 +548,24 @@ def convert_checkpoint(
 
 
 def _give_plain_modes(folder: Path) -> None:
-    """Let the umask decide who may read a folder of `save_pretrained`, as for any file that is written plainly.
+    """Give the files of a folder from `save_pretrained` the permissions of the umask.
 
-    safetensors from 0.8 on moves a private temporary file into place, which only its owner may read
-    (github.com/safetensors/safetensors/issues/782), and copied code keeps the mode it is installed with.
+    From version 0.8 on, safetensors moves a private temporary file into place, which only its owner may read
+    (github.com/safetensors/safetensors/issues/782), and copied code keeps the permissions of the installed files.
     """
-    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # reading the umask itself would mean changing it
+    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # the umask itself cannot be read without changing it
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(mode)
 
 
 def publish_checkpoint(folder: str | Path, output: str | Path, overwrite: bool = False) -> Path:
-    """The way back: a folder of `save_pretrained` to a `.pt` file of the published kind.
+    """Convert a folder of `save_pretrained` back to a `.pt` file in the published format.
 
     Raises:
-        FileNotFoundError: if the folder holds no model.
-        FileExistsError: if the file exists and must not be replaced, or is no checkpoint.
-        CheckpointError: if the folder holds another model, or not all of its tensors.
+        FileNotFoundError: if the folder has no model.
+        FileExistsError: if the file exists and must not be replaced, or is not a checkpoint.
+        CheckpointError: if the folder has another model, or lacks some of its tensors.
     """
     folder, output = Path(folder), Path(output)
     if not (folder / "config.json").is_file():

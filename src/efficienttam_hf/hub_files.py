@@ -1,7 +1,7 @@
 """Downloads files of Hub repositories into the Hugging Face cache and verifies their hashes.
 
-huggingface_hub does the work and takes care of endpoints, tokens, proxies and offline mode. Here its answers are held
-against what the Hub states of a file, and what goes wrong is said in one kind of error and in plain words.
+huggingface_hub downloads the files and handles endpoints, tokens, proxies and offline mode. This file compares the
+downloads with the hashes that the Hub states, and turns all failures into one type of error with a clear message.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ __all__ = [
 ]
 
 _Result = TypeVar("_Result")
-# What is told of a download: bytes that are here, and of how many, `None` where the server does not say.
+# A function that receives the bytes downloaded so far and the total, which is `None` if the server does not state it.
 Progress = Callable[[int, int | None], None]
 
 
 class FetchError(OSError):
-    """A checkpoint is not here and could not be fetched or converted. The message says why, and the way out."""
+    """A checkpoint could not be found, fetched or converted. The message has the reason and a remedy."""
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """The Hugging Face cache, as huggingface_hub has it from `HF_HOME` and `HF_HUB_CACHE`."""
+    """The Hugging Face cache, which huggingface_hub takes from `HF_HOME` and `HF_HUB_CACHE`."""
     from huggingface_hub import constants
 
     return Path(cache_dir or constants.HF_HUB_CACHE)
 
 
 def is_offline() -> bool:
-    """Whether huggingface_hub was told not to touch the network (`HF_HUB_OFFLINE`)."""
+    """Whether huggingface_hub must not use the network (`HF_HUB_OFFLINE`)."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
@@ -64,8 +64,8 @@ class Download:
     """A file from the Hub whose hash is the one that the Hub states.
 
     Attributes:
-        path: where it lies in the cache.
-        source: `repository`, `file`, `revision` (a commit), and `sha256` or, of small files, git's `sha1`.
+        path: the path of the file in the cache.
+        source: `repository`, `file`, `revision` (a commit), and `sha256` or, for small files, git's `sha1`.
     """
 
     path: Path
@@ -82,19 +82,20 @@ def download(
     force_download: bool = False,
     progress: Progress | None = None,
 ) -> Download:
-    """A file of a model repository on the Hub, from the cache if it is there, with its hash verified.
+    """Download a file of a model repository on the Hub, or find it in the cache, and verify its hash.
 
-    huggingface_hub continues a download whose connection breaks, and shows a progress bar. What a killed process left
-    is continued by its versions before 2.0; later ones begin anew, and the part that was left is removed here.
+    huggingface_hub continues a download after a lost connection, and shows a progress bar. Its versions before 2.0
+    also continue the partial file of a killed process; later versions start again, and this function removes the
+    partial file.
 
     Args:
-        repository, filename, revision, force_download: as of `hf_hub_download`.
-        cache_dir, token: as huggingface_hub takes them; by default from the environment.
-        local_files_only: never touch the network.
-        progress: called as the download goes on.
+        repository, filename, revision, force_download: arguments of `hf_hub_download`.
+        cache_dir, token: arguments of huggingface_hub; by default from the environment.
+        local_files_only: whether to use no network.
+        progress: a function that is called during the download.
 
     Raises:
-        FetchError: there is no such file, the Hub cannot be reached or refuses, or the file is damaged.
+        FetchError: if there is no such file, the Hub cannot be reached or refuses, or the file is damaged.
     """
     from huggingface_hub import hf_hub_download
 
@@ -105,7 +106,7 @@ def download(
         try:
             if not (local_files_only or is_offline()):
                 metadata = metadata_of(repository, filename, revision, token=token)
-        except FetchError:  # what was downloaded before is as good
+        except FetchError:  # an earlier download can be used instead
             if force_download:
                 raise
             try:
@@ -121,7 +122,7 @@ def download(
                 options = {"token": token, "force_download": force_download, "tqdm_class": bar}
             path = Path(_ask(what, partial(here, revision=revision, **options)))
         commit = snapshot_of(path)
-        if metadata is not None and metadata.commit_hash != commit:  # there was a new commit between the two
+        if metadata is not None and metadata.commit_hash != commit:  # a new commit came between the two requests
             metadata = metadata_of(repository, filename, commit, token=token)
         stated = metadata.etag if metadata else _blob_name(path)
         kind = "sha256" if re.fullmatch(r"[0-9a-f]{64}", stated or "") else "sha1"
@@ -134,14 +135,14 @@ def download(
                 f"{what} was damaged on its way: its {kind} is {actual}, and the Hub states {stated}. It was removed "
                 "from the cache; the next try fetches it again."
             )
-        # Whoever else was downloading it held huggingface_hub's lock, so that these belong to nobody.
+        # Another process that was downloading the file had huggingface_hub's lock, so nobody uses these partial files.
         for part in path.resolve().parent.glob(f"{stated}*.incomplete"):
             part.unlink(missing_ok=True)
     return Download(path, {"repository": repository, "file": filename, "revision": commit, kind: stated})
 
 
 def _reporting_bar(progress: Progress) -> type:
-    """A progress bar of huggingface_hub that also tells `progress`, whether it is shown or not."""
+    """A progress bar of huggingface_hub that also calls `progress`, even if the bar is not shown."""
     from huggingface_hub.utils import tqdm
 
     class ReportingBar(tqdm):
@@ -158,10 +159,10 @@ def _reporting_bar(progress: Progress) -> type:
 
 
 def hub_file(address: str) -> tuple[str, str, str | None] | None:
-    """Repository, file and revision that an address of a file on the Hub means; `None` if it is none.
+    """Read repository, file and revision from the address of a file on the Hub; `None` for any other address.
 
-    Taken are `hf://owner/name/file` and `hf://owner/name@revision/file`, and addresses as the browser has them:
-    `https://huggingface.co/owner/name/blob/revision/file`, with `resolve` too, and of the endpoint that is set.
+    Accepted are `hf://owner/name/file` and `hf://owner/name@revision/file`, and the addresses of a browser,
+    `https://huggingface.co/owner/name/blob/revision/file`, also with `resolve` and at the endpoint that is set.
     """
     match = re.fullmatch(r"hf://(?:models/)?([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)", address)
     if match:
@@ -177,17 +178,17 @@ def hub_file(address: str) -> tuple[str, str, str | None] | None:
 
 @contextmanager
 def local_checkpoint(checkpoint: str | Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """A checkpoint as a file on this machine, fetched first if it is an address or a file on the Hub.
+    """Provide a checkpoint as a local file; one at an address or on the Hub is fetched first.
 
     Args:
-        checkpoint: a path; `hf://...` or an address of a file on the Hub, see `hub_file`, which is kept in the cache
-            and whose hash is verified; or any other address, which is fetched to a temporary file.
+        checkpoint: a path; the address of a file on the Hub (see `hub_file`), which is kept in the cache and whose
+            hash is verified; or any other address, which is fetched to a temporary file.
 
     Yields:
-        The file, and where it comes from, `None` for a path.
+        The file and its origin, which is `None` for a path.
 
     Raises:
-        FetchError: it cannot be fetched.
+        FetchError: if it cannot be fetched.
     """
     address = str(checkpoint)
     on_hub = hub_file(address)
@@ -219,10 +220,10 @@ def metadata_of(
     token: str | bool | None = None,
     timeout: float | None = None,
 ) -> Any:
-    """What the Hub states of a file: `commit_hash`, `etag` (its hash) and `size`.
+    """Ask the Hub for the metadata of a file: `commit_hash`, `etag` (its hash) and `size`.
 
     Raises:
-        FetchError: there is no such file, or the Hub cannot be reached or refuses.
+        FetchError: if there is no such file, or the Hub cannot be reached or refuses.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
@@ -240,9 +241,9 @@ def metadata_of(
 
 
 def _ask(what: str, call: Callable[[], _Result]) -> _Result:
-    """Call huggingface_hub, and have what goes wrong on the network in one kind of error and in plain words.
+    """Call huggingface_hub and turn network failures into one type of error with a clear message.
 
-    Its exceptions are of several libraries, which differ between its versions, so they are told apart by what they say.
+    Its exceptions come from several libraries, which differ between versions, so they are distinguished by their texts.
     """
     from huggingface_hub import errors
 
@@ -261,10 +262,10 @@ def _ask(what: str, call: Callable[[], _Result]) -> _Result:
         hint = ": the token is missing or wrong (`hf auth login`, or HF_TOKEN)" if status in (401, 403) else ""
         raise FetchError(f"{endpoint()} does not give {what} (status {status}){hint}.") from error
     except OSError as error:
-        if error.errno is not None and type(error).__module__ == "builtins":  # of this machine's disk
+        if error.errno is not None and type(error).__module__ == "builtins":  # an error of this machine's disk
             raise
         raise FetchError(f"{what} could not be fetched: {_first_line(error)}") from error
-    except Exception as error:  # of the library that speaks HTTP
+    except Exception as error:  # an error of the HTTP library
         name = type(error).__name__
         raise FetchError(f"{endpoint()} cannot be reached for {what} ({name}: {_first_line(error)}).") from error
 
@@ -284,7 +285,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def cache_errors(what: str, cache_dir: str | Path | None) -> Iterator[None]:
-    """Say of an error of the disk which folder it is about, and the way out."""
+    """Turn an error of the disk into a message with the folder and a remedy."""
     from safetensors import SafetensorError
 
     cache = cache_folder(cache_dir)
@@ -292,7 +293,7 @@ def cache_errors(what: str, cache_dir: str | Path | None) -> Iterator[None]:
         yield
     except FetchError:
         raise
-    except SafetensorError as error:  # what safetensors cannot write is none of Python's errors
+    except SafetensorError as error:  # safetensors has its own error for a failed write
         raise FetchError(_full(what, cache, error)) from error
     except OSError as error:
         if error.errno in _FULL:
@@ -313,13 +314,13 @@ def _full(what: str, cache: Path, error: BaseException) -> str:
 
 
 def snapshot_of(pointer: Path) -> str:
-    """The commit of a file in the cache: the folder under `snapshots` that it is in."""
+    """The commit of a file in the cache, which is the name of its folder under `snapshots`."""
     parts = pointer.parts
     return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
 
 
 def _blob_name(pointer: Path) -> str | None:
-    """The hash that the Hub stated of a file in the cache, which is the name of what it points to."""
+    """The hash that the Hub states for a file in the cache, which is the name of the blob that it links to."""
     return Path(os.readlink(pointer)).name if pointer.is_symlink() else None
 
 
@@ -330,7 +331,7 @@ def _sha256(path: Path) -> str:
 
 
 def _git_sha1(path: Path) -> str:
-    """What git calls a file: the hash of a small file that a repository holds itself."""
+    """The git hash of a file, which the Hub states for small files that are stored in the repository itself."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -339,7 +340,7 @@ def _git_sha1(path: Path) -> str:
 
 
 def forget(pointer: Path) -> int:
-    """Remove a downloaded file from the cache: the name in a snapshot, and the blob that it points to."""
+    """Remove a downloaded file from the cache: the link in a snapshot, and the blob that it links to."""
     blob = pointer.resolve()
     size = blob.stat().st_size if blob.is_file() else 0
     pointer.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
 """The authors' checkpoints by name: downloads each from the Hub and converts it once.
 
-`efficienttam_s` and its like are files of the published kind in the authors' repository. The first time that one is
-asked for, it is downloaded and verified (`hub_files`), and converted to a folder that `from_pretrained` loads. That
-folder lies in the Hugging Face cache, inside the repository's own, so that what removes the repository from the cache
-removes it too. It appears whole or not at all, and several processes that ask at once convert once.
+Each variant, such as `efficienttam_s`, is a `.pt` file in the authors' repository. When it is used for the first time,
+it is downloaded and verified (`hub_files`), and converted to a folder that `from_pretrained` loads. This folder is
+inside the repository's folder in the Hugging Face cache, so that removing the repository from the cache also removes
+it. It appears only when it is complete, and several processes that need it at the same time convert it once.
 
-Finding a folder that is there needs no network and loads neither torch nor Transformers.
+Finding an existing folder needs no network and loads neither torch nor Transformers.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class PublishedFiles:
     """The layout of the authors' repository on the Hub.
 
     Attributes:
-        repository: its id.
-        filename: of a variant's checkpoint in it, with `{variant}` for the variant's name.
+        repository: the id of the repository.
+        filename: the path of a variant's checkpoint in it, with `{variant}` for the variant's name.
     """
 
     repository: str
@@ -78,13 +78,13 @@ PUBLISHED_REPOSITORY = PUBLISHED_FILES.repository
 
 @dataclass(frozen=True)
 class PublishedVariant:
-    """What is told of a published variant where its configuration is not loaded for it.
+    """The facts about a published variant that are shown without loading its configuration.
 
     Attributes:
         name: a key of `PRESETS`, which has all other numbers.
-        parameters: how many.
+        parameters: number of parameters.
         image_size: side of the input, in pixels.
-        paper_name: as the paper calls it; `None` where it has no results of it.
+        paper_name: the model's name in the paper; `None` if the paper has no results for it.
     """
 
     name: str
@@ -93,7 +93,7 @@ class PublishedVariant:
     paper_name: str | None = None
 
 
-_TINY, _SMALL = 17_866_018, 34_055_842  # parameters
+_TINY, _SMALL = 17_866_018, 34_055_842  # numbers of parameters
 VARIANTS = {
     variant.name: variant
     for variant in (
@@ -107,10 +107,10 @@ VARIANTS = {
         PublishedVariant("efficienttam_ti_512x512", _TINY, 512),
     )
 }
-INCLUDED_MODELS = ("efficienttam-nano",)  # those that come with this package
+INCLUDED_MODELS = ("efficienttam-nano",)  # the models that come with this package
 
 CONVERTED = "efficienttam-hf"  # folder of converted checkpoints in the cached repository
-SOURCE_FILE = "source.json"  # in a converted folder: repository, file, revision and hash of what it was made of
+SOURCE_FILE = "source.json"  # a file of a converted folder: repository, file, revision and hash of its checkpoint
 
 
 # --------------------------------------------------------------------------------------------------- what is here
@@ -121,19 +121,23 @@ def _repository_folder(cache_dir: str | Path | None) -> Path:
 
 
 def folder_of(variant: str, cache_dir: str | Path | None = None, commit: str | None = None) -> Path:
-    """Where the converted folder of a variant lies, if it is here.
+    """The path of the converted folder of a variant, which need not exist.
 
     Args:
-        commit: that was asked for by name; `None` for whatever the main branch was when it was fetched.
+        variant: a key of `VARIANTS`.
+        cache_dir: the Hugging Face cache; by default from the environment.
+        commit: a commit that the user named; `None` for the main branch at the time of the download.
     """
     return _repository_folder(cache_dir) / CONVERTED / (f"{variant}@{commit}" if commit else variant)
 
 
 def found(variant: str, cache_dir: str | Path | None = None, commit: str | None = None) -> Path | None:
-    """The converted folder of a variant, `None` if it is not here. Touches no network.
+    """The converted folder of a variant, or `None` if it does not exist. This needs no network.
 
     Args:
-        commit: the folder must have been made of this one.
+        variant: a key of `VARIANTS`.
+        cache_dir: the Hugging Face cache; by default from the environment.
+        commit: the commit from which the folder must have been converted.
     """
     main = folder_of(variant, cache_dir)
     if commit is None or source_of(main).get("revision") == commit:
@@ -148,10 +152,10 @@ def remove(variant: str, cache_dir: str | Path | None = None) -> int:
     """Remove a variant's converted folders and its downloads, of all revisions, from the cache.
 
     Returns:
-        How many bytes that freed; 0 if nothing was here.
+        The number of bytes that were freed; 0 if there was nothing to remove.
 
     Raises:
-        FetchError: the cache cannot be written.
+        FetchError: if the cache cannot be written.
     """
     repository, freed = _repository_folder(cache_dir), 0
     if not repository.is_dir():
@@ -168,7 +172,7 @@ def remove(variant: str, cache_dir: str | Path | None = None) -> int:
 
 
 def _left_behind(variant: str, cache_dir: str | Path | None) -> Iterator[Path]:
-    """Temporary folders of conversions that were killed. They belong to nobody while the lock is ours."""
+    """Temporary folders of conversions that were killed. While this process has the lock, nobody uses them."""
     yield from folder_of(variant, cache_dir).parent.glob(f".{variant}[.@]*/")
 
 
@@ -176,10 +180,10 @@ def _left_behind(variant: str, cache_dir: str | Path | None) -> Iterator[Path]:
 
 
 def answers(variant: str, seconds: float = 4.0) -> str | None:
-    """Ask the Hub for a variant's checkpoint, and wait no longer than that.
+    """Ask the Hub whether a variant's checkpoint can be fetched, and wait at most `seconds`.
 
     Returns:
-        `None` if it can be fetched, else why not.
+        `None` if it can be fetched, otherwise the reason why it cannot.
     """
     outcome: list[str | None] = []
 
@@ -190,7 +194,7 @@ def answers(variant: str, seconds: float = 4.0) -> str | None:
         except FetchError as error:
             outcome.append(str(error))
 
-    # In a thread of its own, as no time-out covers the look-up of a host's name.
+    # The request runs in its own thread, because no time-out covers the look-up of a host's name.
     asking = threading.Thread(target=ask, daemon=True, name="ask-the-hub")
     asking.start()
     asking.join(seconds)
@@ -206,19 +210,19 @@ def fetch(
     force_download: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """The folder of a published variant, downloaded and converted if it is not here yet.
+    """Return the folder of a published variant; download and convert it if it does not exist yet.
 
     Args:
         variant: a key of `VARIANTS`.
-        cache_dir, token: as huggingface_hub takes them; by default from the environment.
-        local_files_only: never touch the network. A download that is here is converted nevertheless.
-        revision: a branch, a tag or a commit of the authors' repository. By default, and for "main", what was fetched
-            before counts, however old it is. Each commit that is asked for has a folder of its own.
-        force_download: download and convert it again, in place of what is here.
-        progress: called as the download goes on.
+        cache_dir, token: arguments of huggingface_hub; by default from the environment.
+        local_files_only: whether to use no network. A file that was downloaded before is still converted.
+        revision: a branch, a tag or a commit of the authors' repository. By default, and for "main", an earlier
+            download is used, however old it is. Each commit that is named has its own folder.
+        force_download: whether to download and convert it again, and to replace the existing folder.
+        progress: a function that is called during the download.
 
     Raises:
-        FetchError: it is not here and cannot be fetched, is damaged, or the cache cannot be written.
+        FetchError: if the file does not exist here and cannot be fetched, is damaged, or the cache cannot be written.
     """
     offline = local_files_only or is_offline()
     commit = None if revision in (None, "main") else _commit_of(revision, variant, cache_dir, token, offline)
@@ -236,7 +240,7 @@ def fetch(
             "efficienttam-nano, which comes with the package."
         )
     with _locked(variant, cache_dir):
-        folder = found(variant, cache_dir, commit)  # another process may have made it meanwhile
+        folder = found(variant, cache_dir, commit)  # another process may have created it in the meantime
         if folder is not None and not force_download:
             return folder
         checkpoint = download(
@@ -255,10 +259,10 @@ def fetch(
 def _commit_of(
     revision: str, variant: str, cache_dir: str | Path | None, token: str | bool | None, offline: bool
 ) -> str:
-    """The commit that a revision means: as the Hub says or, without a network, as it said when it was last asked.
+    """The commit of a revision, from the Hub or, without a network, from the Hub's last answer.
 
     Raises:
-        FetchError: there is no such revision, or nobody can be asked.
+        FetchError: if there is no such revision, or the Hub cannot be reached and has never answered.
     """
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
@@ -278,15 +282,15 @@ def _commit_of(
 
 
 def _convert(variant: str, checkpoint: Download, cache_dir: str | Path | None, commit: str | None) -> Path:
-    """Convert a downloaded checkpoint into the cache; the lock is held."""
+    """Convert a downloaded checkpoint into the cache. The caller has the lock."""
     from .checkpoints import CheckpointError, convert_checkpoint
 
     folder = folder_of(variant, cache_dir, commit)
     with cache_errors(variant, cache_dir):
         for path in _left_behind(variant, cache_dir):
             shutil.rmtree(path)
-        whole = found(variant, cache_dir, commit) == folder  # and is replaced once the new one is
-        if os.path.lexists(folder) and not whole:  # files were removed from it
+        whole = found(variant, cache_dir, commit) == folder  # it is replaced when the new one is complete
+        if os.path.lexists(folder) and not whole:  # some of its files were removed
             shutil.rmtree(folder)
         try:
             return convert_checkpoint(checkpoint.path, folder, variant, overwrite=whole, source=checkpoint.source)
@@ -302,7 +306,7 @@ def _convert(variant: str, checkpoint: Download, cache_dir: str | Path | None, c
 
 @contextmanager
 def _locked(variant: str, cache_dir: str | Path | None) -> Iterator[None]:
-    """Hold the lock of a variant's converted folder; whoever dies lets go of it."""
+    """Hold the lock of a variant's converted folder. The system releases it if the process dies."""
     from filelock import FileLock, Timeout
 
     path = cache_folder(cache_dir) / ".locks" / _repository_folder(cache_dir).name / f"{CONVERTED}-{variant}.lock"
@@ -321,7 +325,7 @@ def _locked(variant: str, cache_dir: str | Path | None) -> Iterator[None]:
 
 
 def source_of(folder: Path) -> dict[str, Any]:
-    """What a converted folder was made of, as `Download.source`; empty if it does not say."""
+    """The origin of a converted folder in the form of `Download.source`; empty if the folder does not have it."""
     try:
         return json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import Self
 
-# Seconds for which a thread may keep the interpreter while another waits for it. The model asks for it after each of
-# its thousands of operations: with Python's 5 ms, what goes on beside it costs more time than it saves.
+# Seconds for which a thread may keep the interpreter while another waits for it. The model needs the interpreter after
+# each of its thousands of operations: with Python's default of 5 ms, the background thread costs more than it saves.
 SWITCH_INTERVAL = 2e-4
-NICENESS = 10  # the model goes first where there are fewer cores than threads
+NICENESS = 10  # the model has priority if there are fewer cores than threads
 
 
 class Background:
     """Runs calls one after another on a thread. Leaving the `with` block waits until all are done.
 
-    A call that raises is the last one: those after it are dropped, and its error is raised by the next `submit` or on
-    leaving. Ctrl-C while leaving cuts nothing short, as what waits is little; it is raised when that is done, unless an
-    error is on its way already.
+    If a call raises, the later ones are dropped, and the next `submit` or the end of the block raises its error. Ctrl-C
+    at the end of the block does not interrupt the few waiting calls; `KeyboardInterrupt` is raised after them, unless
+    another error is being raised.
 
     Args:
-        waiting: how many calls may wait; `submit` blocks where one more would.
+        waiting: largest number of waiting calls; `submit` blocks if there would be more.
     """
 
     def __init__(self, waiting: int = 2):
@@ -45,10 +45,10 @@ class Background:
         return self
 
     def submit(self, call: Callable, *arguments: Any) -> None:
-        """Have `call(*arguments)` run after what was submitted before.
+        """Run `call(*arguments)` after all calls that were submitted before.
 
         Raises:
-            BaseException: what an earlier call raised.
+            BaseException: the error of an earlier call.
         """
         self._room.acquire()
         if self._error is not None:
@@ -56,8 +56,8 @@ class Background:
         self._calls.put((call, arguments))
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own
-            with suppress(OSError):  # a system that forbids it only loses time
+        if sys.platform == "linux":  # here, each thread has its own priority
+            with suppress(OSError):  # if the system forbids it, tracking is only slower
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while (item := self._calls.get()) is not None:
             self._room.release()
@@ -65,7 +65,7 @@ class Background:
             try:
                 if self._error is None:
                     call(*arguments)
-            except BaseException as error:  # the caller's, whatever it is
+            except BaseException as error:  # any error is raised in the caller's thread
                 self._error = error
 
     def __exit__(

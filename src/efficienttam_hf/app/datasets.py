@@ -19,18 +19,18 @@ def load_data(
     limit: int | None = None,
     options: dict[str, Any] | None = None,
 ) -> tuple[VideoRecords, str, str | None]:
-    """The videos of a dataset's folder, and what kind and split of dataset they are of.
+    """Load the videos of a dataset's folder; return them with the kind and split of the dataset.
 
     Args:
-        root: the dataset's folder; `None` for a kind that is drawn and has none.
-        kind: of dataset; by default what the layout says.
-        split: by default val of DAVIS, and all elsewhere.
-        sequences: only these videos.
-        limit: only the first so many.
-        options: of the kind, such as what the values of masks mean; see `data.loading.load_records`.
+        root: the dataset's folder; `None` for a kind that is drawn and has no folder.
+        kind: the kind of dataset; by default, the folder's layout decides.
+        split: the split; by default val for DAVIS, and all videos for others.
+        sequences: names of the videos to load; by default all.
+        limit: largest number of videos; the first ones are taken.
+        options: options of the kind, such as the meaning of the values of masks; see `data.loading.load_records`.
 
     Raises:
-        DatasetError: there are none, or the folder is not laid out like this.
+        DatasetError: if there are no videos, or the folder has another layout.
         ValueError: if the limit is below 1, or a folder is needed and not given.
     """
     from ..data.layouts import RULES, rules_of

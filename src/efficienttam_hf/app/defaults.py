@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 
-INCLUDED_MODEL = "efficienttam-nano"  # what comes with the package, and always works
-DEFAULT_ON_GPU, DEFAULT_ON_CPU = "efficienttam_s_512x512", "efficienttam_ti_512x512"  # where they can be had
-MODEL_VARIABLE = "EFFICIENTTAM_MODEL"  # of the environment: the model where no --model is given
-PRESET_PREFIX = "preset:"  # before a preset's name: a model of that shape with fresh weights
-DEFAULT_OUTPUT = Path("efficienttam-out")  # folders of results are made in it
-MAX_OBJECT_ID = 255  # what an indexed PNG can hold
+INCLUDED_MODEL = "efficienttam-nano"  # comes with the package and needs no download
+DEFAULT_ON_GPU, DEFAULT_ON_CPU = "efficienttam_s_512x512", "efficienttam_ti_512x512"  # used if they can be fetched
+MODEL_VARIABLE = "EFFICIENTTAM_MODEL"  # environment variable that names the model if there is no --model
+PRESET_PREFIX = "preset:"  # stands before a preset's name for a model of that shape with random weights
+DEFAULT_OUTPUT = Path("efficienttam-out")  # the folders of results are created in it
+MAX_OBJECT_ID = 255  # largest value of a pixel in an indexed PNG

@@ -1,7 +1,8 @@
 """Encodes the next frame on a thread while the current one is tracked.
 
-A frame cannot be tracked before the one ahead of it, but it can be encoded. Each of the two then has half of torch's
-threads. That is faster where an operation is too small to keep all of them busy: for small models and few objects.
+A frame can only be tracked after the previous one, but it can be encoded before. Encoding and tracking then have half
+of torch's threads each. This is faster if an operation is too small to use all threads: for small models and few
+objects.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from ..modeling_efficienttam_video import EfficientTamVideoModel
     from ..tracking_session import TrackingSession
 
-# What the threads of two cores do faster apart than together, measured (docs/performance.md): image encoders of this
-# many multiplications a frame, beside the tracking of so many objects.
+# Limits below which encoding ahead was measured to be faster on two cores (docs/performance.md): multiplications of
+# the image encoder for a frame, and number of objects that are tracked.
 LARGEST_ENCODER, MOST_OBJECTS = 4e9, 3
 
 
 def encoding_ahead_pays(model: EfficientTamVideoModel, num_objects: int) -> bool:
-    """Whether to encode frames ahead: on a CPU with threads to share, a small model, few objects."""
+    """Whether encoding ahead is faster: on a CPU with several threads, for a small model and few objects."""
     height, width = model.config.vision_config.feature_size
     multiplications = height * width * sum(weight.numel() for weight in model.vision_encoder.parameters())
     small = multiplications <= LARGEST_ENCODER and num_objects <= MOST_OBJECTS
@@ -33,10 +34,10 @@ def encoding_ahead_pays(model: EfficientTamVideoModel, num_objects: int) -> bool
 
 
 class EncodedAhead:
-    """A feature provider for a session that has the following frame encoded while one is tracked.
+    """A feature provider that encodes the next frame of a session while the current frame is tracked.
 
     In its `with` block the session uses it, and the calling thread has half of its torch threads. Frames are read on
-    the calling thread; one that cannot be read raises when it is asked for.
+    the calling thread; an error in reading a frame is raised when the session needs that frame.
     """
 
     def __init__(self, session: TrackingSession):
@@ -47,7 +48,7 @@ class EncodedAhead:
     def __enter__(self) -> Self:
         self._num_threads = torch.get_num_threads()
         half = self._num_threads // 2
-        # torch keeps the number for each thread, and the last one set for threads to come.
+        # torch stores the number of each thread, and uses the last number that was set for new threads.
         self._encoder = ThreadPoolExecutor(1, "efficienttam-encoder", torch.set_num_threads, (half,))
         torch.set_num_threads(self._num_threads - half)
         self._session.feature_provider = self
@@ -59,7 +60,7 @@ class EncodedAhead:
         torch.set_num_threads(self._num_threads)
 
     def features(self, session: TrackingSession, frame_idx: int, encode: Callable[[Any], Any]) -> Any:
-        """A frame's features. The one after it, in the direction of the last two asked for, is begun before waiting."""
+        """Return a frame's features; first start encoding the next one, in the direction of the last two requests."""
         step = -1 if frame_idx == self._last - 1 else 1
         self._last = frame_idx
         wanted = (frame_idx, frame_idx + step)

@@ -1,8 +1,8 @@
 """The frames on which objects were lost and found again, and a plot of their probabilities over time.
 
-An object is seen on a frame where it has a mask that is not empty. It is lost on the first frame on which it is not
-seen after one on which it was, and found on the first on which it is seen again. `score` is the probability that the
-object is in the frame. A model that always says that its object is there has no events, however wrong its masks are.
+An object is seen on a frame if its mask is not empty. It is lost on the first frame on which it is no longer seen, and
+found on the first frame on which it is seen again. `score` is the probability that the object is in the frame. If a
+model always predicts that the object is present, there are no events, even if the masks are wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..atomic_file import atomic_path
 __all__ = ["LossWatch", "object_events", "write_timeline"]
 
 
-LABEL, ROW, WIDTH, MARGIN = 90, 60, 900, 12  # pixels of a timeline: of names, of a row, of the curves, between rows
+LABEL, ROW, WIDTH, MARGIN = 90, 60, 900, 12  # sizes in pixels: width of names, height of a row, width of curves, gap
 
 
 def object_events(frames: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def object_events(frames: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         frames: entries of `masks.json`, ascending.
 
     Returns:
-        By frame, `{"frame", "object", "kind", "score"}`; the kind is "lost" or "found".
+        The events in the order of frames: `{"frame", "object", "kind", "score"}`; the kind is "lost" or "found".
     """
     seen: dict[int, bool] = {}
     events = []
@@ -42,18 +42,18 @@ def object_events(frames: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 class LossWatch:
-    """Says while objects are tracked which are lost, in whichever direction tracking goes."""
+    """Detects lost objects during tracking, in either direction."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
         self._last: int | None = None
 
     def lost(self, frame: int, seen: Mapping[int, bool]) -> list[int]:
-        """The objects that are lost on a frame.
+        """Return the objects that are lost on a frame.
 
         Args:
-            frame: its number; where it is not beside the last one, tracking has begun anew.
-            seen: for each object whether it is seen.
+            frame: the number of the frame. If it does not follow the last one, tracking has started again.
+            seen: whether each object is seen, by object id.
         """
         if self._last is None or abs(frame - self._last) != 1:
             self._seen.clear()
@@ -64,9 +64,10 @@ class LossWatch:
 
 
 def write_timeline(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
-    """Draw the scores of each object over the frames as a PNG; where an object is not seen the ground is grey.
+    """Draw the scores of each object over the frames as a PNG. The background is grey where an object is not seen.
 
     Args:
+        path: the path of the PNG.
         frames: entries of `masks.json`, ascending.
     """
     from PIL import Image, ImageDraw
@@ -105,7 +106,7 @@ def write_timeline(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _ticks(first: int, last: int) -> Iterator[int]:
-    """About ten round frame numbers from the first to the last."""
+    """About ten round frame numbers between the first and the last."""
     step = next(
         (s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500) if (last - first) / s <= 12), (last - first) // 10 or 1
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-# Without a video: an animal that walks, and another that passes in front of it.
+# The clip for calls without a video shows an animal that walks, and another one that passes in front of it.
 DEMO_SIZE, DEMO_FRAMES, DEMO_SEED, DEMO_CLIP = (360, 640), 33, 3, 2
 DEMO_SCENE = {
     "aspect_ratios": (),
@@ -23,7 +23,7 @@ DEMO_SCENE = {
 
 
 def make_example_clip(path: Path, number: int = DEMO_CLIP, max_objects: int = 1) -> tuple[Path, tuple[float, float]]:
-    """Write a synthetic clip, another for each number, as a video file; the file, and a click on an object in it."""
+    """Write the synthetic clip of a number as a video file; return the file and a click on an object in it."""
     from ..data.synthetic import SyntheticClips
     from ..evaluation.prompted import center_click
     from ..video_writer import VideoWriter

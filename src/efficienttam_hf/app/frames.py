@@ -9,10 +9,10 @@ import numpy as np
 
 
 def limited_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    """(height, width) scaled down so that the longer side is at most `max_side`.
+    """Scale (height, width) down so that the longer side is at most `max_side`.
 
     Raises:
-        ValueError: if that is too small for an image.
+        ValueError: if `max_side` is too small for an image.
     """
     if max_side is None:
         return size
@@ -23,7 +23,7 @@ def limited_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An RGB image (height, width, 3) scaled down to `size`, (height, width)."""
+    """Scale an RGB image (height, width, 3) down to `size`, (height, width)."""
     if image.shape[:2] == size:
         return image
     import cv2
@@ -34,7 +34,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 class ResizedFrames:
     """A `FrameSource` whose frames are scaled to `height` and `width` as they are read.
 
-    The last few stay at hand, for a frame is tracked first and drawn on after that.
+    The last few frames are kept, because a frame is first tracked and later drawn.
     """
 
     def __init__(self, source: Any, size: tuple[int, int]):

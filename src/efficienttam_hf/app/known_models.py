@@ -1,6 +1,6 @@
 """The models that have a name, as they are listed to a user: size, licence, published accuracy, what is here.
 
-Nothing here loads torch or Transformers, nor asks the network.
+This file neither loads torch or Transformers nor uses the network.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from ..published import INCLUDED_MODELS, VARIANTS, PublishedVariant, found
 
 
-# Columns of the paper's tables that are shown, under a short heading.
+# The columns of the paper's tables that are shown, by a short heading.
 ACCURACIES = {"DAVIS 2017 val J&F": "DAVIS17", "SA-V test J&F": "SA-V"}
 LICENCE = "Apache 2.0"
-_BYTES = 4  # of a parameter in the files
+_BYTES = 4  # size of a parameter in the files
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class KnownModel:
     """A model that `--model` takes by name.
 
     Attributes:
-        name: such as `efficienttam_s`.
-        parameters: how many.
+        name: the name, such as `efficienttam_s`.
+        parameters: number of parameters.
         image_size: side of the input, in pixels.
-        licence: of the weights.
+        licence: the licence of the weights.
         is_included: whether it comes with this package.
-        accuracies: by the headings of `ACCURACIES`, in percent, as far as the paper has them.
+        accuracies: the paper's accuracies in percent, by the headings of `ACCURACIES`.
     """
 
     name: str
@@ -42,7 +42,7 @@ class KnownModel:
 
     @property
     def folder(self) -> Path | None:
-        """Where a published model lies, `None` where it would be fetched first, and for one in this package."""
+        """The folder of a published model; `None` if it is not fetched yet, or comes with this package."""
         return None if self.is_included else found(self.name)
 
     @property
@@ -52,17 +52,17 @@ class KnownModel:
 
     @property
     def download_size(self) -> int:
-        """About how many bytes are fetched for it where it is not here."""
+        """Approximate number of bytes that are downloaded if the model is not fetched yet."""
         return self.parameters * _BYTES
 
 
 def known_models() -> list[KnownModel]:
-    """The models of this package, then those that the authors publish."""
+    """The included models, followed by the variants that the authors publish."""
     return [*map(_included, INCLUDED_MODELS), *map(_published, VARIANTS.values())]
 
 
 def _included(name: str) -> KnownModel:
-    """An included model, by its files."""
+    """Read the facts about an included model from its files."""
     folder = files("efficienttam_hf") / "pretrained" / name
     side = json.loads((folder / "config.json").read_text(encoding="utf-8"))["image_size"]
     with (folder / "model.safetensors").open("rb") as file:

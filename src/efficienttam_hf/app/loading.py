@@ -1,7 +1,7 @@
 """Loads a model and its processor by name, from a folder or from the Hub; no other module does this.
 
-It also chooses the model where none is named: the authors' one that suits the device, if it is here or can be fetched,
-and otherwise the small one that comes with this package.
+It also chooses the model if none is named: the authors' variant for the device, if it exists here or can be fetched,
+and otherwise the included model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def quiet_transformers() -> None:
-    """Keep Transformers' advice and progress bars out of the output, all but those of downloads."""
+    """Suppress Transformers' advice and progress bars, except the progress bars of downloads."""
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
@@ -44,10 +44,10 @@ def quiet_transformers() -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name, `auto` for the best there is.
+    """The device with a name; `auto` means the best one of this machine.
 
     Raises:
-        ValueError: if there is no such device here.
+        ValueError: if this machine has no such device.
     """
     import torch
 
@@ -63,12 +63,12 @@ def choose_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where the weights of a named model are.
+    """The location of the weights of a named model.
 
     Attributes:
-        name: as it was given, or that of the model that was chosen.
-        location: what `from_pretrained` takes: a folder, or an id on the Hub.
-        description: which model it is, for a line to the user; where none was named, also why this one.
+        name: the given name, or the name of the model that was chosen.
+        location: the argument of `from_pretrained`: a folder, or an id on the Hub.
+        description: a description of the model for the user; if it was chosen, with the reason.
     """
 
     name: str
@@ -77,17 +77,17 @@ class ModelSource:
 
 
 def choose_model(given: str | None, device: torch.device) -> ModelSource:
-    """The model that a command uses: the one that is named, else that of `EFFICIENTTAM_MODEL`, else the default.
+    """Choose the model of a command: the named one, else the one of `EFFICIENTTAM_MODEL`, else the default.
 
-    The default is the authors' model for the kind of device, if it is in the cache or can be fetched, else the small
-    one that comes with this package. A connection that does not answer within seconds counts as none.
+    The default is the authors' variant for the device, if it is in the cache or can be fetched; otherwise it is the
+    included model. If the Hub does not answer within seconds, the variant counts as not available.
 
     Args:
-        given: a name, see `find_model`; `None` if none was given.
-        device: that the model is to run on.
+        given: a name (see `find_model`), or `None`.
+        device: the device on which the model will run.
 
     Raises:
-        FileNotFoundError, FetchError, ValueError: as `find_model`, for a model that was named.
+        FileNotFoundError, FetchError, ValueError: if the named model cannot be found; see `find_model`.
     """
     named = given or os.environ.get(MODEL_VARIABLE)
     if named:
@@ -114,15 +114,15 @@ def choose_model(given: str | None, device: torch.device) -> ModelSource:
 
 
 def find_model(name: str) -> ModelSource:
-    """Where a named model is. A published variant is fetched if it is not here; nothing else is loaded.
+    """Find a named model. A published variant is fetched if it does not exist here; nothing else is loaded.
 
-    A name is looked up in this order: a folder, a model that comes with this package, a variant that the authors
-    publish, an id on the Hub. The way in for another kind of name is one more function in `_LOOKUPS`.
+    A name is looked up in this order: a folder, an included model, a variant that the authors publish, an id on the
+    Hub. A new type of name needs one more function in `_LOOKUPS`.
 
     Raises:
         FileNotFoundError: if there is no such model.
-        FetchError: a published variant that is not here and cannot be fetched.
-        ValueError: if it is a file, or fresh weights.
+        FetchError: if a published variant does not exist here and cannot be fetched.
+        ValueError: if the name is that of a file, or of a preset (random weights).
     """
     for look_up in _LOOKUPS:
         source = look_up(name)
@@ -185,10 +185,10 @@ _LOOKUPS = (_find_folder, _find_included, _find_published, _find_preset, _find_o
 
 
 def preset_config(name: str, **overrides: Any) -> EfficientTamConfig | None:
-    """The configuration that `preset:NAME` stands for, a model with fresh weights; `None` for any other name.
+    """The configuration of `preset:NAME`, a model with random weights; `None` for any other name.
 
     Raises:
-        ValueError: no preset of that name, or overrides that do not fit.
+        ValueError: if there is no such preset, or an override is invalid.
     """
     from ..configuration_efficienttam import EfficientTamConfig
 
@@ -198,14 +198,14 @@ def preset_config(name: str, **overrides: Any) -> EfficientTamConfig | None:
 
 
 def load_config(name: str, **overrides: Any) -> EfficientTamConfig:
-    """The configuration of a named model.
+    """Load the configuration of a named model.
 
     Args:
         name: see `find_model`.
-        overrides: fields that are to be otherwise, such as `image_size`.
+        overrides: fields with other values, such as `image_size`.
 
     Raises:
-        ValueError, OSError: if there is no EfficientTAM model of that name, or the overrides do not fit.
+        ValueError, OSError: if there is no EfficientTAM model of that name, or an override is invalid.
     """
     from transformers import PreTrainedConfig
 
@@ -228,16 +228,16 @@ def load_config(name: str, **overrides: Any) -> EfficientTamConfig:
 def load_weights(
     model_class: type[PreTrainedModel], name: str, dtype: str = "float32", config: EfficientTamConfig | None = None
 ) -> Any:
-    """A named model on the CPU, in evaluation mode.
+    """Load a named model on the CPU, in evaluation mode.
 
     Args:
         model_class: `EfficientTamModel` or `EfficientTamVideoModel`.
         name: see `find_model`.
-        dtype: of weights and activations.
-        config: what `load_config` gave for the name, perhaps with overrides; read here by default.
+        dtype: the dtype of weights and activations.
+        config: the output of `load_config` for the name; by default, it is loaded without overrides.
 
     Raises:
-        ValueError, OSError: if there is no EfficientTAM model of that name, or its weights are damaged or not complete.
+        ValueError, OSError: if there is no EfficientTAM model of that name, or its weights are damaged or incomplete.
     """
     import torch
 
@@ -257,9 +257,9 @@ def load_weights(
 def load_model(
     model_class: type[PreTrainedModel], name: str, device: torch.device, dtype: str = "float32"
 ) -> tuple[Any, EfficientTamVideoProcessor]:
-    """A named model, ready to run on a device, and its processor.
+    """Load a named model, ready to run on a device, and its processor.
 
-    Args and raises as `load_weights`.
+    The other arguments and the errors are those of `load_weights`.
     """
     from ..processing_efficienttam import EfficientTamVideoProcessor
 

@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from .results import OverlayWriter, TrackFolder
 
 
-LOST = 3  # the exit code where tracking stopped because an object was lost
+LOST = 3  # the exit code if tracking stopped because an object was lost
 
 
 @dataclass
 class Job:
-    """One run of the command. Frame numbers are the whole video's; the session's begin with 0 at `first`.
+    """One run of the command. Frame numbers are those of the whole video; in the session, frame `first` is number 0.
 
-    While the model tracks a frame, the next one is decoded and, where that pays, encoded too; the one before is
-    written and, where tracking goes in the order of the video, drawn and put into the overlay.
+    While the model tracks a frame, the next frame is decoded and, if this saves time, encoded. At the same time the
+    results of the previous frame are written and, if tracking goes in the order of the video, drawn into the overlay.
 
     Attributes:
-        memory: options of the session that say how memories are chosen.
+        memory: options of the session for memory selection.
         stop_when_lost: whether tracking ends on the frame on which an object is lost; see `events.LossWatch`.
-        timeline: whether scores are drawn over the frames.
+        timeline: whether a plot of the scores over the frames is written.
     """
 
     source: FrameSource
@@ -73,7 +73,7 @@ class Job:
                     )
                 ahead = encoding_ahead_pays(self.model, len(plan.first))
                 tracked = track_objects(self.model, self.processor, frames_in, prompts, plan, ahead, self.memory)
-                with closing(tracked), Background() as writing:  # while the model computes the next frame
+                with closing(tracked), Background() as writing:  # writes while the model computes
                     for done in tracked:
                         if done.object_ids:
                             image = None if overlay is None else frames_in[done.index]
@@ -83,7 +83,7 @@ class Job:
                         lost = watch.lost(done.index, dict(zip(done.object_ids, seen, strict=True)))
                         if lost and self.stop_when_lost:
                             break
-            except BaseException as error:  # whatever happened, what is done is kept
+            except BaseException as error:  # after any error, finished frames are kept
                 stop = error
             rate = progress.n / max(progress.format_dict["elapsed"], 1e-9)
         frames = self.folder.frames
@@ -123,7 +123,7 @@ class Job:
         return 0
 
     def _ask(self, lost: list[int], frame: int) -> None:
-        """Say what was lost on a frame, and how to go on."""
+        """Print which objects were lost on a frame, and how to go on."""
         what = f"Object {lost[0]} was" if len(lost) == 1 else f"Objects {', '.join(map(str, lost))} were"
         print(
             f"{what} lost on frame {frame}, and tracking stopped there as --on-lost stop asks for. To go on, "
@@ -134,7 +134,7 @@ class Job:
         )
 
     def _keep(self, done: TrackedFrame, overlay: OverlayWriter | None, image: np.ndarray | None) -> None:
-        """Write what tracking found on a frame, and draw it on the frame's image where there is an overlay."""
+        """Write the results of a frame, and draw them on the frame's image if there is an overlay."""
         frame, name = self.first + done.index, self.source.frame_name(done.index)
         self.folder.add(frame, name, done.object_ids, done.logits, done.scores)
         self.last_kept = frame
@@ -142,7 +142,7 @@ class Job:
             overlay.add(frame, image, self.folder.masks(frame), *self._times(frame))
 
     def _times(self, frame: int) -> tuple[float, float]:
-        """When a frame begins and ends, in seconds on the video's clock."""
+        """The times at which a frame begins and ends, in seconds of the video."""
         index = frame - self.first
         return self.source.frame_time(index), self.source.frame_time(index + 1)
 
@@ -163,7 +163,7 @@ class Job:
         )
 
     def _write_overlay(self, frames: list[int]) -> None:
-        """The video once more, with the masks drawn: tracking passed it in another order."""
+        """Read the video again and draw the masks, because tracking went through the frames in another order."""
         from tqdm import tqdm
 
         resized = ResizedFrames(self.source, self.size)

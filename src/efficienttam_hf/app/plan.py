@@ -1,9 +1,9 @@
 """Plans tracking (which objects, from which frame, in which direction) and runs the plan frame by frame.
 
-What `efficienttam track` and the demo have in common. Every object begins where its prompts say. Forward, that is its
-first prompted frame, and it joins those tracked already when they arrive there; backward, likewise, from its last. In
-both directions an object is tracked forward from its first prompted frame to the end, then backward from there to the
-beginning, with the memory of what followed.
+`efficienttam track` and the demo share this file. Forward, an object is tracked from its first prompted frame, where it
+joins the objects that are tracked already; backward, from its last prompted frame. In both directions, an object is
+tracked forward from its first prompted frame to the end, and then backward from that frame to the beginning, with the
+memories of the frames that followed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrackedFrame:
-    """What tracking found on a frame.
+    """The results of tracking on a frame.
 
     Attributes:
-        index: of the frame, in the session.
-        object_ids: of the objects whose results these are; none where tracking only passed.
-        logits: float32 (objects, height, width) at the frame's size; above 0 is the object.
-        scores: for each object the probability that it is in the frame.
+        index: the number of the frame in the session.
+        object_ids: the ids of the objects that have a result here; empty if tracking only passed the frame.
+        logits: float32 (objects, height, width), mask logits at the frame's size.
+        scores: for each object, the probability that it is in the frame.
     """
 
     index: int
@@ -50,15 +50,14 @@ def track_objects(
     encode_ahead: bool = False,
     memory: Mapping[str, Any] | None = None,
 ) -> Generator[TrackedFrame, None, None]:
-    """Track by a plan, yielding each frame as it is done; memory stays bounded.
+    """Track objects by a plan, yielding each frame when it is finished; RAM use is bounded.
 
     Args:
-        frames: anything with `len` and indexing, uint8 (height, width, 3) RGB.
-        prompts: by frame index, in pixels of these frames.
-        encode_ahead: whether the next frame is encoded meanwhile (`encoding_ahead.py`): until the iterator is closed,
-            this thread then has half of torch's threads.
-        memory: how memories are chosen, as options of `init_video_session`; by default as the model's configuration
-            says.
+        frames: an object with `len` and indexing; each frame is uint8 (height, width, 3) RGB.
+        prompts: prompts by frame number, in pixels of these frames.
+        encode_ahead: whether the next frame is encoded in the meantime (`encoding_ahead.py`). Until the iterator is
+            closed, this thread then has half of torch's threads.
+        memory: options of `init_video_session` for memory selection; by default, the model's configuration decides.
     """
     session = processor.init_video_session(
         frames, inference_device=model.device, dtype=model.dtype, keep_history=False, **(memory or {})
@@ -82,7 +81,7 @@ def segment_frame(
     frame: np.ndarray,
     prompts: dict[int, ObjectPrompts],
 ) -> TrackedFrame:
-    """What prompts on one frame, uint8 (height, width, 3) RGB, give by themselves: where tracking begins from them."""
+    """Segment an object from its prompts on one frame, uint8 (height, width, 3) RGB, as tracking does at its start."""
     session = processor.init_video_session([frame], inference_device=model.device, dtype=model.dtype)
     for object_id, given in prompts.items():
         add_prompts(model, processor, session, 0, object_id, given)
@@ -98,7 +97,7 @@ def add_prompts(
     prompts: ObjectPrompts,
     **kwargs: Any,
 ) -> None:
-    """Add all prompts of one object on a frame to a session. Points and a box beside a mask correct that mask."""
+    """Add all prompts of one object on a frame to a session. Points and a box given with a mask correct this mask."""
     prompted = bool(prompts.points or prompts.box)
     if prompts.mask is not None:
         processor.add_inputs_to_inference_session(session, index, object_id, input_masks=prompts.mask, **kwargs)
@@ -114,8 +113,8 @@ def read_output(
     output: EfficientTamVideoSegmentationOutput,
     object_ids: list[int],
 ) -> TrackedFrame:
-    """Results of some objects on a frame, brought to the size of the video."""
-    assert session.video_height is not None and session.video_width is not None  # known once a frame was run
+    """The results of some objects on a frame, resized to the size of the video."""
+    assert session.video_height is not None and session.video_width is not None  # known after the first frame was run
     size = (session.video_height, session.video_width)
     rows = [output.object_ids.index(object_id) for object_id in object_ids]
     logits = np.zeros((0, *size), np.float32)
@@ -129,7 +128,7 @@ def read_output(
 
 @dataclass
 class TrackingPlan:
-    """Which objects to track from which frame, in which direction.
+    """The objects to track, with the frames from which they are tracked and the direction.
 
     Attributes:
         first, last: each object's first and last prompted frame.
@@ -141,7 +140,7 @@ class TrackingPlan:
     direction: str
 
     def num_steps(self, num_frames: int) -> int:
-        """How many frames `run` yields on a video of this length."""
+        """The number of frames that `run` yields on a video of this length."""
         if self.direction == "backward":
             return max(self.last.values()) + 1
         forward = num_frames - min(self.first.values())
@@ -150,7 +149,7 @@ class TrackingPlan:
 
     @property
     def in_order(self) -> bool:
-        """Whether `run` yields each frame once, ascending."""
+        """Whether `run` yields each frame once, in ascending order."""
         return self.direction == "forward" or (self.direction == "both" and not max(self.first.values()))
 
     def run(
@@ -159,10 +158,10 @@ class TrackingPlan:
         session: EfficientTamVideoInferenceSession,
         add_prompts: Callable[[int], None],
     ) -> Iterator[tuple[EfficientTamVideoSegmentationOutput, list[int]]]:
-        """Track, yielding each frame as it is done, with the ids of the objects whose result it is.
+        """Track, yielding each frame when it is finished, with the ids of the objects that have a result on it.
 
         Args:
-            add_prompts: adds all prompts of an object to the session.
+            add_prompts: a function that adds all prompts of an object to the session.
         """
         if self.direction == "backward":
             begins, reverse = self.last, True
@@ -186,11 +185,11 @@ class TrackingPlan:
 
 
 def plan_tracking(prompted: Mapping[int, Iterable[int]], direction: str | None = None) -> TrackingPlan:
-    """The plan for objects prompted on frames.
+    """Make the plan for objects that are prompted on some frames.
 
     Args:
-        prompted: for each prompted frame, counted from the first one tracked, the ids of the objects.
-        direction: if not given, "forward" where every object is prompted on the first frame, else "both".
+        prompted: the ids of the prompted objects, by frame number counted from the first tracked frame.
+        direction: by default, "forward" if every object is prompted on the first frame, else "both".
     """
     frames: dict[int, list[int]] = {}
     for frame, ids in sorted(prompted.items()):
@@ -210,7 +209,7 @@ def _propagate(
     count: int | None,
     reverse: bool,
 ) -> Iterator[EfficientTamVideoSegmentationOutput]:
-    """`propagate_in_video_iterator`, also backward from the first frame: that yields the first frame."""
+    """Call `propagate_in_video_iterator`; backward from the first frame, yield this frame only."""
     if reverse and begin == 0:
         yield model.track_frame(session, 0, reverse=True)
     else:

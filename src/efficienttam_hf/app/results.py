@@ -1,9 +1,10 @@
 """Writes the results of tracking, with bounded RAM and so that an interruption loses no finished frame.
 
-Masks arrive in the order of tracking, forward and then perhaps backward. Each frame's PNG is written at once. The
-run-length masks go to a temporary file on disk, of which only offsets are held; from there the JSON file is written at
-the end, in the order of frames. So is the overlay, unless tracking goes in that order itself: then each frame is drawn
-as it is done. The demo keeps a visitor's masks the same way, and changes them.
+Masks arrive in the order of tracking, forward and then perhaps backward. The PNG of a frame is written at once. The
+run-length masks are written to a temporary file, of which only offsets are kept in RAM; at the end, the JSON file is
+written from it in the order of frames. The overlay is also written at the end, unless tracking goes in the order of
+frames: then each frame is drawn when it is finished. The demo stores the masks of a visitor in the same way, and
+changes them.
 
 The JSON file:
 
@@ -22,10 +23,10 @@ The JSON file:
       ]
     }
 
-`score` is the probability that the object is in the frame. `segmentation` is COCO's compressed run-length encoding and
-`bbox` and `area` are COCO's too, so that pycocotools reads them. Frames are numbered as in the whole video. Every
-object has an entry in every tracked frame, of area 0 where it is not seen. Masks of different objects may overlap here;
-in the PNGs a pixel belongs to the object that scores highest there.
+`score` is the probability that the object is in the frame. `segmentation` (the compressed run-length encoding), `bbox`
+and `area` are in COCO's format, so that pycocotools reads them. Frames are numbered as in the whole video. Every object
+has an entry in every tracked frame, with area 0 if it is not seen. Masks of different objects may overlap in the JSON
+file; in the PNGs, a pixel belongs to the object with the highest logit.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ from .events import object_events, write_timeline
 class TrackFolder:
     """The folder of one tracked video: `overlay.mp4`, `masks.json` and `Annotations/<video>/<frame>.png`.
 
-    Other files may lie there too; they are never touched (see `output_folders`).
+    The folder may contain other files; they are never changed (see `output_folders`).
 
     Args:
         path: the folder.
-        name: of the video.
-        has_timeline: whether `timeline.png` is to be written too.
+        name: the name of the video.
+        has_timeline: whether `timeline.png` will be written too.
 
     Attributes:
         frames: the frames that have masks, ascending.
@@ -78,16 +79,17 @@ class TrackFolder:
         self._offsets: dict[int, int] = {}
 
     def check(self, overwrite: bool) -> None:
-        """Check, before anything is computed, that `prepare` will do. Nothing is changed.
+        """Check, before anything is computed, that `prepare` will succeed. Nothing is changed.
 
         Raises:
-            FileExistsError: if an earlier run left something, and not `overwrite`; or what is there is not ours.
-            NotADirectoryError, PermissionError: if there can be no folder.
+            FileExistsError: if there are results of an earlier run and `overwrite` is false, or files that this package
+                did not write.
+            NotADirectoryError, PermissionError: if the folder cannot be created.
         """
         self._folder.check(*self._claimed, overwrite=overwrite)
 
     def prepare(self, overwrite: bool) -> None:
-        """Make the folder, and clear away what an earlier run left there if `overwrite`. Raises as `check`."""
+        """Create the folder and, with `overwrite`, remove the results of an earlier run. See `check` for errors."""
         self._folder.claim(*self._claimed, overwrite=overwrite)
         self.annotations.mkdir(parents=True)
         self._records = tempfile.TemporaryFile(dir=self.path)  # noqa: SIM115 -- lives as long as this object
@@ -97,17 +99,17 @@ class TrackFolder:
         return sorted(self._offsets)
 
     def add(self, frame: int, name: str, object_ids: list[int], logits: np.ndarray, scores: list[float]) -> None:
-        """Take the masks of some objects on a frame.
+        """Add the masks of some objects on a frame.
 
-        Where the frame has masks already these join them (as after tracking the other way), and replace those of the
-        same objects.
+        Masks that the frame already has stay (for example after tracking in the other direction), except those of the
+        same objects, which are replaced.
 
         Args:
-            frame: its number.
-            name: its name in file names.
-            object_ids: ids, at most 255.
-            logits: (objects, height, width); above 0 is the object.
-            scores: for each object the probability that it is in the frame.
+            frame: the number of the frame.
+            name: the name of the frame in file names.
+            object_ids: the ids of the objects, at most 255.
+            logits: (objects, height, width) mask logits.
+            scores: for each object, the probability that it is in the frame.
         """
         masks = logits > 0
         labels, highest = np.zeros(logits.shape[1:], np.uint8), np.zeros(logits.shape[1:], logits.dtype)
@@ -125,7 +127,7 @@ class TrackFolder:
         self._write(frame, name, objects, labels)
 
     def remove(self, frame: int, object_id: int) -> None:
-        """Take back the mask of an object on a frame, if it has one there."""
+        """Remove the mask of an object on a frame, if it has one."""
         if frame not in self._offsets:
             return
         name = self.record(frame)["name"]
@@ -137,7 +139,7 @@ class TrackFolder:
             self._folder.remove(self._png_name(name))
 
     def _without(self, frame: int, object_ids: list[int]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """A frame's labels and entries without some objects. Pixels that they hid go back to the others."""
+        """A frame's labels and entries without some objects. Pixels that these covered belong to the others again."""
         record = self.record(frame)
         others = [o for o in record["objects"] if o["id"] not in object_ids]
         labels = read_indexed_png(self.path / self._png_name(record["name"]))
@@ -191,7 +193,7 @@ class TrackFolder:
         sound: Path | None = None,
         show_prompts: bool = True,
     ) -> OverlayWriter:
-        """Begin `overlay.mp4`. Arguments are those of `OverlayWriter`."""
+        """Start to write `overlay.mp4`. See `OverlayWriter` for the arguments."""
         return OverlayWriter(self._folder.add(self.overlay.name), size, fps, prompts, sound, show_prompts)
 
     def write_overlay(
@@ -205,16 +207,18 @@ class TrackFolder:
         sound: Path | None = None,
         show_prompts: bool = True,
     ) -> None:
-        """Write `overlay.mp4`: the video once more with masks and prompts drawn, as tracking may go in another order.
+        """Read the video again and write `overlay.mp4` with masks and prompts, after tracking in another order.
 
         Args:
-            read: gives the frame of a number, uint8 (height, width, 3) RGB.
+            read: a function from the number of a frame to the frame, uint8 (height, width, 3) RGB.
             size: (height, width) of these frames, and of the masks.
-            prompts: by number of the frame, in pixels of these frames.
-            frames: their numbers, ascending.
-            times: gives when the frame of a number begins and ends, in seconds; by default at the constant rate.
+            fps: frames per second.
+            prompts: prompts by frame number, in pixels of these frames.
+            frames: the numbers of the frames, ascending.
+            times: a function from the number of a frame to the times at which it begins and ends, in seconds; by
+                default, the rate is constant.
             sound: a file whose sound at these times is kept.
-            show_prompts: whether points and boxes are drawn, beside the masks.
+            show_prompts: whether points and boxes are drawn in addition to the masks.
         """
         with self.open_overlay(size, fps, prompts, sound, show_prompts) as overlay, Background() as drawing:
             for frame in frames:
@@ -222,13 +226,13 @@ class TrackFolder:
                 drawing.submit(overlay.add, frame, read(frame), self.masks(frame), *shown)
 
     def close(self) -> None:
-        """Let go of the temporary file. Written files stay; there are no masks any more."""
+        """Delete the temporary file. Written files stay, but masks can no longer be read."""
         self._offsets.clear()
         if self._records is not None:
             self._records.close()
 
     def discard(self) -> None:
-        """Remove the folders made for a run that came to nothing, as far as they are empty."""
+        """Remove the empty folders that were created for a run without results."""
         self.close()
         self._folder.discard(self._masks_name, "Annotations")
 
@@ -237,12 +241,12 @@ class OverlayWriter(VideoWriter):
     """A `VideoWriter` of frames with their masks and prompts drawn.
 
     Args:
-        path: of the video.
+        path: the path of the video.
         size: (height, width) of its frames.
         fps: frames per second.
-        prompts: by number of the frame, in pixels of these frames.
+        prompts: prompts by frame number, in pixels of these frames.
         sound: a file whose sound is kept, at the times of the frames.
-        show_prompts: whether points and boxes are drawn, beside the masks.
+        show_prompts: whether points and boxes are drawn in addition to the masks.
     """
 
     def __init__(
@@ -270,7 +274,7 @@ class OverlayWriter(VideoWriter):
         self.write(self.draw(frame, image, masks), time, until)
 
     def draw(self, frame: int, image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
-        """The frame of a number, uint8 (height, width, 3) RGB, with its masks by object id and its prompts."""
+        """Draw masks by object id, and the prompts of the frame, on its image, uint8 (height, width, 3) RGB."""
         here = self._prompts.get(frame, {}).values()
         return overlay_masks(
             image,

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 def propose_masks(
     model: Any, processor: Any, image: np.ndarray, prompts: dict[int, ObjectPrompts], multimask: bool | None = None
 ) -> dict[int, list[dict[str, Any]]]:
-    """Masks for prompts on an image, which is encoded once.
+    """Compute masks from prompts on an image, which is encoded once.
 
     Args:
         image: uint8 (height, width, 3) RGB.
-        prompts: by object id, in pixels of the image.
-        multimask: whether to propose three masks for an object instead of one; by default where it has but one click.
+        prompts: prompts by object id, in pixels of the image.
+        multimask: whether to return three proposals for an object instead of one mask; by default, this is so if it
+            has only one click.
 
     Returns:
-        For each object its proposals: `score`, the predicted IoU, and `mask`, bool (height, width).
+        The proposals of each object: `score`, the predicted IoU, and `mask`, bool (height, width).
     """
     import torch
 
@@ -58,10 +59,10 @@ def propose_masks(
 def segment_everything(
     model: Any, processor: Any, image: np.ndarray, grid: int, min_score: float, min_stability: float
 ) -> list[dict[str, Any]]:
-    """Transformers' mask generation: clicks on a grid, the good masks of them once each, largest first.
+    """Run Transformers' mask generation: click on a grid, and keep the good masks without duplicates, largest first.
 
     Returns:
-        For each object `id`, counted from 1, `score`, the predicted IoU, and `mask`, bool (height, width).
+        For each object: `id`, counted from 1, `score`, the predicted IoU, and `mask`, bool (height, width).
     """
     from PIL import Image
     from transformers import pipeline
@@ -88,7 +89,7 @@ def _to_numpy(mask: torch.Tensor | np.ndarray) -> np.ndarray:
 
 
 class SegmentFolder:
-    """The folder of one segmented image: `overlay.png`, `masks.png` and `masks.json`, beside other files."""
+    """The folder of one segmented image: `overlay.png`, `masks.png`, `masks.json`, and perhaps other files."""
 
     NAMES = ("overlay.png", "masks.png", "masks.json")
 
@@ -97,11 +98,11 @@ class SegmentFolder:
         self._folder = OutputFolder(path)
 
     def check(self, overwrite: bool) -> None:
-        """Check, before anything is computed, that `prepare` will do; raises `OSError` otherwise."""
+        """Check, before anything is computed, that `prepare` will succeed; raise `OSError` otherwise."""
         self._folder.check(*self.NAMES, overwrite=overwrite)
 
     def prepare(self, overwrite: bool) -> dict[str, Path]:
-        """Make the folder, without results of an earlier run; where to write each file, by its name."""
+        """Create the folder, remove results of an earlier run, and return the path of each file by its name."""
         self._folder.claim(*self.NAMES, overwrite=overwrite)
         return {name: self._folder.add(name) for name in self.NAMES}
 
@@ -116,18 +117,18 @@ def write_image_results(
     write_ids: bool,
     prompt_size: tuple[int, int] | None = None,
 ) -> None:
-    """The overlay, the indexed PNG (where masks overlap, the later id) and the JSON file.
+    """Write the overlay, the indexed PNG (where masks overlap, it has the later id) and the JSON file.
 
-    The JSON file: `{"image": {"name", "width", "height"}, "prompt_size": {"width", "height"}, "model", "objects":
-    [{"id", "score", "area", "bbox", "segmentation", "prompts"}]}`, as that of `track`; here `score` is the predicted
-    IoU.
+    The JSON file is `{"image": {"name", "width", "height"}, "prompt_size": {"width", "height"}, "model", "objects":
+    [{"id", "score", "area", "bbox", "segmentation", "prompts"}]}`, similar to that of `track`; here `score` is the
+    predicted IoU.
 
     Args:
-        files: where to: paths of `overlay.png`, `masks.png` and `masks.json`.
+        files: the paths of `overlay.png`, `masks.png` and `masks.json`.
         found: objects with `id`, `score` and `mask`.
-        prompts: to draw, in pixels of the image.
-        prompt_size: (height, width) of the image that the `prompts` in `found` are in pixels of; of this by default.
-        write_ids: whether to write on the objects of the overlay which they are, if there are several.
+        prompts: the prompts to draw, in pixels of the image.
+        prompt_size: (height, width) of the image to whose pixels the `prompts` in `found` refer; by default this image.
+        write_ids: whether to write the ids of the objects on the overlay, if there are several.
     """
     from PIL import Image
 

@@ -1,8 +1,8 @@
 """Treats SIGTERM like Ctrl-C, so that a command keeps its results when it is asked to end.
 
-Schedulers, containers and `kill` send SIGTERM, which by itself ends a process at once. While `terminable` lasts it
-raises `Terminated` in the main thread instead. That is a `KeyboardInterrupt`, so all that keeps results after a Ctrl-C
-keeps them after a SIGTERM; what differs is the word for it and the exit code.
+Schedulers, containers and `kill` send SIGTERM, which by default ends a process at once. Inside `terminable`, it raises
+`Terminated` in the main thread instead. `Terminated` is a `KeyboardInterrupt`, so code that keeps results after a
+Ctrl-C also keeps them after a SIGTERM. Only the message and the exit code differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """While this lasts, SIGTERM raises `Terminated`. Does nothing outside the main thread, which alone gets signals."""
+    """Inside this context, SIGTERM raises `Terminated`. It has no effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -36,10 +36,10 @@ def _raise(*_: object) -> NoReturn:
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """That of a process ended by the signal: 130 after Ctrl-C, 143 after SIGTERM."""
+    """The exit code of a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def stopped_by(stop: KeyboardInterrupt) -> str:
-    """What stopped the process, for a message."""
+    """The name of the signal that stopped the process, for a message."""
     return "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
