@@ -1,17 +1,17 @@
 """The paper's ablations (Tables 4 to 8) on any model: unchanged weights, with one change of the design at a time.
 
-The paper trains a model for every row. Here no row is trained again: each is the same weights under another
-configuration, so a row tells what the choice does to a model that was trained with another one, and what it costs or
-saves in time. A model that was trained for a row scores higher there. Reports say so.
+The paper trains a model for every row. Here no row is trained again: all rows use the same weights with different
+configurations. A row therefore shows how a choice changes a model that was trained with another choice, and how it
+changes the time. A model that was trained for a row scores higher in it. Reports say so.
 
-    table 4   how memories are attended to: every token, or pooled in one of the two published ways
+    table 4   memory attention to every token, or pooled in one of the two published ways
     table 5   the size of the input
     table 6   object pointers in memory attention, or none
     table 7   pooling of spatial memories only, or of object pointers too
-    table 8   pooling against attention in local windows
+    table 8   pooling compared with attention in local windows
 
-`variants_of` says what is run, `run_ablations` runs it with `runner.evaluate_videos`, hence with its resuming and its
-sharing among processes.
+`variants_of` lists the rows, and `run_ablations` runs them with `runner.evaluate_videos`, which can resume and share
+the videos among processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .sharing import Processes
 __all__ = ["ABLATIONS", "AblationRow", "Variant", "ablation_markdown", "run_ablations", "variants_of"]
 __all__ += ["with_config", "write_ablations"]
 
-# By name: the paper's table, and what it varies.
+# The ablations by name, with the paper's table and the choice that it varies.
 ABLATIONS = {
     "cross-attention": (4, "how memories are attended to"),
     "resolution": (5, "the size of the input"),
@@ -54,9 +54,9 @@ class Variant:
     """One row of an ablation.
 
     Attributes:
-        ablation: its name, a key of `ABLATIONS`.
-        title: of the row.
-        overrides: what the configuration has here, as `EfficientTamConfig` takes it; of a part, only what is set.
+        ablation: the name of the ablation, a key of `ABLATIONS`.
+        title: the title of the row.
+        overrides: the fields of `EfficientTamConfig` that this row sets; a part has only the fields that are set.
     """
 
     ablation: str
@@ -64,10 +64,10 @@ class Variant:
     overrides: dict[str, Any]
 
     def configure(self, config: EfficientTamConfig) -> EfficientTamConfig:
-        """The configuration of a model with this changed.
+        """Return the configuration of a model with the changes of this row.
 
         Raises:
-            ValueError: the model cannot be configured like this.
+            ValueError: if the model cannot have this configuration.
         """
         fields = config.to_dict()
         for name, value in self.overrides.items():
@@ -86,12 +86,12 @@ class Variant:
 
 @dataclass
 class AblationRow:
-    """A variant and what it scored.
+    """A variant and its scores.
 
     Attributes:
-        variant: what was changed.
-        as_configured: whether this is the model as it stands.
-        result: of the evaluation.
+        variant: the variant.
+        as_configured: whether this is the model without any change.
+        result: the result of the evaluation.
     """
 
     variant: Variant
@@ -102,15 +102,15 @@ class AblationRow:
 def variants_of(
     config: EfficientTamConfig, ablations: Sequence[str] = tuple(ABLATIONS), image_sizes: Sequence[int] | None = None
 ) -> list[Variant]:
-    """The rows of ablations for a model.
+    """List the rows of ablations for a model.
 
     Args:
-        config: of the model.
+        config: the configuration of the model.
         ablations: keys of `ABLATIONS`.
-        image_sizes: of the resolution ablation, in pixels; by default the model's own and half of it.
+        image_sizes: input sizes of the resolution ablation, in pixels; by default the model's own size and half of it.
 
     Raises:
-        ValueError: an ablation that there is not.
+        ValueError: if an ablation is unknown.
     """
     if unknown := [name for name in ablations if name not in ABLATIONS]:
         raise ValueError(f"There is no ablation {', '.join(unknown)}; there are {', '.join(ABLATIONS)}.")
@@ -119,7 +119,7 @@ def variants_of(
 
 def _rows(ablation: str, config: EfficientTamConfig, image_sizes: Sequence[int] | None) -> list[Variant]:
     attention = config.memory_attention_config
-    # What is pooled only means something where there is pooling; a model without gets it in both rows.
+    # The choice of tokens to pool requires pooling; for a model without pooling, both rows turn it on.
     pooled = attention.cross_attention if attention.cross_attention.startswith("pooled") else POOLED
     squares = f"squares of {attention.pool_size}x{attention.pool_size}"
 
@@ -159,7 +159,7 @@ def _half(config: EfficientTamConfig) -> list[int]:
 
 
 def _window(config: EfficientTamConfig) -> int:
-    """The side of windows: as configured, or the largest below that divides the feature map."""
+    """The side of windows: as configured, or the largest smaller side that divides the feature map."""
     sides = config.vision_config.feature_size
     largest = config.memory_attention_config.window_size
     return next(side for side in range(largest, 0, -1) if not any(length % side for length in sides))
@@ -168,7 +168,7 @@ def _window(config: EfficientTamConfig) -> int:
 def with_config(
     model: EfficientTamVideoModel, processor: EfficientTamVideoProcessor, config: EfficientTamConfig
 ) -> tuple[EfficientTamVideoModel, EfficientTamVideoProcessor]:
-    """A model of another configuration with the very weights of this one, which are not copied; and its processor."""
+    """Create a model with another configuration that shares the weights of this one, and its processor."""
     implementation = getattr(model.config, "_attn_implementation", None)
     other = type(model)._from_config(deepcopy(config), attn_implementation=implementation, dtype=model.dtype)
     other.load_state_dict(model.state_dict(), assign=True)
@@ -187,16 +187,17 @@ def run_ablations(
     """Evaluate variants of a model on the same videos.
 
     Args:
-        model, processor: what is varied; left as they are.
-        records, processes: as for `evaluate_videos`.
-        options: likewise. With an `output`, each variant has a folder in it, and what is done there is not done again.
-        variants: by default all of `variants_of`.
+        model, processor: the model that is varied, and its processor; both stay unchanged.
+        records, processes: see `evaluate_videos`.
+        options: see `evaluate_videos`. With an `output`, each variant has a folder in it, and finished videos there are
+            not evaluated again.
+        variants: the rows; by default all of `variants_of`.
 
     Returns:
-        A row for each variant, in their order. Variants that come to the same configuration are run once.
+        A row for each variant, in their order. Variants with the same configuration are run once.
 
     Raises:
-        ValueError: a variant that the model cannot be configured as, before anything is run.
+        ValueError: if the model cannot have the configuration of a variant; this is checked before anything is run.
     """
     variants = variants_of(model.config) if variants is None else variants
     configs = [variant.configure(model.config) for variant in variants]
@@ -215,11 +216,11 @@ def run_ablations(
 
 
 def ablation_markdown(rows: Sequence[AblationRow], command: str | None = None) -> str:
-    """The tables of an ablation, one for each of the paper's.
+    """The tables of an ablation in Markdown, one for each table of the paper.
 
     Args:
-        rows: of `run_ablations`, at least one.
-        command: the command line that does it again.
+        rows: the rows of `run_ablations`, at least one.
+        command: the command line that repeats the ablation.
     """
     first = rows[0].result
     device = first.settings.get("device_name") or first.settings.get("device", "")
@@ -265,7 +266,7 @@ def write_ablations(rows: Sequence[AblationRow], folder: str | Path, command: st
     """Write the tables to `report.md`, and each row's result to `results-<number>.json`. Returns the report's path.
 
     Raises:
-        FileExistsError: a file of these names is there that was not written by this package.
+        FileExistsError: if a file of these names exists that this package did not write.
     """
     output = OutputFolder(folder)
     for number, row in enumerate(rows, start=1):

@@ -1,13 +1,12 @@
 """Evaluation conventions: how datasets combine the J and F of single masks into a score.
 
-All of them measure the same J and F (see `region_boundary`), yet one set of predictions gets a different number from
-each, because they disagree on which frames count, on when an object that appears late begins to count, on what the
-pixels mean that nobody could annotate, and on what is averaged. Here each convention is data, so that `scores` has
-one way of scoring and no special cases by name. `CONVENTIONS` has the named ones; others are made with
-`dataclasses.replace`.
+All datasets measure the same J and F (see `region_boundary`), but give different scores to the same predictions. They
+differ in the frames that count, in the frame from which a late object counts, in the meaning of pixels that could not
+be annotated, and in the averages. Here each convention is data, so that `scores` needs no special cases for names.
+`CONVENTIONS` has the named conventions; others are made with `dataclasses.replace`.
 
-Those of DAVIS, vos-benchmark, SA-V and LVOS follow their published evaluators. The servers of YouTube-VOS and MOSE run
-code that is not published; their conventions follow what their papers and challenge pages say.
+The conventions of DAVIS, vos-benchmark, SA-V and LVOS follow their published evaluators. The servers of YouTube-VOS and
+MOSE run code that is not published; their conventions follow the papers and the pages of the challenges.
 """
 
 from __future__ import annotations
@@ -24,35 +23,36 @@ __all__ = ["CONVENTIONS", "DAVIS_2016", "DAVIS_2017", "LVOS", "MOSE", "SAV", "SE
 __all__ += ["VOS_BENCHMARK_ALL_FRAMES", "YOUTUBE_VOS", "Groups", "ScoringConvention", "convention_named"]
 __all__ += ["seen_and_unseen_categories", "seen_and_unseen_videos"]
 
-# For each sequence the group of all its objects, or for each of its object ids a group.
+# For each sequence, the group of all its objects, or the group of each object id.
 Groups = dict[str, str | dict[int, str]]
 
 
 @dataclass(frozen=True)
 class ScoringConvention:
-    """How a dataset is scored.
+    """The rules by which a dataset is scored.
 
     Attributes:
-        name: by which `convention_named` finds it.
-        source: whose evaluator it follows.
-        objects: which objects are scored: those `"annotated"` in any frame; those annotated in a frame that is
-            `"counted"`; or of the `"first_frame"`, all numbers from 1 to its largest, whether shown or not.
-        begins: from when on an object counts: the first frame of the `"sequence"`; where it is `"seen"` first, in the
-            truth or, wrongly, in the prediction; or where it is first `"annotated"`.
-        ends: until when it counts: the last frame of the `"sequence"`, or the last in which it is `"annotated"`.
-        skip_first: leave out the first frame, in which the object was shown to the tracker: that of the sequence, or
-            the object's own if it begins where it is annotated.
-        skip_last: leave out the last frame: that of the sequence, or the object's own if it ends where it is annotated.
-        empty: frames in which neither truth nor prediction show the object: they `"agree"` and score 1, or are
-            `"skipped"`.
-        void: pixels that the truth marks with 255: `"background"`, so that predicting them is wrong; `"excluded"` from
-            J and F; or `"object"`, a number like any other.
-        extra_objects: what a prediction of numbers that the truth does not have is: an `"error"`, or `"ignored"`.
-        single_object: take everything that is not background for one object.
-        mean_over: what the score of a dataset is the mean of: its `"objects"`, its `"sequences"`, or its `"groups"`
-            (of seen and of unseen things), each of which is a mean over objects. If no groups are known, the mean
-            over objects.
-        tolerance: how close outlines must lie to match, as a share of the image's diagonal, rounded up to pixels.
+        name: the name for `convention_named`.
+        source: the evaluator that it follows.
+        objects: the objects that are scored: those `"annotated"` in any frame; those annotated in a frame that is
+            `"counted"`; or, with `"first_frame"`, all numbers from 1 to the largest number in the first frame.
+        begins: the frame from which an object counts: the first frame of the `"sequence"`; the frame where it is
+            `"seen"` first, in the truth or, wrongly, in the prediction; or the frame where it is first `"annotated"`.
+        ends: the last frame that counts: that of the `"sequence"`, or the last in which the object is `"annotated"`.
+        skip_first: whether to leave out the first frame, in which the object was prompted: that of the sequence, or the
+            object's own if `begins` is `"annotated"`.
+        skip_last: whether to leave out the last frame: that of the sequence, or the object's own if `ends` is
+            `"annotated"`.
+        empty: the rule for frames in which neither truth nor prediction show the object: they `"agree"` and score 1, or
+            are `"skipped"`.
+        void: the meaning of pixels that the truth marks with 255: `"background"`, so that predicting them is wrong;
+            `"excluded"` from J and F; or `"object"`, an object number like any other.
+        extra_objects: the rule for predicted numbers that the truth does not have: an `"error"`, or `"ignored"`.
+        single_object: whether everything that is not background is one object.
+        mean_over: the items whose mean is the score of a dataset: its `"objects"`, its `"sequences"`, or its
+            `"groups"` (seen and unseen categories), each of which is a mean over objects. If no groups are known, the
+            score is the mean over objects.
+        tolerance: largest distance of outlines that match, as a fraction of the image's diagonal, rounded up to pixels.
     """
 
     name: str
@@ -146,10 +146,10 @@ CONVENTIONS: dict[str, ScoringConvention] = {
 
 
 def convention_named(convention: str | ScoringConvention) -> ScoringConvention:
-    """A convention by its name; one that is given as such comes back as it is.
+    """Return the convention with a name; a convention itself is returned as it is.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: if there is no convention with this name.
     """
     if isinstance(convention, ScoringConvention):
         return convention
@@ -159,14 +159,15 @@ def convention_named(convention: str | ScoringConvention) -> ScoringConvention:
 
 
 def seen_and_unseen_categories(meta: str | os.PathLike, training_meta: str | os.PathLike) -> Groups:
-    """For YouTube-VOS: an object is `"seen"` if the training set has its category, else `"unseen"`.
+    """Group the objects of YouTube-VOS: `"seen"` if the training set has the object's category, else `"unseen"`.
 
     Args:
         meta, training_meta: the `meta.json` of the split that is scored and of the training split:
             ``{"videos": {sequence: {"objects": {id: {"category": str}}}}}``.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is not such a table; the message names the field.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if it is not such a table; the message names the field.
     """
     objects, training = _categories_in(meta), _categories_in(training_meta)
     categories = {category for video in training.values() for category in video.values()}
@@ -192,6 +193,6 @@ def _categories_in(path: str | os.PathLike) -> dict[str, dict[int, str]]:
 
 
 def seen_and_unseen_videos(sequences: list[str], unseen: str | os.PathLike) -> Groups:
-    """For LVOS: all objects of a video are `"unseen"` if a text file, a name a line, has the video's; else `"seen"`."""
+    """Group the objects of LVOS: `"unseen"` if a text file, with one name per line, has the video; else `"seen"`."""
     names = set(Path(unseen).read_text().split())
     return {name: "unseen" if name in names else "seen" for name in sequences}

@@ -1,14 +1,14 @@
 """Prompted image segmentation (Table 3 of the paper): mIoU after one to five clicks.
 
-The protocol is SAM's (arXiv 2304.02643, section 7.1) as SAM 2 keeps it. The first click is at the centre of the object
-and gives three masks, of which the one with the highest predicted IoU is taken. Each further click is at the centre of
-the largest region that is wrong, goes to the decoder together with those before and with the logits of the mask so far,
-and gives one mask. The score is the IoU with the annotation, its mean over objects, and over datasets where there are
-several.
+The protocol is that of SAM (arXiv 2304.02643, section 7.1), which SAM 2 also uses. The first click is at the centre of
+the object; the decoder makes three proposals, and the one with the highest predicted IoU is taken. Each further click
+is at the centre of the largest wrong region. The decoder receives it with the earlier clicks and the logits of the
+previous mask, and returns one mask. The score is the IoU with the annotation, averaged over objects and then over
+datasets if there are several.
 
-Any records will do: images with instances (COCO, SA-1B), or the annotated frames of videos, each an image of its own.
-An image is encoded once and its objects are decoded in batches; masks are brought to full size one object at a time,
-so that hundreds of objects in a large image fit into memory.
+Records can be images with instances (COCO, SA-1B), or videos, whose annotated frames are used as separate images. An
+image is encoded once and its objects are decoded in batches. Masks are resized to the image one object at a time, so
+that hundreds of objects in a large image fit into RAM.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ __all__ = ["ImageOptions", "click_objects", "evaluate_images", "mean_over_datase
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images are evaluated.
+    """Options of the evaluation of images.
 
     Attributes:
-        dataset, split, model: as in :class:`EvaluationResult`, for the record.
-        clicks: how many an object gets, at least one.
-        frames_per_video: of a record with several annotated frames, so many of them, evenly spaced; `None` for all.
-        batch_size: objects that are decoded together.
-        output: folder in which the results of images are kept as they come, so that a run can go on where it stopped;
-            `None` to keep nothing.
-        overwrite: whether results in `output` are removed first, whatever their settings.
+        dataset, split, model: descriptions that :class:`EvaluationResult` stores.
+        clicks: number of clicks on an object, at least one.
+        frames_per_video: number of annotated frames of a video that are used, evenly spaced; `None` for all.
+        batch_size: number of objects that are decoded together.
+        output: folder in which the result of each image is stored, so that a stopped run can be resumed; `None` to
+            store nothing.
+        overwrite: whether results in `output` are removed first, also those of other settings.
         progress: whether to show a progress bar.
     """
 
@@ -76,22 +76,22 @@ def evaluate_images(
     options: ImageOptions = ImageOptions(),  # noqa: B008 -- it is immutable
     processes: Processes | None = None,
 ) -> EvaluationResult:
-    """Click on every object of every image and score what comes of it.
+    """Click on every object of every image and score the resulting masks.
 
     Args:
-        model: the image or the video model; run in evaluation mode, and left in the mode it was in.
-        processor: that of the model.
+        model: the image or the video model; it runs in evaluation mode and is then returned to its previous mode.
+        processor: the processor of the model.
         records: images, or videos, whose annotated frames are the images.
-        options: how.
-        processes: those that share the work, each of which calls this; by default this one does it alone.
+        options: the options of the evaluation.
+        processes: the processes that share the work, each of which calls this function; by default only this one.
 
     Returns:
-        One entry an image, in every process. An object's `clicks` has its IoU after each click. An image that cannot be
-        read is an entry with an `error`, and the others are evaluated.
+        A result with an entry for each image, in every process. An object's `clicks` has its IoU after each click. An
+        image that cannot be read has an entry with an `error`, and the others are evaluated.
 
     Raises:
-        ValueError: options that mean nothing, or an output folder with results of other settings.
-        ImportError: OpenCV is not installed.
+        ValueError: if an option is invalid, or the output folder has results of other settings.
+        ImportError: if OpenCV is not installed.
     """
     chosen = {"protocol": "images", "clicks": options.clicks, "frames_per_video": options.frames_per_video}
     settings = {"dataset": options.dataset, **chosen, **model_settings(model)}
@@ -142,7 +142,7 @@ def _evaluate_record(
     folder: ResultFolder | None,
     stamp: str,
 ) -> Iterator[VideoResult]:
-    """The images of a record, one after another."""
+    """Evaluate the images of a record, one after another."""
     try:
         frames = record.annotated_frames
         if options.frames_per_video is not None and len(frames) > options.frames_per_video:
@@ -173,7 +173,7 @@ def _evaluate_image(
     name: str,
     options: ImageOptions,
 ) -> VideoResult:
-    """The result of one annotated frame, under a name."""
+    """Evaluate one annotated frame, whose result gets a name."""
     image, masks, void = record.frame(index), record.masks(index), record.void(index)
     start = time.perf_counter()
     objects = click_objects(model, processor, image, masks, void, clicks=options.clicks, batch_size=options.batch_size)
@@ -197,12 +197,13 @@ def click_objects(
     """Segment the objects of an image by simulated clicks.
 
     Args:
-        model: in evaluation mode.
+        model: the model in evaluation mode.
+        processor: the processor of the model.
         image: uint8 (height, width, 3), RGB.
-        masks: the truth, bool (height, width) by object id.
-        void: pixels that nobody judged, bool (height, width): neither clicked on nor counted.
-        clicks: how many each object gets. One that came out without an error gets no more and keeps its score.
-        batch_size: objects that are decoded together.
+        masks: annotated masks, bool (height, width), by object id.
+        void: pixels that are not annotated, bool (height, width); they are neither clicked on nor counted.
+        clicks: number of clicks on each object. An object whose mask has no error gets no more and keeps its score.
+        batch_size: number of objects that are decoded together.
 
     Returns:
         The scores of each object that has pixels outside `void`, by ascending id.
@@ -222,16 +223,17 @@ def click_objects(
 
 @dataclass
 class _Target:
-    """An object on its way from click to click.
+    """The state of an object between clicks.
 
     Attributes:
-        object_id: as annotated.
-        truth: its mask without void pixels, bool (height, width); void: those, or `None`.
-        predicted: the mask so far, bool (height, width); `None` before the first click.
-        logits: the same as the decoder gave it, (1, h, w).
+        object_id: the annotated object id.
+        truth: the annotated mask without void pixels, bool (height, width).
+        void: the void pixels, bool (height, width), or `None`.
+        predicted: the latest mask, bool (height, width); `None` before the first click.
+        logits: the decoder's logits of this mask, (1, h, w).
         points, labels: the clicks so far, in pixels of the image.
-        scores: IoU after each click.
-        best_of_three: IoU of the best mask of the first click.
+        scores: the IoU after each click.
+        best_of_three: the IoU of the best proposal of the first click.
     """
 
     object_id: int
@@ -245,7 +247,7 @@ class _Target:
     best_of_three: float = math.nan
 
     def add_click(self) -> bool:
-        """Click where it is needed most; False if there is nothing to correct."""
+        """Click on the largest wrong region; return False if there is nothing to correct."""
         click = correcting_click(self.truth, np.zeros_like(self.truth) if self.predicted is None else self.predicted)
         if click is None:
             return False
@@ -254,7 +256,7 @@ class _Target:
         return True
 
     def take(self, masks: np.ndarray, logits: Tensor, choice: int) -> None:
-        """Masks of the image's size, bool (M, height, width), as logits (M, h, w), and which of them is the one."""
+        """Store one of M masks, bool (M, height, width) with logits (M, h, w), and its score; `choice` is its index."""
         if self.void is not None:
             masks = masks & ~self.void
         scores = [float(region_similarity(mask, self.truth)) for mask in masks]
@@ -275,7 +277,7 @@ def _click(
     features: Tensor,
     batch: list[_Target],
 ) -> None:
-    """One more click on each object: (1, C, H, W) features of the image to its next mask and score."""
+    """Click once more on each object and decode its next mask from the (1, C, H, W) features of the image."""
     open_targets = []
     for target in batch:
         if target.add_click():
@@ -293,7 +295,7 @@ def _click(
     )
     is_first = open_targets[0].logits is None
     previous = None if is_first else torch.stack([t.logits for t in open_targets if t.logits is not None])
-    # A mask prompt belongs to an image, so each object here is an image of its own, with the same features.
+    # The model takes one mask prompt per image, so each object is passed as a separate image with the same features.
     logits, predicted_iou, _, _ = model.decode_masks(
         features.expand(len(open_targets), -1, -1, -1),
         prompts["input_points"].transpose(0, 1).to(features.device),
@@ -308,11 +310,11 @@ def _click(
 
 
 def summarize_images(result: EvaluationResult) -> dict[str, float]:
-    """mIoU over the objects of all images after each click, and of the best of the first click's three masks.
+    """Compute the mIoU over the objects of all images after each click, and of the best of the first three proposals.
 
     Returns:
-        `"1-click mIoU"` and so on, `"1-click best-of-three mIoU"`, and `"mIoU"`, after the last click; empty without
-        objects.
+        `"1-click mIoU"` and so on, `"1-click best-of-three mIoU"`, and `"mIoU"`, which is that after the last click.
+        The result is empty if there are no objects.
     """
     objects = [scores for image in result.videos for scores in image.objects]
     if not objects:
@@ -326,10 +328,10 @@ def summarize_images(result: EvaluationResult) -> dict[str, float]:
 
 
 def mean_over_datasets(results: Sequence[EvaluationResult]) -> dict[str, float]:
-    """The mean of the summaries of several datasets, each counting once however large it is, as SA-23 is averaged.
+    """The mean of the summaries of several datasets with equal weights, as for SA-23.
 
     Raises:
-        ValueError: nothing to average, or summaries of different numbers.
+        ValueError: if there is nothing to average, or the summaries have different entries.
     """
     summaries = [result.summary for result in results]
     if not summaries or not all(summaries) or len({tuple(summary) for summary in summaries}) > 1:

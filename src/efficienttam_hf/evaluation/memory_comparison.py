@@ -1,7 +1,7 @@
 """Compares memory selection strategies: the same model on the same videos with each strategy.
 
-Where objects have categories, and few of them, there is a column for each. The stress set names the kind of event
-there, so that the table says which strategy helps against what.
+If the objects have a few categories, the table has a column for each. The stress set uses the type of event as the
+category, so that the table shows which strategy helps with which event.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .results import EvaluationResult
 
 __all__ = ["by_category", "comparison_markdown", "write_comparison"]
 
-MOST_CATEGORIES = 8  # more columns than that nobody reads
+MOST_CATEGORIES = 8  # a table with more columns is hard to read
 
 
 def by_category(result: EvaluationResult) -> dict[str, float]:
-    """The mean J&F of the objects of each category, by its name; objects without one are left out."""
+    """The mean J&F of the objects of each category, by its name; objects without a category are left out."""
     values: dict[str, list[float]] = {}
     for video in result.scored:
         for scores in video.objects:
@@ -36,8 +36,9 @@ def comparison_markdown(results: Mapping[str, EvaluationResult], command: str | 
     """A table with a row for each strategy.
 
     Args:
-        results: by the strategy's name, at least one, of the same model and videos; changes are relative to the first.
-        command: the command line that does it again.
+        results: one or more results by the name of the strategy, of the same model and videos; changes are relative to
+            the first.
+        command: the command line that repeats the comparison.
     """
     first = next(iter(results.values()))
     categories = list(by_category(first))
@@ -71,7 +72,7 @@ def write_comparison(results: Mapping[str, EvaluationResult], folder: str | Path
     """Write the table to `report.md` in a folder; returns its path. Arguments are those of `comparison_markdown`.
 
     Raises:
-        FileExistsError: there is a `report.md` that was not written by this package.
+        FileExistsError: if there is a `report.md` that this package did not write.
     """
     path = OutputFolder(folder).add("report.md")
     with atomic_path(path) as temporary:

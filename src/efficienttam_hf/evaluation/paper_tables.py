@@ -1,10 +1,10 @@
 """Tables 1, 2 and 3 of the paper as data, and tables that compare them with measured scores.
 
-The numbers are in `paper_tables.json`, with their source. A published number and one of ours can only be compared where
-both are of the same dataset, so ours goes into the column of the set that was evaluated, into a column of its own
-where the paper has none, and what still differs (another set, a part of it) is said below the table.
+`paper_tables.json` has the numbers with their source. A published and a measured number can only be compared if they
+are of the same dataset. A measured number therefore goes into the column of its dataset, or into a new column if the
+paper has none, and notes below the table name other differences (another set, or a part of the set).
 
-Accuracies are in percent here, as the paper prints them.
+Accuracies are in percent, as in the paper.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "title_of",
 ]
 
-MARK = "†"  # on a number of ours that is not quite comparable; why is said below the table
+MARK = "†"  # marks a measured number that is not fully comparable; a note below the table gives the reason
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class PublishedSet:
     """A dataset on which results are published.
 
     Attributes:
-        title: as papers call it, such as `"DAVIS 2017 val"`.
+        title: the name in papers, such as `"DAVIS 2017 val"`.
         kind: a key of `data.layouts.LAYOUTS`.
-        splits: what the split may be called there; empty where there is one only.
-        videos: how many it has.
+        splits: the names that the split may have there; empty if there is only one split.
+        videos: number of videos.
     """
 
     title: str
@@ -56,10 +56,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: its heading.
-        measure: what is in it, a key of `Measured.values`.
-        dataset: the title of the dataset or collection that it is about; `None` where it is about what the whole
-            table is about.
+        name: the heading.
+        measure: the measure in this column, a key of `Measured.values`.
+        dataset: the title of the dataset or collection of this column; `None` if it is that of the whole table.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Column:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A method in the paper: its name, and its number in each column (by heading) where the paper has one."""
+    """A method in the paper: its name, and its published numbers by the headings of columns."""
 
     method: str
     values: Mapping[str, float | None]
@@ -81,9 +80,9 @@ class PublishedTable:
 
     Attributes:
         number: 1, 2 or 3.
-        title: what was measured.
-        source: what every row of it says of where it comes from.
-        collection: over what all of its numbers are means, where that is not one dataset.
+        title: the title of the table.
+        source: the source that every row states.
+        collection: the collection over which all numbers are means, if that is not one dataset.
     """
 
     number: int
@@ -96,18 +95,18 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row of ours.
+    """A measured row.
 
     Attributes:
         method: the model.
-        source: what was measured: when, on which device, on what.
-        kind, split: of the dataset, as in `data.loading.load_records`.
-        videos: how many of it were scored.
-        values: in percent, by measure: `"J&F"` or `"G"` (Table 1), `"1-click"`, `"3-click"`, `"5-click"`,
+        source: the date, the device and the data of the measurement.
+        kind, split: kind and split of the dataset, as in `data.loading.load_records`.
+        videos: number of videos that were scored.
+        values: values in percent, by measure: `"J&F"` or `"G"` (Table 1), `"1-click"`, `"3-click"`, `"5-click"`,
             `"bounding box"` or `"ground-truth mask"` (Table 2), `"1-click mIoU"` and `"5-click mIoU"` (Table 3); in
             Table 1 also `"parameters"`, in millions.
-        unit: what `videos` counts.
-        remarks: what else keeps it from being comparable.
+        unit: the items that `videos` counts.
+        remarks: other reasons why the row is not comparable.
     """
 
     method: str
@@ -136,10 +135,10 @@ def load_sets() -> dict[str, PublishedSet]:
 
 @cache
 def load_table(number: int) -> PublishedTable:
-    """Table 1, 2 or 3 of the paper.
+    """Load Table 1, 2 or 3 of the paper.
 
     Raises:
-        ValueError: another number.
+        ValueError: if the number is another.
     """
     for stored in _stored()["tables"]:
         if stored["number"] == number:
@@ -157,13 +156,13 @@ def rows_for(table: int) -> tuple[PublishedRow, ...]:
     """The rows of Table 1, 2 or 3.
 
     Raises:
-        ValueError: another number.
+        ValueError: if the number is another.
     """
     return load_table(table).rows
 
 
 def find_set(kind: str, split: str) -> PublishedSet | None:
-    """The dataset of a kind and split; `None` if results on it are not published."""
+    """The dataset with a kind and split; `None` if results on it are not published."""
     for known in load_sets().values():
         if known.kind == kind and (not known.splits or split in known.splits):
             return known
@@ -171,17 +170,17 @@ def find_set(kind: str, split: str) -> PublishedSet | None:
 
 
 def title_of(kind: str, split: str) -> str:
-    """What a dataset is called: as in papers if it is known, else by its kind and split."""
+    """The name of a dataset: as in papers if it is known, else its kind and split."""
     known = find_set(kind, split)
     return known.title if known else f"{kind} {split}".strip()
 
 
 def beside_published(number: int, measured: Sequence[Measured]) -> str:
-    """A table of the paper in Markdown with rows of ours below, and under it what keeps ours from being comparable.
+    """A table of the paper in Markdown with measured rows below, and notes on differences under the table.
 
     Args:
         number: 1, 2 or 3.
-        measured: rows of ours. Other measures than the table's are left out.
+        measured: the measured rows. Measures that the table does not have are left out.
     """
     table = load_table(number)
     columns = list(table.columns)
@@ -216,7 +215,7 @@ def _line(method: str, cells: list[str], source: str) -> str:
 
 
 def _column_for(table: PublishedTable, row: Measured, measure: str) -> Column:
-    """Where a number of ours belongs: the paper's column of the same set, or else a new one."""
+    """The column of a measured number: the paper's column of the same dataset, or else a new one."""
     here = find_set(row.kind, row.split)
     for column in table.columns:
         if column.measure == measure and (column.dataset is None or (here and column.dataset == here.title)):
@@ -226,7 +225,7 @@ def _column_for(table: PublishedTable, row: Measured, measure: str) -> Column:
 
 
 def _differences(table: PublishedTable, row: Measured) -> list[str]:
-    """In sentences, what was measured that is not what the paper measured."""
+    """Sentences on the differences between our measurement and the paper's."""
     known = find_set(row.kind, row.split)
     count = f"{row.videos} {row.unit}{'' if row.videos == 1 else 's'}"
     if known and row.unit == "video" and row.videos <= known.videos:

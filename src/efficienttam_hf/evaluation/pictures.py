@@ -20,10 +20,10 @@ CELL_WIDTH = 320  # pixels
 
 
 class VideoPicture:
-    """Collects frames as they are tracked; holds no more than it shows, small.
+    """Collects small versions of the frames that the picture shows, during tracking.
 
     Args:
-        frames: the numbers of those to choose from, ascending; a few are taken, evenly spaced.
+        frames: the numbers of the frames to choose from, ascending; a few evenly spaced ones are shown.
     """
 
     def __init__(self, frames: Sequence[int]) -> None:
@@ -33,7 +33,7 @@ class VideoPicture:
         self._true: dict[str, np.ndarray] = {}
 
     def add(self, tracked: TrackedFrame) -> None:
-        """Take a frame, if it is to be shown."""
+        """Add a frame, if the picture shows it."""
         if tracked.index not in self._chosen:
             return
         self._tracked[f"{tracked.index}"] = overlay_masks(tracked.frame, tracked.predicted)

@@ -1,9 +1,9 @@
 """The prompt of each object on its first frame: its mask, its box, or simulated clicks.
 
-The prompts of the paper's Tables 1 and 2, simulated as SAM 2 does (arXiv 2408.00714, sections 5 and F.1): the first
-click is at the object's centre; each further one corrects what came of those before, at the centre of the largest
-region that is wrong. The centre of a region is the pixel farthest from its boundary, and the largest region the one
-whose centre lies deepest. Training draws its clicks elsewhere and at random: `training.simulated_user`.
+These are the prompts of the paper's Tables 1 and 2, simulated as in SAM 2 (arXiv 2408.00714, sections 5 and F.1). The
+first click is at the object's centre. Each further click corrects the previous mask, at the centre of its largest wrong
+region. The centre of a region is the pixel farthest from its boundary, and the largest region is the one whose centre
+is farthest from the boundary. Training draws its clicks at random, in `training.simulated_user`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def center_click(mask: np.ndarray) -> tuple[int, int]:
 
 
 def correcting_click(truth: np.ndarray, predicted: np.ndarray) -> tuple[tuple[int, int], bool] | None:
-    """Where a user would click to correct a prediction: (x, y), and whether it is on the object.
+    """Simulate the click with which a user would correct a prediction: (x, y), and whether it is on the object.
 
     Args:
         truth, predicted: bool (height, width).
 
     Returns:
-        The centre of the largest wrong region: positive where that was missed, negative where it is too much. `None`
-        where nothing is wrong.
+        The centre of the largest wrong region. The click is positive if the region was missed and negative if it was
+        wrongly predicted. `None` if there is no error.
     """
     missed, too_much = _deepest_pixel(truth & ~predicted), _deepest_pixel(predicted & ~truth)
     if missed[0] == too_much[0] == 0:
@@ -47,7 +47,7 @@ def correcting_click(truth: np.ndarray, predicted: np.ndarray) -> tuple[tuple[in
 
 
 def _deepest_pixel(region: np.ndarray) -> tuple[float, tuple[int, int]]:
-    """How far the pixel farthest from a region's boundary is from it, 0 if the region is empty; and its (x, y)."""
+    """The largest distance of a pixel from the region's boundary (0 if the region is empty), and its (x, y)."""
     cv2 = import_cv2()
     inside = np.pad(region, 1).astype(np.uint8)
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
@@ -56,7 +56,7 @@ def _deepest_pixel(region: np.ndarray) -> tuple[float, tuple[int, int]]:
 
 
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """(x0, y0, x1, y1) of a mask: its outermost pixels, as SAM 2 draws boxes, but at least a pixel wide and high.
+    """The box (x0, y0, x1, y1) of a mask's outermost pixels, as in SAM 2, but at least one pixel wide and high.
 
     `mask` is bool (height, width), not empty.
     """
@@ -72,14 +72,15 @@ def prompt_objects(
     masks: Mapping[int, np.ndarray],
     prompt: str,
 ) -> None:
-    """Show objects to a session on a frame it has, and segment them there.
+    """Prompt objects on the current frame of a session, and segment them there.
 
-    Clicks are put in one round after the other. An object that came out without an error gets no more of them.
+    Clicks are added in rounds. An object whose mask has no error gets no further clicks.
 
     Args:
-        model, processor: of the session.
-        session: `frame_idx` is its current frame, not yet tracked.
-        masks: of the objects on that frame, bool (height, width) by object id; none is empty.
+        model, processor: the model and the processor of the session.
+        session: the session.
+        frame_idx: the current frame of the session, which is not tracked yet.
+        masks: the masks of the objects on that frame, bool (height, width), by object id; none is empty.
         prompt: one of `PROMPTS`.
     """
     object_ids, truth = list(masks), list(masks.values())
