@@ -1,17 +1,17 @@
 """Evaluates predicted masks of any tracker, stored as PNGs, against a folder of annotations.
 
-Both folders hold a folder for each sequence, and this one either
+Both folders have a folder for each sequence, with one of these layouts:
 
-    <sequence>/00000.png             object numbers, or 0 and 255 where there is one object
+    <sequence>/00000.png             object numbers, or 0 and 255 if there is one object
     <sequence>/<object>/00000.png    a mask for each object, as in SA-V; objects may then overlap
 
-The annotations say which frames are scored; what else was predicted is not looked at. Files are read as the published
-evaluators read them: the number of a pixel, never its colour. But where those would score something else than what was
-meant (colours, 0 and 255 for object numbers, a folder too high or too low), a `VideoError` names the file and what was
-expected. Everything that names can tell is checked before the first frame is scored. One frame is in memory at a time.
+The annotated frames are scored; other predictions are ignored. Files are read as by the published evaluators, which use
+the number of a pixel and never its colour. If this would give a wrong score (because of colours, of 0 and 255 in place
+of object numbers, or of a folder that is too high or too low), a `VideoError` names the file and the expected content.
+All file names are checked before the first frame is scored. Only one frame is in RAM at a time.
 
-Files that cannot be decoded cost their own sequence only: it is left out with a warning, and the scores say so. What
-is wrong in the way a folder was written, such as colours for numbers, stops the scoring: other sequences have it too.
+If a file cannot be decoded, its sequence is left out with a warning, and the scores list it. An error in the way a
+folder was written, such as colours in place of numbers, stops the scoring, because other sequences have it too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["find_sequences", "score_prediction_folder"]
 
 logger = logging.getLogger(__name__)
 
-# What Pillow calls the kinds of PNG whose pixels are numbers.
+# Pillow's modes of PNGs whose pixels are numbers.
 KINDS = {"P": "indexed", "L": "greyscale", "1": "black and white"}
 
 
@@ -49,21 +49,22 @@ def score_prediction_folder(
     """Score a folder of predicted PNGs against a folder of annotated ones.
 
     Args:
-        predictions, annotations: folders of sequences, laid out alike.
+        predictions, annotations: folders of sequences with the same layout.
         convention: one of `conventions`, or its name.
-        sequences: names of those to score; by default all that are annotated.
-        groups: for each sequence the group of its objects (`"seen"`, `"unseen"`), for conventions that need one.
+        sequences: names of the sequences to score; by default all annotated ones.
+        groups: the group of each sequence's objects (`"seen"`, `"unseen"`), for conventions that need groups.
 
     Returns:
-        Scores; their speed is NaN, as nothing was tracked. Sequences with a damaged or too large file are among their
-        `failures`.
+        The scores. Their speed is NaN, because nothing was tracked. Sequences with a damaged or too large file are
+        among their `failures`.
 
     Raises:
-        FileNotFoundError: a folder, a sequence or a frame is missing.
-        VideoError: folders of another level, files that are not of object numbers, of another size than annotated, or
-            with objects that are not annotated where the convention allows none; or no sequence can be read.
-        ValueError: there is no such convention, or a sequence has no group.
-        ImportError: OpenCV is not installed.
+        FileNotFoundError: if a folder, a sequence or a frame is missing.
+        VideoError: if a folder has another level; if a file has no object numbers, has another size than its
+            annotation, or has objects that are not annotated and not allowed by the convention; or if no sequence can
+            be read.
+        ValueError: if the convention is unknown, or a sequence has no group.
+        ImportError: if OpenCV is not installed.
     """
     convention = convention_named(convention)
     annotated = find_sequences(annotations)
@@ -94,8 +95,8 @@ def find_sequences(root: str | os.PathLike) -> dict[str, Path]:
     """The folders of sequences in a folder of annotations or predictions, by name.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        VideoError: it has no sequences; the message says which level was expected and what fits nearby.
+        FileNotFoundError: if there is no such folder.
+        VideoError: if it has no sequences; the message names the expected level and a folder nearby that fits.
     """
     root = Path(root)
     _require_folder(root)
@@ -117,7 +118,7 @@ def _pngs(path: Path) -> dict[str, Path]:
 
 
 def _parts(sequence: Path) -> dict[int | None, Path]:
-    """A sequence's folders of PNGs: itself (None), or one for each object, by number."""
+    """The folders of PNGs of a sequence by object number; the number of the sequence's own folder is `None`."""
     if _pngs(sequence):
         return {None: sequence}
     return {int(folder.name): folder for folder in _folders(sequence) if folder.name.isdigit() and _pngs(folder)}
@@ -133,7 +134,7 @@ def _require_folder(path: Path) -> None:
 
 
 def _wrong_level(root: Path, fits: Callable[[Path], object]) -> VideoError:
-    """An error that says which level was expected, and names a folder above or below for which `fits` is true."""
+    """An error that names the expected level, and a folder above or below for which `fits` is true."""
     below = [folder for child in _folders(root) for folder in (child, *_folders(child))]
     above = [root.resolve().parent, root.resolve().parent.parent]
     for near in [*below, *above]:
@@ -150,7 +151,7 @@ def _wrong_level(root: Path, fits: Callable[[Path], object]) -> VideoError:
 
 
 def _checked_level(predictions: Path, names: Iterable[str]) -> Path:
-    """The folder of predictions, if it has all sequences."""
+    """Check that the folder of predictions has all sequences, and return it."""
     _require_folder(predictions)
     names = list(names)
     missing = [name for name in names if not (predictions / name).is_dir()]
@@ -166,7 +167,7 @@ def _checked_level(predictions: Path, names: Iterable[str]) -> Path:
 
 
 def _pair(annotated: Path, predicted: Path, convention: ScoringConvention) -> list[_Part]:
-    """What is to be read of a sequence, after a look at the names of its files."""
+    """Check the file names of a sequence and return the parts to read."""
     truth, guess = _parts(annotated), _parts(predicted)
     if (None in truth) != (None in guess) and guess:
         layouts = {True: "<frame>.png", False: "<object>/<frame>.png"}
@@ -186,12 +187,12 @@ def _pair(annotated: Path, predicted: Path, convention: ScoringConvention) -> li
 
 
 class _Part:
-    """What is scored together: the frames of a sequence, or those of one object, if these have folders of their own."""
+    """Frames that are scored together: those of a sequence, or of one object if each object has its own folder."""
 
     def __init__(self, number: int | None, annotated: Path, predicted: Path, convention: ScoringConvention) -> None:
         self.number, self.annotated, self.predicted = number, annotated, predicted
         self.frames = list(_pngs(annotated))
-        # Frames that never count need no prediction: many tools write none of the first, which they were given.
+        # Frames that never count need no prediction: many tools do not write the first frame, which was given to them.
         last = len(self.frames) - (convention.skip_last and convention.ends == "sequence")
         needed = self.frames[int(convention.skip_first) : last]
         there = _pngs(predicted)
@@ -202,7 +203,7 @@ class _Part:
             )
 
     def scores(self, convention: ScoringConvention, groups: str | Mapping[int, str] | None) -> list[ObjectScores]:
-        """Read, compare and forget frame after frame."""
+        """Read and score one frame after another; only one frame is kept."""
         scorer = SequenceScorer(convention)
         truth, prediction = _LabelReader(self.annotated), _LabelReader(self.predicted)
         annotated_numbers, predicted_numbers = set(), set()
@@ -210,7 +211,7 @@ class _Part:
             true_labels, numbers = truth.read(name)
             labels = np.zeros_like(true_labels)
             guessed: list[int] = []
-            if (self.predicted / name).is_file():  # if not, it does not count, see above
+            if (self.predicted / name).is_file():  # a frame without prediction does not count, see above
                 labels, guessed = prediction.read(name)
                 prediction.check_order(truth)
             if labels.shape != true_labels.shape:
@@ -232,7 +233,7 @@ class _Part:
             annotated_numbers.update(numbers)
             predicted_numbers.update(guessed)
             true_masks, void = object_masks(true_labels, convention)
-            # Only annotations have void pixels: a prediction of 255 is one of an object of that number.
+            # Only annotations have void pixels: in a prediction, 255 is an object number.
             scorer.add(true_masks, {number: labels == number for number in guessed}, void)
         if annotated_numbers == {VOID} and convention.void != "object":
             raise VideoError(
@@ -244,7 +245,7 @@ class _Part:
         return self._numbered(scorer, groups)
 
     def _numbered(self, scorer: SequenceScorer, groups: str | Mapping[int, str] | None) -> list[ObjectScores]:
-        """The scores, under the number of the folder if it is that of one object."""
+        """The scores; if the folder is that of one object, they have its number."""
         if self.number is None:
             try:
                 return scorer.scores(groups)
@@ -258,22 +259,22 @@ def _of_one(groups: str | Mapping[int, str] | None, number: int) -> str | None:
 
 
 class _UnreadableError(VideoError):
-    """A file is damaged, too large, or no image; that says nothing about other sequences."""
+    """A file is damaged, too large, or no image. Other sequences can still be scored."""
 
 
 class _LabelReader:
-    """Reads the PNGs of one folder, all of which must say in the same way which pixel is of which object."""
+    """Reads the PNGs of one folder, which must all encode object numbers in the same way."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._kind: tuple[str, str] | None = None  # of the first file: what it is, and its name
-        self.colours: dict[int, tuple[tuple[int, ...], str]] = {}  # of each number, and the file that had it first
+        self._kind: tuple[str, str] | None = None  # the kind and the name of the first file
+        self.colours: dict[int, tuple[tuple[int, ...], str]] = {}  # by number: colour, and first file with it
 
     def read(self, name: str) -> tuple[np.ndarray, list[int]]:
-        """A file's labels, uint8 (height, width), and which numbers other than 0 there are.
+        """Read a file's labels, uint8 (height, width), and list its numbers other than 0.
 
         Raises:
-            VideoError: a file that is in colour, or of another kind or palette than those before; an
+            VideoError: if the file is in colour, or has another kind or palette than the files before; an
                 `_UnreadableError` if it cannot be decoded.
         """
         path = self._folder / name
@@ -306,7 +307,7 @@ class _LabelReader:
         return labels, numbers
 
     def check_order(self, truth: _LabelReader) -> None:
-        """Raise VideoError if the colours of the annotation are there, but under other numbers in all files alike."""
+        """Raise VideoError if all files have the colours of the annotations, but under other numbers."""
         number_of = {colour: number for number, (colour, _) in truth.colours.items()}
         for number, (colour, name) in self.colours.items():
             if number_of.get(colour, number) != number:
@@ -318,7 +319,7 @@ class _LabelReader:
                 )
 
     def _check_palette(self, name: str, colours: Mapping[int, tuple[int, ...]]) -> None:
-        """A tool that saves colours sorts its palette anew for each file: then numbers mean nothing."""
+        """Raise an error if a number changes its colour, as when a tool sorts the palette of each file."""
         for number, colour in colours.items():
             if number == 0:
                 continue
@@ -332,7 +333,7 @@ class _LabelReader:
 
 
 def _listed(names: Iterable) -> str:
-    """The first few of some names."""
+    """Join the first few names."""
     names = [str(name) for name in names]
     shown = ", ".join(names[:5]) or "none"
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -1,11 +1,11 @@
 """Region similarity J and boundary accuracy F of two masks, the metrics of DAVIS.
 
-J is the share of the area that two masks have in common, F how much of their outlines lies close together. They are
-defined in Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016,
-section 5); what the paper leaves open (which pixels are an outline, how far is close, what an empty mask scores) is as
-in the evaluator of DAVIS-2017, whose numbers these are.
+J is the intersection over union of two masks; F measures how much of their outlines is close together. They are defined
+in Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016, section
+5). The paper does not define which pixels are an outline, which distance is close, and the score of an empty mask; here
+these are as in the evaluator of DAVIS-2017, and the scores agree with it.
 
-All of the work on outlines happens within the bounding box of both masks. OpenCV is imported where it is used.
+Outlines are computed within the bounding box of both masks. OpenCV is imported where it is used.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def import_cv2() -> ModuleType:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well the prediction of an object agrees with the truth in one frame.
+    """The agreement between the prediction of an object and the truth in one frame.
 
     Attributes:
-        j, f: region similarity and boundary accuracy, 0 to 1.
-        in_truth, in_prediction: whether either shows the object at all.
+        j, f: region similarity and boundary accuracy, from 0 to 1.
+        in_truth, in_prediction: whether the truth and the prediction show the object at all.
     """
 
     j: float
@@ -44,20 +44,20 @@ class Agreement:
     in_prediction: bool
 
 
-# Of an object that neither shows.
+# The agreement for an object that neither shows.
 ABSENT = Agreement(1.0, 1.0, False, False)
 
 
 def agreement(predicted: np.ndarray, truth: np.ndarray, tolerance: float = 0.008) -> Agreement:
-    """Both measures at once, in less time than one after the other.
+    """Compute J and F together, in less time than one after the other.
 
     Args:
         predicted, truth: bool, or integers that are 0 outside the object, ``(height, width)``.
         tolerance: see `boundary_accuracy`.
 
     Raises:
-        ValueError: masks of other shapes or types.
-        ImportError: OpenCV is not installed.
+        ValueError: if the masks have other shapes or types.
+        ImportError: if OpenCV is not installed.
     """
     cv2 = import_cv2()
     predicted, truth = _checked(predicted, truth)
@@ -72,16 +72,16 @@ def agreement(predicted: np.ndarray, truth: np.ndarray, tolerance: float = 0.008
 
 
 def region_similarity(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """J: intersection over union. Two empty masks agree: 1.
+    """Compute J, the intersection over union. For two empty masks, it is 1.
 
     Args:
         predicted, truth: bool, or integers that are 0 outside the object, ``(height, width)``.
 
     Returns:
-        0 to 1.
+        J, from 0 to 1.
 
     Raises:
-        ValueError: masks of other shapes or types.
+        ValueError: if the masks have other shapes or types.
     """
     predicted, truth = _checked(predicted, truth)
     union = np.count_nonzero(predicted | truth)
@@ -89,33 +89,34 @@ def region_similarity(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def boundary_accuracy(predicted: np.ndarray, truth: np.ndarray, tolerance: float = 0.008) -> float:
-    """F: the harmonic mean of the shares of either outline that lie close to the other.
+    """Compute F, the harmonic mean of the precision and the recall of the predicted outline.
 
-    Precision is the share of the predicted outline within reach of the true one, recall the reverse. Two masks without
-    an outline agree: 1. If only one has none, F is 0.
+    Precision is the fraction of the predicted outline that is within the tolerance of the true outline; recall is the
+    fraction of the true outline that is within the tolerance of the predicted one. If neither mask has an outline, F is
+    1; if only one has none, F is 0.
 
     Args:
         predicted, truth: bool, or integers that are 0 outside the object, ``(height, width)``.
-        tolerance: reach as a share of the image's diagonal; rounded up to whole pixels (8 at 854x480).
+        tolerance: distance as a fraction of the image's diagonal; it is rounded up to whole pixels (8 at 854x480).
 
     Returns:
-        0 to 1.
+        F, from 0 to 1.
 
     Raises:
-        ValueError: masks of other shapes or types.
-        ImportError: OpenCV is not installed.
+        ValueError: if the masks have other shapes or types.
+        ImportError: if OpenCV is not installed.
     """
     return agreement(predicted, truth, tolerance).f
 
 
 def _around(cv2: ModuleType, predicted: np.ndarray, truth: np.ndarray) -> tuple[slice, slice]:
-    """Where either mask is, and a pixel more on each side: outlines lie to the top left of where masks end."""
+    """The bounding box of both masks with one more pixel on each side, because outlines lie to the top left."""
     left, top, width, height = cv2.boundingRect((predicted | truth).view(np.uint8))
     return np.s_[max(0, top - 1) : top + height + 1, max(0, left - 1) : left + width + 1]
 
 
 def _f(cv2: ModuleType, predicted: np.ndarray, truth: np.ndarray, radius: int) -> float:
-    """F of masks that are cut out, with outlines that match within `radius` pixels."""
+    """Compute F of cropped masks, whose outlines match within `radius` pixels."""
     predicted_outline, true_outline = (_outline(cv2, mask) for mask in (predicted, truth))
     predicted_length, true_length = cv2.countNonZero(predicted_outline), cv2.countNonZero(true_outline)
     if not predicted_length or not true_length:
@@ -127,10 +128,10 @@ def _f(cv2: ModuleType, predicted: np.ndarray, truth: np.ndarray, radius: int) -
 
 
 def _outline(cv2: ModuleType, mask: np.ndarray) -> np.ndarray:
-    """Pixels that differ from their right, lower or lower right neighbour, uint8 of 0 and 1 in the mask's shape.
+    """The pixels that differ from their right, lower or lower right neighbour, uint8 of 0 and 1 in the mask's shape.
 
-    Repeating the last row and column makes the image's edge no outline: what DAVIS takes from the Berkeley benchmark's
-    `seg2bmap`.
+    The last row and column are repeated, so that the image's edge is not an outline. DAVIS takes this from `seg2bmap`
+    of the Berkeley benchmark.
     """
     window = np.ones((2, 2), np.uint8)
     mask = np.ascontiguousarray(mask).view(np.uint8)
@@ -144,7 +145,7 @@ def _disk(radius: int) -> np.ndarray:
 
 
 def _checked(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as contiguous bool arrays."""
+    """Convert both masks to contiguous bool arrays."""
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     for what, mask in (("predicted", predicted), ("true", truth)):
         if mask.ndim != 2 or mask.dtype.kind not in "bui" or mask.size == 0:

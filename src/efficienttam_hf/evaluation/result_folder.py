@@ -1,12 +1,12 @@
 """The folder of an evaluation: finished videos are kept if the process is stopped.
 
-    settings.json            what decides the numbers; other settings are refused
-    videos/<video>.json      the result of each finished video, written whole or not at all
-    predictions/, pictures/  what was asked for; see `submission` and `runner`
+    settings.json            the settings that decide the scores; other settings are refused
+    videos/<video>.json      the result of each finished video, written atomically
+    predictions/, pictures/  optional files; see `submission` and `runner`
 
-A video counts as done if its file is there, was made with the same settings from the same data, and holds no error.
-So a run that was killed goes on with the same command, and so does one in which some videos could not be read. Each
-file is listed as `output_folders` says, and no other file is removed or replaced.
+A video is finished if its file exists, was made with the same settings from the same data, and has no error. The same
+command therefore resumes a run that was killed, or in which some videos could not be read. Each file is listed (see
+`output_folders`), and no other file is removed or replaced.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ REPORTS = ("report.md", "results.json", "scores.csv", "worst.jpg", "plots")
 
 
 class ResultFolder:
-    """Where an evaluation keeps its results.
+    """The folder in which an evaluation stores its results.
 
     Args:
-        path: the folder; made when needed.
-        settings: what decides the numbers, JSON's values by name.
+        path: the folder, which is created when it is needed.
+        settings: the settings that decide the scores, JSON values by name.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -47,13 +47,13 @@ class ResultFolder:
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def prepare(self, overwrite: bool) -> None:
-        """Claim the folder for these settings.
+        """Prepare the folder for results of these settings.
 
         Raises:
-            FileExistsError: there are files that this package did not write where the results go; nothing was changed.
-            ValueError: it holds results of other settings, and not `overwrite`, which removes those.
+            FileExistsError: if files that this package did not write are in the place of results; nothing is changed.
+            ValueError: if it has results of other settings and `overwrite`, which removes them, is false.
         """
-        self._output = OutputFolder(self.path)  # what others have listed since
+        self._output = OutputFolder(self.path)  # reads the list again, which other processes may have changed
         self._output.check(self._settings_file.name, *REPORTS, *KINDS, overwrite=True)
         before = self._settings_before()
         if before is not None and before != self._settings and not overwrite:
@@ -69,12 +69,12 @@ class ResultFolder:
             temporary.write_text(json.dumps(self._settings, indent=1) + "\n", encoding="utf-8")
 
     def done(self, name: str, stamp: str, masks: bool, picture: bool) -> VideoResult | None:
-        """The result of a video that need not be done again.
+        """The stored result of a video, or `None` if the video must be evaluated.
 
         Args:
-            name: of the video.
-            stamp: changes when its files do.
-            masks, picture: whether it must have left these.
+            name: the name of the video.
+            stamp: a text that changes when the video's files change.
+            masks, picture: whether predicted masks and a picture are needed too.
         """
         try:
             stored = read_json(self._file(name), what="result")
@@ -86,13 +86,13 @@ class ResultFolder:
         except (ValueError, TypeError, LookupError) as error:
             logger.warning("'%s' cannot be used, so that its video is done again: %s", self._file(name), error)
             return None
-        if result.name != name:  # of another name that is written alike
+        if result.name != name:  # another video's name can give the same file name
             return None
         lacking = (masks and not has_masks) or (picture and result.picture is None)
         return None if lacking or result.error is not None else result
 
     def keep(self, result: VideoResult, stamp: str, masks: bool) -> None:
-        """Write the result of a video, the last thing that is done for it."""
+        """Write the result of a video, after all its other files."""
         stored = {
             "fingerprint": self._fingerprint,
             "stamp": stamp,
@@ -109,7 +109,7 @@ class ResultFolder:
         return self.path / self._name(video)
 
     def _settings_before(self) -> dict[str, Any] | None:
-        """The settings of the evaluation whose results are in the folder; `None` if it has none."""
+        """The settings of the results in the folder; `None` if there are no results."""
         try:
             before = read_json(self._settings_file, what="settings of an evaluation")
         except FileNotFoundError:

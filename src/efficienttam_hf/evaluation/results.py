@@ -1,8 +1,8 @@
 """The results of an evaluation as plain data: per object, per video and per run, with JSON input and output.
 
-Everything that evaluates ends in an :class:`EvaluationResult`, and everything that reports, compares or resumes begins
-with one. It holds the score of every frame that was judged, so that whatever is asked later (a plot, the worst videos,
-another mean) needs no second run. Scores are from 0 to 1.
+Every evaluation returns an :class:`EvaluationResult`; reports, comparisons and resumed runs read one. It has the score
+of every scored frame, so that a later plot, a list of the worst videos or another mean needs no second run. Scores are
+from 0 to 1.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class ObjectResult:
     """The scores of one object of a video, on the frames that count.
 
     Attributes:
-        object_id: as annotated.
-        frames: numbers of the frames that were judged, ascending, counted from 0 in the video.
+        object_id: the annotated object id.
+        frames: numbers of the scored frames, ascending, counted from 0 in the video.
         j: region similarity (IoU), one value for each of `frames`.
-        f: boundary accuracy, likewise; empty where outlines are not judged, as in images.
-        category: of the object, where the dataset names it.
-        group: over which the convention takes a mean of its own, such as `"seen"`.
-        clicks: of an object in an image, the IoU after each click; `j` has the last. Else empty.
-        best_of_three: and the IoU of the best of the three masks that the first click gave; else `None`.
+        f: boundary accuracy, one value for each of `frames`; empty if outlines are not scored, as in images.
+        category: the category of the object, if the dataset has categories.
+        group: the group for which the convention computes a separate mean, such as `"seen"`.
+        clicks: the IoU after each click on an object in an image (`j` has the last); otherwise empty.
+        best_of_three: the IoU of the best of the three proposals after the first click in an image; otherwise `None`.
     """
 
     object_id: int
@@ -46,33 +46,33 @@ class ObjectResult:
 
     @property
     def j_mean(self) -> float:
-        """J, the mean over frames; NaN without any."""
+        """The mean of J over frames; NaN without frames."""
         return _mean(self.j)
 
     @property
     def f_mean(self) -> float:
-        """F, the mean over frames; NaN without any."""
+        """The mean of F over frames; NaN without frames."""
         return _mean(self.f)
 
     @property
     def j_and_f(self) -> float:
-        """The mean of J and F; J alone where outlines are not judged."""
+        """The mean of J and F; J alone if outlines are not scored."""
         return (self.j_mean + self.f_mean) / 2 if self.f else self.j_mean
 
 
 @dataclass
 class VideoResult:
-    """One video (or image: a video of one frame), evaluated.
+    """The result of one video, or of an image, which counts as a video of one frame.
 
     Attributes:
-        name: of the video in its dataset.
-        num_frames: of the video; 0 if not even that could be read.
-        height, width: of its frames in pixels; 0 likewise.
-        tracked_frames: frames in which at least one object was tracked.
-        seconds: that tracking took: from decoded frames to masks of their size, without decoding and scoring.
-        objects: those with frames that count, by ascending id. Empty where the truth is not public.
-        picture: a picture of tracked above annotated masks, as a path within the folder of results; `None` without one.
-        error: why the video could not be evaluated, in which case it has no objects; `None` if it could.
+        name: the name of the video in its dataset.
+        num_frames: number of frames; 0 if it could not be read.
+        height, width: size of the frames in pixels; 0 if it could not be read.
+        tracked_frames: number of frames in which at least one object was tracked.
+        seconds: time of tracking, from decoded frames to masks of their size, without decoding and scoring.
+        objects: the objects with frames that count, by ascending id. Empty if the truth is not public.
+        picture: path, within the folder of results, of a picture of tracked above annotated masks; `None` without one.
+        error: the reason why the video could not be evaluated and has no objects; `None` if it was evaluated.
     """
 
     name: str
@@ -87,17 +87,17 @@ class VideoResult:
 
     @property
     def j(self) -> float:
-        """J, the mean over objects; NaN where nothing could be scored."""
+        """The mean of J over objects; NaN if nothing could be scored."""
         return _mean([o.j_mean for o in self.objects])
 
     @property
     def f(self) -> float:
-        """F, the mean over objects; NaN where nothing could be scored."""
+        """The mean of F over objects; NaN if nothing could be scored."""
         return _mean([o.f_mean for o in self.objects])
 
     @property
     def j_and_f(self) -> float:
-        """The mean over objects of J&F (of J where outlines are not judged); NaN where nothing could be scored."""
+        """The mean over objects of J&F (of J if outlines are not scored); NaN if nothing could be scored."""
         return _mean([o.j_and_f for o in self.objects])
 
     @property
@@ -125,16 +125,16 @@ class EvaluationResult:
 
     Attributes:
         protocol: `"vos"`, `"prompted-video"` or `"images"`.
-        dataset: its kind, as in `data.loading.load_records`, such as `"davis2017"`.
-        split: as the dataset calls it; empty where none was chosen.
-        model: as the user named it: a folder, an id on the Hub or an included model.
-        prompt: what was shown of each object: `"mask"`, `"box"`, `"1-click"`, `"3-click"`, `"5-click"`.
-        convention: by which frames were judged and means taken, a name of `evaluation.conventions`.
-        settings: whatever else decides the numbers, by name: `image_size`, `dtype`, `device`, `attention`,
-            `parameters`, `max_frames`, `weights` (a digest), versions of libraries. Values are JSON's.
-        videos: in the dataset's order, those that failed among them.
-        summary: the numbers of the whole dataset under `convention`, such as `"J&F"`, `"J"`, `"F"`, `"J_recall"`, `"G"`
-            or `"mIoU"`. Empty where nothing could be scored.
+        dataset: the kind of dataset, as in `data.loading.load_records`, such as `"davis2017"`.
+        split: the dataset's name for the split; empty if none was chosen.
+        model: the name that the user gave: a folder, an id on the Hub or an included model.
+        prompt: the prompt of each object: `"mask"`, `"box"`, `"1-click"`, `"3-click"`, `"5-click"`.
+        convention: the convention of the scores, a name of `evaluation.conventions`.
+        settings: other settings that decide the scores, by name: `image_size`, `dtype`, `device`, `attention`,
+            `parameters`, `max_frames`, `weights` (a digest), versions of libraries. The values are JSON values.
+        videos: the results of all videos in the dataset's order, including those that failed.
+        summary: the scores of the whole dataset under `convention`, such as `"J&F"`, `"J"`, `"F"`, `"J_recall"`, `"G"`
+            or `"mIoU"`. Empty if nothing could be scored.
     """
 
     protocol: str
@@ -154,17 +154,17 @@ class EvaluationResult:
 
     @property
     def failures(self) -> list[VideoResult]:
-        """The videos that could not be evaluated; each says why in `error`."""
+        """The videos that could not be evaluated; `error` has the reason."""
         return [video for video in self.videos if video.error is not None]
 
     @property
     def coverage(self) -> dict[str, int]:
-        """What the score is over: how many videos there are, are `scored`, and `failed`. The rest has hidden truth."""
+        """The numbers of all videos and of those that are `scored` and `failed`. The truth of the others is hidden."""
         return {"videos": len(self.videos), "scored": len(self.scored), "failed": len(self.failures)}
 
     @property
     def frames_per_second(self) -> float:
-        """Of tracking alone, over all videos; NaN if nothing was tracked."""
+        """The speed of tracking alone, over all videos; NaN if nothing was tracked."""
         seconds = sum(video.seconds for video in self.videos)
         return sum(video.tracked_frames for video in self.videos) / seconds if seconds else math.nan
 
@@ -186,17 +186,17 @@ class EvaluationResult:
         return build(cls, stored, "The result")
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write as a JSON file, whole or not at all."""
+        """Write the result as a JSON file, atomically."""
         with atomic_path(path) as temporary:
             content = {"coverage": self.coverage, **self.to_dict()}
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> EvaluationResult:
-        """A file of `write`.
+        """Read a file of `write`.
 
         Raises:
-            ValueError: it is not such a file.
+            ValueError: if it is not such a file.
         """
         try:
             content = read_json(path, what="result")

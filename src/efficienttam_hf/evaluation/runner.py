@@ -1,8 +1,8 @@
 """Evaluates a model on the videos of a dataset: reads, tracks and scores each video, and stores its result.
 
-This is the one way in which videos are evaluated: by the command line, by training, and by the ablations. A video goes
-through frame by frame (see `semi_supervised`), so memory does not grow with its length. Results are kept as they come
-(see `result_folder`): a run goes on where it was stopped, and one bad video costs no more than itself.
+The command line, training and the ablations all evaluate videos with this file. A video is read frame by frame (see
+`semi_supervised`), so that RAM use does not grow with its length. Results are stored as soon as a video is finished
+(see `result_folder`): a stopped run can be resumed, and a video that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ __all__ += ["name_of", "reason_of", "stamp_of", "summarize", "surroundings"]
 
 logger = logging.getLogger(__name__)
 
-# What reading, tracking or writing one video can fail with: that video is reported, and the others go on. Files that
-# are damaged on purpose fail in ways of their own, as by nesting that is too deep or numbers that are too large.
+# The errors with which reading, tracking or writing a video can fail: that video is reported, and the others go on.
+# Files that are damaged on purpose cause further errors, for example by too deep nesting or too large numbers.
 VIDEO_ERRORS = (
     ValueError,
     TypeError,
@@ -70,26 +70,25 @@ VIDEO_ERRORS = (
 
 
 def default_convention(dataset: str) -> str:
-    """The name of the convention by which a dataset is scored, as its layout states it."""
+    """The name of the convention that a dataset's layout sets."""
     return rules_of(dataset).scoring
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How videos are evaluated.
+    """Options of the evaluation of videos.
 
     Attributes:
-        protocol, dataset, split, model: as in :class:`EvaluationResult`, for the record.
-        prompt: what an object is shown with, one of `prompted.PROMPTS`.
-        convention: by which scores are taken, one of `conventions.CONVENTIONS`.
-        groups: of objects, for a convention that takes means over them.
-        memory: how memories are chosen, as options of `init_video_session`; by default as the model's configuration
-            says.
-        max_frames: only so many of each video's frames, from the first on; `None` for all.
-        output: folder of results; `None` to keep nothing on disk.
-        save_masks: whether predictions are written, to `output`/predictions.
-        pictures: whether a picture of each video is drawn, to `output`/pictures.
-        overwrite: whether results in `output` are removed first, whatever their settings.
+        protocol, dataset, split, model: descriptions that :class:`EvaluationResult` stores.
+        prompt: the prompt of each object, one of `prompted.PROMPTS`.
+        convention: the scoring convention, one of `conventions.CONVENTIONS`.
+        groups: groups of objects, for a convention that computes means over groups.
+        memory: options of `init_video_session` for memory selection; by default, the model's configuration decides.
+        max_frames: number of frames of each video that are used, from the first on; `None` for all.
+        output: folder of results; `None` to store nothing on disk.
+        save_masks: whether predictions are written to `output`/predictions.
+        pictures: whether a picture of each video is written to `output`/pictures.
+        overwrite: whether results in `output` are removed first, also those of other settings.
         progress: whether to show a progress bar.
     """
 
@@ -127,18 +126,18 @@ def evaluate_videos(
     """Track each object of each video from its first annotated frame, and score it.
 
     Args:
-        model: evaluated in evaluation mode, and left in the mode it was in.
-        processor: that of the model.
-        records: the videos, see `data.loading.load_records`.
-        options: how.
-        processes: those that share the work, each of which calls this; by default this one does it alone.
+        model: the model; it runs in evaluation mode and is then returned to its previous mode.
+        processor: the processor of the model.
+        records: the videos; see `data.loading.load_records`.
+        options: the options of the evaluation.
+        processes: the processes that share the work, each of which calls this function; by default only this one.
 
     Returns:
         The whole result, in every process. Videos that could not be evaluated are among its `failures`.
 
     Raises:
-        ValueError: another `prompt` or `convention`, or an output folder with results of other settings.
-        ImportError: OpenCV is not installed.
+        ValueError: if `prompt` or `convention` is unknown, or the output folder has results of other settings.
+        ImportError: if OpenCV is not installed.
     """
     settings = _deciding_settings(model, options)
     folder = None if options.output is None else ResultFolder(Path(options.output), settings)
@@ -149,7 +148,7 @@ def evaluate_videos(
     done = {} if folder is None else _done(folder, records, options)
     todo = [index for index in range(len(records)) if index not in done]
     if processes is not None:
-        processes.wait()  # nobody begins before all have seen what is left
+        processes.wait()  # all processes list the remaining videos before any of them begins
         shares = balanced_shares([_length(records, index) for index in todo], processes.count)
         todo = [todo[place] for place in shares[processes.index]]
 
@@ -181,10 +180,10 @@ def evaluate_video(
     record: VideoRecord,
     options: RunOptions = RunOptions(),  # noqa: B008
 ) -> VideoResult:
-    """One video of `evaluate_videos`; what is wrong with it is raised.
+    """Evaluate one video as `evaluate_videos` does, but raise its errors.
 
     Raises:
-        DatasetError: a frame or a mask is missing, damaged or of another size.
+        DatasetError: if a frame or a mask is missing, damaged or of another size.
     """
     _check_density(record)
     _check_masks(record, options.max_frames)
@@ -199,7 +198,7 @@ def evaluate_video(
 
     frames = frames_of(record, options.max_frames)
     overlap = rules_of(record.source).masks_overlap
-    with closing(frames):  # its thread ends with it, also when tracking does not come to the end
+    with closing(frames):  # this ends its thread, also if tracking fails
         for tracked in track(model, processor, frames, options.prompt, overlap, options.memory):
             result.tracked_frames += bool(tracked.predicted)
             result.seconds += tracked.seconds
@@ -232,7 +231,7 @@ def evaluate_video(
 
 
 def _check_density(record: VideoRecord) -> None:
-    """Raise DatasetError if a frame lacks a mask where all should have one, lest it be left out of the score."""
+    """Raise DatasetError if a frame without a mask would be left out of the score although all must have masks."""
     missing = sorted(set(range(record.num_frames)) - set(record.annotated_frames))
     every_frame = rules_of(record.source).annotates_every_frame
     if every_frame and record.complete and len(record.annotated_frames) > 1 and missing:
@@ -243,14 +242,14 @@ def _check_density(record: VideoRecord) -> None:
 
 
 def _check_masks(record: VideoRecord, max_frames: int | None) -> None:
-    """Decode every mask once, so that one that cannot be used is found before the video is tracked and not after."""
+    """Decode every mask once, so that an invalid mask is found before the video is tracked."""
     for frame in record.annotated_frames:
         if max_frames is None or frame < max_frames:
             record.masks_source.read(frame, record.size)
 
 
 def summarize(videos: Sequence[VideoResult], convention: str) -> dict[str, float]:
-    """The numbers of a dataset under a convention; none where nothing could be scored."""
+    """The scores of a dataset under a convention; empty if nothing could be scored."""
     sequences = [
         SequenceScores(
             video.name,
@@ -272,7 +271,7 @@ def _evaluate_or_report(
     options: RunOptions,
     folder: ResultFolder | None,
 ) -> tuple[VideoResult, str]:
-    """The result of a video, or why there is none; and the stamp of its files as they were before."""
+    """Evaluate a video or report its error; also return the stamp of its files before the evaluation."""
     stamp = "" if folder is None else stamp_of(records, index)
     try:
         return evaluate_video(model, processor, records[index], options), stamp
@@ -283,12 +282,12 @@ def _evaluate_or_report(
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, as a report says it; the kind of error too where its text does not explain itself."""
+    """The text of an error for the report, with the error's type if the text alone is not clear."""
     return f"{error}" if isinstance(error, ValueError | OSError) and f"{error}" else f"{type(error).__name__}: {error}"
 
 
 def _done(folder: ResultFolder, records: Sequence[VideoRecord], options: RunOptions) -> dict[int, VideoResult]:
-    """What an earlier run has left, by the number of the video."""
+    """The results that an earlier run has stored, by the number of the video."""
     found = {
         index: folder.done(name_of(records, index), stamp_of(records, index), options.save_masks, options.pictures)
         for index in range(len(records))
@@ -297,7 +296,7 @@ def _done(folder: ResultFolder, records: Sequence[VideoRecord], options: RunOpti
 
 
 def name_of(records: Sequence[VideoRecord], index: int) -> str:
-    """Without reading anything of the video, which may be what fails."""
+    """The name of a video, found without reading the video, because reading may fail."""
     if isinstance(records, VideoRecords):
         return records.names[index]
     try:
@@ -307,7 +306,7 @@ def name_of(records: Sequence[VideoRecord], index: int) -> str:
 
 
 def stamp_of(records: Sequence[VideoRecord], index: int) -> str:
-    """A text that changes when a file of the video does; empty where that cannot be told."""
+    """A text that changes when a file of the video changes; empty if this cannot be determined."""
     try:
         return records[index : index + 1].stamp() if isinstance(records, VideoRecords) else ""
     except VIDEO_ERRORS:
@@ -315,7 +314,7 @@ def stamp_of(records: Sequence[VideoRecord], index: int) -> str:
 
 
 def _length(records: Sequence[VideoRecord], index: int) -> int:
-    """Of a video in frames; 0 if it cannot be read, which does not take long to find out again."""
+    """Number of frames of a video; 0 if it cannot be read, because such a video takes little time."""
     try:
         return records[index].num_frames
     except VIDEO_ERRORS:
@@ -326,7 +325,7 @@ def _length(records: Sequence[VideoRecord], index: int) -> int:
 
 
 def _deciding_settings(model: EfficientTamVideoModel, options: RunOptions) -> dict[str, Any]:
-    """What scores depend on, but for the videos themselves."""
+    """The settings on which scores depend, apart from the videos themselves."""
     settings = {
         "dataset": options.dataset,
         "prompt": options.prompt,
@@ -335,14 +334,14 @@ def _deciding_settings(model: EfficientTamVideoModel, options: RunOptions) -> di
         **model_settings(model),
     }
     if options.memory:
-        settings["memory"] = json.loads(json.dumps(options.memory))  # as it comes back from a file
+        settings["memory"] = json.loads(json.dumps(options.memory))  # the form in which it is read from a file
     if options.groups is not None:
         settings["groups"] = hashlib.sha256(json.dumps(options.groups, sort_keys=True).encode()).hexdigest()[:16]
     return settings
 
 
 def model_settings(model: PreTrainedModel) -> dict[str, Any]:
-    """What of the model and how it runs the scores depend on."""
+    """The settings of the model, and of the way it runs, on which scores depend."""
     return {
         "weights": _weights_digest(model),
         "image_size": list(size_pair(model.config.image_size)),
@@ -353,13 +352,13 @@ def model_settings(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _weights_digest(model: PreTrainedModel) -> str:
-    """A text that changes when a weight or an option of a model does."""
+    """A text that changes when a weight or an option of a model changes."""
     options = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
     return weights_sha256(model, json.dumps(options, sort_keys=True, default=str))[:16]
 
 
 def surroundings(model: PreTrainedModel) -> dict[str, Any]:
-    """What scores should not depend on, for the record."""
+    """Settings on which scores should not depend; they are stored for information."""
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.processor()
     return {
         "device_name": device or platform.machine(),

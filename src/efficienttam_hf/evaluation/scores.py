@@ -1,7 +1,7 @@
 """Combines the J and F of single masks into the scores of an object, a video and a dataset.
 
-A `SequenceScorer` measures every frame as it comes and keeps a few numbers of it. Which of them count is decided at
-the end, by a `ScoringConvention`. All scores are from 0 to 1.
+A `SequenceScorer` measures one frame after another and keeps a few numbers of each. At the end, a `ScoringConvention`
+decides which of them count. All scores are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .region_boundary import ABSENT, Agreement, agreement, import_cv2
 __all__ = ["DatasetScores", "ObjectScores", "SequenceScorer", "SequenceScores", "Statistics"]
 __all__ += ["frame_agreements", "numbers_in", "object_masks", "statistics", "summary"]
 
-# What datasets write where nobody could tell.
+# The number with which datasets mark pixels that could not be annotated.
 VOID = 255
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What DAVIS says of a measure over the frames of an object.
+    """The statistics that DAVIS uses for a measure over the frames of an object.
 
     Attributes:
-        mean: over the frames.
-        recall: share of the frames in which it is above one half.
-        decay: mean of the first quarter of the frames less that of the last; small is good.
+        mean: the mean over the frames.
+        recall: the fraction of frames in which the measure is above one half.
+        decay: the mean over the first quarter of the frames minus that over the last quarter; small is good.
     """
 
     mean: float
@@ -41,18 +41,18 @@ class Statistics:
 
 
 def statistics(values: Sequence[float] | np.ndarray) -> Statistics:
-    """Mean, recall and decay of a measure's values, frame by frame.
+    """Compute mean, recall and decay from a measure's values, one for each frame.
 
-    As DAVIS's evaluator has them, except that the decay of more than 256 frames is that of the definition (there, frame
-    numbers beyond 255 wrap around).
+    They are as in DAVIS's evaluator, except that the decay of more than 256 frames follows the definition (in the
+    evaluator, frame numbers beyond 255 wrap around).
 
     Raises:
-        ValueError: no values.
+        ValueError: if there are no values.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"Statistics are of one value a frame, for at least one frame; got shape {values.shape}.")
-    # Halves up, neighbouring quarters share a frame: as DAVIS's evaluator cuts a sequence.
+    # As in DAVIS's evaluator, halves are rounded up, and neighbouring quarters share a frame.
     first, second, _, fourth, last = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
     decay = values[first : second + 1].mean() - values[fourth : last + 1].mean()
     return Statistics(float(values.mean()), float((values > 0.5).mean()), float(decay))
@@ -63,10 +63,10 @@ class ObjectScores:
     """J and F of one object, on the frames that count.
 
     Attributes:
-        object_id: as annotated.
-        j, f: float64 (frames,), at least one.
-        group: to which it belongs, where a dataset's score is a mean over groups: `"seen"` or `"unseen"`.
-        frames: which these frames are: numbers from 0, in the order in which they were scored.
+        object_id: the annotated object id.
+        j, f: float64 (frames,), with at least one value.
+        group: the object's group, if a dataset's score is a mean over groups: `"seen"` or `"unseen"`.
+        frames: the numbers of these frames from 0, in the order in which they were scored.
     """
 
     object_id: int
@@ -88,14 +88,14 @@ def summary(objects: Sequence[ObjectScores]) -> dict[str, float]:
 
 
 def _mean(summaries: list[dict[str, float]]) -> dict[str, float]:
-    """Of each of their values; NaN without any."""
+    """The mean of each value; NaN without summaries."""
     if not summaries:
         return summary([])
     return {key: float(np.mean([each[key] for each in summaries])) for key in summaries[0]}
 
 
 class _Measures:
-    """J, F and their mean, of whatever has a `summary`."""
+    """Mixin with J, F and their mean, for classes that have a `summary`."""
 
     def summary(self) -> dict[str, float]:
         raise NotImplementedError
@@ -112,7 +112,7 @@ class _Measures:
 
     @property
     def j_and_f(self) -> float:
-        """The mean of both: the number by which trackers are ranked."""
+        """The mean of J and F, by which trackers are ranked."""
         return self.summary()["J&F"]
 
 
@@ -121,10 +121,10 @@ class SequenceScores(_Measures):
     """The scores of one video.
 
     Attributes:
-        name: of the sequence.
-        objects: those with frames that count, in the order in which they appear.
-        num_frames: how many were tracked.
-        seconds: that tracking took: from decoded frames to masks of their size, without decoding and scoring.
+        name: the name of the sequence.
+        objects: the objects with frames that count, in the order in which they appear.
+        num_frames: number of tracked frames.
+        seconds: time of tracking, from decoded frames to masks of their size, without decoding and scoring.
     """
 
     name: str
@@ -138,7 +138,7 @@ class SequenceScores(_Measures):
 
     @property
     def frames_per_second(self) -> float:
-        """Of tracking alone."""
+        """The speed of tracking alone."""
         return self.num_frames / self.seconds if self.seconds else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,9 +160,9 @@ class DatasetScores(_Measures):
     """The scores of several videos.
 
     Attributes:
-        sequences: one for each.
-        convention: says what J and F are means of; its other rules have been applied to the sequences already.
-        failures: why, by name, for sequences that could not be scored; the means are without them.
+        sequences: the scores of each sequence.
+        convention: defines the means of J and F; its other rules have been applied to the sequences already.
+        failures: the reasons, by name, why sequences could not be scored; the means do not include these.
     """
 
     sequences: list[SequenceScores]
@@ -170,13 +170,13 @@ class DatasetScores(_Measures):
     failures: dict[str, str] = dataclass_field(default_factory=dict)
 
     def summary(self) -> dict[str, float]:
-        """As `summary`, but the mean over what the convention says.
+        """The values of `summary`, averaged over the items that the convention names.
 
-        If that is groups, also J and F of each group (`J_seen`), and `J&F`, the mean over all of these, under the name
-        by which YouTube-VOS has it, `G`.
+        If these are groups, there are also J and F of each group (`J_seen`), and `J&F`, which is the mean over all of
+        them, also under YouTube-VOS's name `G`.
 
         Raises:
-            ValueError: some objects have a group, others have none.
+            ValueError: if some objects have a group and others have none.
         """
         objects = self.objects
         groups = sorted({str(scores.group) for scores in objects})
@@ -193,12 +193,12 @@ class DatasetScores(_Measures):
 
     @property
     def objects(self) -> list[ObjectScores]:
-        """Those of all sequences."""
+        """The objects of all sequences."""
         return [scores for sequence in self.sequences for scores in sequence.objects]
 
     @property
     def frames_per_second(self) -> float:
-        """Of tracking alone, over all frames."""
+        """The speed of tracking alone, over all frames."""
         seconds = sum(sequence.seconds for sequence in self.sequences)
         return sum(sequence.num_frames for sequence in self.sequences) / seconds if seconds else float("nan")
 
@@ -209,7 +209,7 @@ class DatasetScores(_Measures):
         return {**self.summary(), **rest}
 
     def to_markdown(self) -> str:
-        """A table, a row a sequence and the score of them all below, in percent; then what was left out, and why."""
+        """A table in percent with a row for each sequence and one for all; then the failures with their reasons."""
         lines = ["| sequence | objects | J&F | J | F | frames/s |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
         for name, row in [(sequence.name, sequence) for sequence in self.sequences] + [("all", self)]:
             numbers = " | ".join(f"{100 * value:.1f}" for value in (row.j_and_f, row.j, row.f))
@@ -224,7 +224,7 @@ class DatasetScores(_Measures):
 def numbers_in(labels: np.ndarray) -> list[int]:
     """The numbers other than 0 in an array of integers, ascending."""
     largest = int(labels.max(initial=0))
-    if largest < 16:  # the usual case: looking for each is faster than counting all
+    if largest < 16:  # the usual case, in which searching for each number is faster than counting all
         return [number for number in range(1, largest + 1) if (labels == number).any()]
     if labels.dtype == np.uint8:
         counts = import_cv2().calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])
@@ -235,14 +235,14 @@ def numbers_in(labels: np.ndarray) -> list[int]:
 def object_masks(
     labels: np.ndarray, convention: ScoringConvention = SEMI_SUPERVISED
 ) -> tuple[dict[int, np.ndarray], np.ndarray | None]:
-    """An annotation's objects, and its void pixels if the convention excludes them.
+    """Split an annotation into the masks of its objects, and its void pixels if the convention excludes them.
 
     Args:
-        labels: integers (height, width), an object's number in each pixel, 0 in the background, 255 where it is void.
-        convention: decides what 255 is.
+        labels: integers (height, width), the object number of each pixel, 0 for the background, 255 for void pixels.
+        convention: decides the meaning of 255.
 
     Returns:
-        For each number that there is a mask, bool (height, width); and a mask of void pixels, or None.
+        The mask of each number, bool (height, width), and a mask of void pixels, or `None`.
     """
     masks = {number: labels == number for number in numbers_in(labels)}
     if convention.void == "object":
@@ -257,18 +257,18 @@ def frame_agreements(
     void: np.ndarray | None = None,
     convention: ScoringConvention = SEMI_SUPERVISED,
 ) -> dict[int, Agreement]:
-    """How well truth and prediction agree in one frame, for each object that either shows.
+    """Compute the agreement of truth and prediction in one frame, for each object that either of them shows.
 
     Args:
-        truth, predicted: for each object id a mask, bool ``(height, width)``. An object that is not named, or has an
-            empty mask, is absent.
-        void: pixels that do not count, bool ``(height, width)``, for a convention that excludes them. Others have no
-            use for it.
-        convention: says what becomes of `void`, whether all objects are one, and how close outlines must lie.
+        truth, predicted: masks, bool ``(height, width)``, by object id. An object without a mask, or with an empty one,
+            is absent.
+        void: pixels that do not count, bool ``(height, width)``, for a convention that excludes them. Other conventions
+            ignore it.
+        convention: defines the use of `void`, whether all objects are one, and the tolerance of outlines.
 
     Raises:
-        ValueError: masks of another type, or of another size in the prediction than in the truth.
-        ImportError: OpenCV is not installed.
+        ValueError: if masks have another type, or the prediction has another size than the truth.
+        ImportError: if OpenCV is not installed.
     """
     if convention.single_object:
         truth, predicted = ({1: np.any(list(m.values()), axis=0)} if m else {} for m in (truth, predicted))
@@ -284,16 +284,16 @@ def frame_agreements(
 
 
 class SequenceScorer:
-    """Scores a sequence frame by frame, so that no more than one frame's masks need to be at hand.
+    """Scores a sequence frame by frame, so that only the masks of one frame are in RAM.
 
     Args:
-        convention: says which frames and objects count.
+        convention: defines the frames and objects that count.
     """
 
     def __init__(self, convention: ScoringConvention = SEMI_SUPERVISED) -> None:
         self.convention = convention
         self._num_frames = 0
-        self._values: dict[int, dict[int, Agreement]] = {}  # of the frames in which truth or prediction show an object
+        self._values: dict[int, dict[int, Agreement]] = {}  # by object and frame, if either shows it
 
     def add(
         self,
@@ -301,24 +301,24 @@ class SequenceScorer:
         predicted: Mapping[int, np.ndarray],
         void: np.ndarray | None = None,
     ) -> None:
-        """The next frame; see `frame_agreements`."""
+        """Add the next frame; see `frame_agreements`."""
         self.add_agreements(frame_agreements(truth, predicted, void, self.convention))
 
     def add_agreements(self, agreements: Mapping[int, Agreement]) -> None:
-        """The next frame, measured before by `frame_agreements`."""
+        """Add the next frame by the output of `frame_agreements`."""
         for object_id, value in agreements.items():
             self._values.setdefault(object_id, {})[self._num_frames] = value
         self._num_frames += 1
 
     def scores(self, groups: str | Mapping[int, str] | None = None) -> list[ObjectScores]:
-        """Of the objects that have frames that count, if the frame added last is the last of the sequence.
+        """The scores of the objects that have frames that count, after the last frame was added.
 
         Args:
             groups: the group of all objects, or of each object id; see `ObjectScores`.
 
         Raises:
-            ValueError: the prediction has objects that the truth has not, and the convention does not allow it; or
-                an object has no group.
+            ValueError: if the prediction has objects that the truth does not have and the convention does not allow
+                this, or an object has no group.
         """
         object_ids = self._object_ids()
         if self.convention.extra_objects == "error":
@@ -334,7 +334,7 @@ class SequenceScorer:
         return scores
 
     def _object_ids(self) -> list[int]:
-        """Those that are scored."""
+        """The objects that are scored."""
         if self.convention.objects == "first_frame":
             largest = max((i for i, values in self._values.items() if values.get(0, ABSENT).in_truth), default=0)
             return list(range(1, largest + 1))

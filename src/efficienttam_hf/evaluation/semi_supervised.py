@@ -1,11 +1,11 @@
 """Semi-supervised video object segmentation: each object is prompted once, on its first frame, and then tracked.
 
-Frames are streamed through a session: one after another, each decoded, tracked, handed over to be scored or saved, and
-let go, so that memory does not grow with the video. A stream also is what the task means for objects that appear late:
-before its first frame nobody knows of an object, and no memory of it exists. Objects do not look at each other, so this
-is the same as tracking each in a run of its own, as SAM 2 does for LVOS and YouTube-VOS.
+Frames are streamed through a session: each frame is decoded, tracked, passed on to be scored or saved, and then
+dropped, so that RAM use does not grow with the video. A stream also fits the task for objects that appear late: before
+an object's first frame, it is unknown and has no memory. Objects are independent of each other, so the result is the
+same as that of a separate run for each object, as in SAM 2 for LVOS and YouTube-VOS.
 
-Where frames come from, and what becomes of the masks, is left to the caller: `runner` does it for datasets.
+The caller provides the frames and uses the masks; `runner` does this for datasets.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from .tracker import TrackingModel, TrackingProcessor, evaluating, masks_of, sta
 
 __all__ = ["AnnotatedFrame", "TrackedFrame", "frames_of", "has_hidden_truth", "track"]
 
-READ_AHEAD = 3  # frames: enough to hide decoding, few enough not to matter
+READ_AHEAD = 3  # number of frames: enough to hide the time of decoding, and little RAM
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class AnnotatedFrame(NamedTuple):
-    """A frame and what is known of it.
+    """A frame and its annotation.
 
     Attributes:
         frame: uint8 (height, width, 3), RGB.
-        truth: for each object id its mask, bool (height, width); an object that is not named, or whose mask is empty,
-            is not in the frame. `None` for a frame that was not annotated.
-        void: pixels that nobody judged, bool (height, width); `None` if there are none.
+        truth: annotated masks, bool (height, width), by object id. An object without a mask, or with an empty one, is
+            not in the frame. `None` for a frame that was not annotated.
+        void: pixels that are not annotated, bool (height, width); `None` if there are none.
     """
 
     frame: np.ndarray
@@ -50,13 +50,13 @@ class AnnotatedFrame(NamedTuple):
 
 @dataclass
 class TrackedFrame:
-    """A frame, what is known of it and what the tracker says.
+    """A frame, its annotation and its tracked masks.
 
     Attributes:
-        index: of the frame in the video, from 0.
-        frame, truth, void: as in :class:`AnnotatedFrame`.
-        predicted: for each object prompted so far its tracked mask, bool (height, width).
-        seconds: from the frame to these masks, prompts included.
+        index: the number of the frame in the video, from 0.
+        frame, truth, void: see :class:`AnnotatedFrame`.
+        predicted: tracked masks, bool (height, width), by the ids of all objects prompted so far.
+        seconds: time from the frame to these masks, including prompts.
     """
 
     index: int
@@ -68,18 +68,17 @@ class TrackedFrame:
 
 
 def has_hidden_truth(record: VideoRecord) -> bool:
-    """Whether a video shows each object where it appears first and nowhere else, so that it cannot be scored here."""
+    """Whether a video only has annotations on the first frame of each object, so that it cannot be scored here."""
     return not record.complete or len(record.annotated_frames) < 2
 
 
 def frames_of(record: VideoRecord, max_frames: int | None = None) -> Generator[AnnotatedFrame, None, None]:
-    """The frames of a video, from the first to the last that is judged, or to the end where the truth is hidden.
+    """The frames of a video, from the first to the last annotated one, or to the end if the truth is hidden.
 
-    Frames between annotated ones come too: a tracker that sees few frames a second tracks another video. A thread reads
-    ahead.
+    Frames without annotation are included, because tracking depends on the frame rate. A thread reads ahead.
 
     Raises:
-        DatasetError: a frame or a mask is missing, damaged or of another size.
+        DatasetError: if a frame or a mask is missing, damaged or of another size.
     """
     annotated = set(record.annotated_frames)
     count = record.num_frames if has_hidden_truth(record) else max(annotated) + 1
@@ -93,7 +92,7 @@ def frames_of(record: VideoRecord, max_frames: int | None = None) -> Generator[A
 
 
 def _read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Generator[R, None, None]:
-    """`map(read, items)`, on a thread that is a few items ahead. An error comes where its item would."""
+    """Run `map(read, items)` on a thread that is a few items ahead. An error is raised in place of its item."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque = deque()
         for item in items:
@@ -116,21 +115,21 @@ def track(
     """Track each object of a video from the first frame in which it is annotated.
 
     Args:
-        model: what tracks, see `tracker`. A torch model is evaluated in evaluation mode, and left in the mode it was
-            in; it runs on its own device, in its own dtype.
-        processor: that of the model.
-        video: its frames in order, all of one size: :class:`AnnotatedFrame` or tuples of its fields.
-        prompt: what is shown of an object; see `prompted`.
-        overlap: whether a pixel may belong to several objects, as in SA-V; otherwise it goes to the most certain.
-        memory: how memories are chosen, as options of `init_video_session`; by default as the model's configuration
-            says.
+        model: the tracker; see `tracker`. A torch model runs in evaluation mode, on its device and in its dtype, and is
+            then returned to its previous mode.
+        processor: the processor of the model.
+        video: the frames in order, all of one size: :class:`AnnotatedFrame` or tuples of its fields.
+        prompt: the prompt of each object; see `prompted`.
+        overlap: whether a pixel may belong to several objects, as in SA-V; otherwise the object with the highest logit
+            keeps it.
+        memory: options of `init_video_session` for memory selection; by default, the model's configuration decides.
 
     Yields:
-        Every frame, as it is done. Before the first object appears nothing is predicted.
+        Every frame, when it is finished. Before the first object appears, there are no predictions.
 
     Raises:
-        ValueError: another `prompt`, or frames and masks that do not fit each other.
-        ImportError: OpenCV is not installed.
+        ValueError: if the `prompt` is unknown, or frames and masks do not fit each other.
+        ImportError: if OpenCV is not installed.
     """
     check_prompt(prompt)
     session = start_session(model, processor, memory)

@@ -12,19 +12,19 @@ import torch
 
 __all__ = ["Processes", "balanced_shares"]
 
-PATIENCE = timedelta(days=7)  # how long a process that is done waits for the others
+PATIENCE = timedelta(days=7)  # time for which a finished process waits for the others
 
 
 class Processes:
     """The processes that evaluate together: one, unless a launcher started more.
 
     Attributes:
-        count: of them.
-        index: of this one.
-        device: the launcher's choice for this one; `None` where there is one process, which may choose.
+        count: number of processes.
+        index: index of this process.
+        device: the launcher's choice for this process; `None` if there is only one process, which may choose.
 
     Raises:
-        ImportError: there are several, and Accelerate is not installed.
+        ImportError: if there are several processes and Accelerate is not installed.
     """
 
     def __init__(self) -> None:
@@ -36,18 +36,18 @@ class Processes:
                 raise ImportError(
                     "Evaluation in several processes needs Accelerate: pip install efficienttam-hf[train]."
                 ) from error
-            # On machines without any other device, several processes find each other only if this is said.
+            # On machines without another device, several processes only find each other with this setting.
             self._state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
             self.count, self.index = self._state.num_processes, self._state.process_index
             self.device = self._state.device
 
     @property
     def is_main(self) -> bool:
-        """Whether this one speaks for all."""
+        """Whether this is the main process, which prints and writes for all."""
         return self.index == 0
 
     def wait(self) -> None:
-        """Wait until all of them are here."""
+        """Wait until all processes have called this."""
         if self._state is not None:
             self._state.wait_for_everyone()
 
@@ -61,11 +61,11 @@ class Processes:
 
 
 def balanced_shares(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Numbers from 0 to ``len(lengths)``, dealt out evenly by length: longest first, each to the least busy share.
+    """Distribute the indices of ``lengths`` evenly: longest first, each to the share with the least work so far.
 
     Args:
-        lengths: how long each item takes, in any unit.
-        count: of shares.
+        lengths: the time for each item, in any unit.
+        count: number of shares.
 
     Returns:
         `count` lists, each ascending.

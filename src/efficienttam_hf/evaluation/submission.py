@@ -4,11 +4,11 @@
     predictions/<video>/<frame>.png             0 and 255: DAVIS 2016
     predictions/<video>/<object>/<frame>.png    SA-V, whose objects may overlap, numbered from 000 as in its own folders
 
-Frames are named as in the dataset. Written are the frames that its evaluator reads: those that are annotated, or all
-where the truth is hidden, of YouTube-VOS every fifth. The servers of YouTube-VOS and LVOS expect a folder `Annotations`
-in the zip, those of MOSE and DAVIS the videos themselves. Which of these a dataset wants is stated by its layout
-(`data.benchmark_rules`). Layouts and zips are as in the published code of SAM 2
-(tools/vos_inference.py) and Cutie (cutie/inference/utils/results_utils.py).
+Frames have the names of the dataset. Only frames that the evaluator reads are written: annotated frames, or, if the
+truth is hidden, all frames (every fifth frame of YouTube-VOS). The servers of YouTube-VOS and LVOS expect a folder
+`Annotations` in the zip, those of MOSE and DAVIS the videos themselves. The layout of each dataset states these rules
+(`data.benchmark_rules`). Layouts and zips are as in the published code of SAM 2 (tools/vos_inference.py) and Cutie
+(cutie/inference/utils/results_utils.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PredictionWriter:
     """Writes the masks of one video, frame by frame.
 
     Args:
-        output: the folder of results; predictions go to `predictions` in it.
+        output: the folder of results; predictions are written to `predictions` in it.
         record: the video.
     """
 
@@ -55,11 +55,11 @@ class PredictionWriter:
             self._written = set(range(record.num_frames))
 
     def write(self, tracked: TrackedFrame) -> None:
-        """Write a frame's masks, if it is one of those that are judged.
+        """Write a frame's masks, if the evaluator reads this frame.
 
         Raises:
-            ValueError: an object id over 255, which a palette PNG cannot hold.
-            FileExistsError: a file of that name is there that was not written by this package.
+            ValueError: if an object id is over 255, which a palette PNG cannot store.
+            FileExistsError: if a file of that name exists that this package did not write.
         """
         if tracked.index not in self._written:
             return
@@ -81,7 +81,7 @@ class PredictionWriter:
 
 
 def _frame_names(record: VideoRecord) -> list[str]:
-    """Of its files without their ending; of the frames of a video file, their numbers."""
+    """The names of the frames' files without suffix; for a video file, the numbers of its frames."""
     if isinstance(record.frames, ImageFrames):
         names = [safe_name(Path(file["path"] or "").stem) for file in record.frames.references]
         if len(set(names)) == len(names):  # those of a table may be missing or all alike
@@ -90,16 +90,16 @@ def _frame_names(record: VideoRecord) -> list[str]:
 
 
 def write_zip(path: Path, predictions: Path, videos: Iterable[str], dataset: str) -> None:
-    """Pack the predictions of some videos as a dataset's server wants them.
+    """Pack the predictions of some videos in the form that a dataset's server requires.
 
     Args:
-        path: of the zip; written whole or not at all.
+        path: the path of the zip, which is written atomically.
         predictions: the folder that a :class:`PredictionWriter` wrote to.
-        videos: their names.
-        dataset: its kind.
+        videos: the names of the videos.
+        dataset: the kind of dataset.
 
     Raises:
-        FileNotFoundError: a video has no predictions.
+        FileNotFoundError: if a video has no predictions.
     """
     base = Path(rules_of(dataset).zip_folder)
     # PNGs are compressed already.

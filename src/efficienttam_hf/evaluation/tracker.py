@@ -1,7 +1,7 @@
 """The tracker interface of evaluation, as protocols: the torch model and the ONNX tracker implement it.
 
-A tracker that is neither is evaluated by giving it these methods. Only the masks of a frame at its own size are looked
-at, as anything that NumPy takes for an array.
+Another tracker can be evaluated if it has these methods. Evaluation only reads the masks at the size of the frame,
+which may be of any type that NumPy converts to an array.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class FrameOutput(Protocol):
 
 
 class TrackingModel(Protocol):
-    """What tracks."""
+    """A tracker."""
 
     def segment_prompts(self, inference_session: Any, frame_idx: int) -> Any:
-        """Run the prompts that wait on a frame; gives a `FrameOutput`."""
+        """Run the pending prompts of a frame and return a `FrameOutput`."""
 
     def track_frame(self, inference_session: Any, frame_idx: int) -> Any:
-        """Give every object a result on a frame, as a `FrameOutput`."""
+        """Give every object a result on a frame and return a `FrameOutput`."""
 
 
 class TrackingProcessor(Protocol):
-    """What stands between a user's frames, prompts and masks and a `TrackingModel`'s.
+    """Converts frames and prompts for a `TrackingModel`, and its masks to the size of the frame.
 
     Its sessions are `TrackingSession`s: evaluation reads `objects` and calls `add_new_frame`.
     """
 
     def init_video_session(self, *args: Any, **options: Any) -> Any:
-        """A session for a stream of frames."""
+        """Create a session for a stream of frames."""
 
     def add_inputs_to_inference_session(self, *args: Any, **prompts: Any) -> Any:
         """Add prompts for objects on a frame: `inference_session`, `frame_idx`, `obj_ids`, and the prompts by name."""
@@ -57,12 +57,12 @@ class TrackingProcessor(Protocol):
         *,
         apply_non_overlapping_constraints: bool = False,
     ) -> list[Any]:
-        """Mask logits to bool masks (objects, 1, height, width) at the size of the frame."""
+        """Convert mask logits to bool masks (objects, 1, height, width) at the size of the frame."""
 
 
 @contextmanager
 def evaluating(model: TrackingModel) -> Iterator[None]:
-    """In the block a model that can be trained is in evaluation mode; afterwards it is in the mode that it was in."""
+    """Put a trainable model into evaluation mode inside the block, and back into its previous mode afterwards."""
     trainable: Any = model if getattr(model, "training", False) else None
     if trainable is not None:
         trainable.eval()
@@ -74,10 +74,10 @@ def evaluating(model: TrackingModel) -> Iterator[None]:
 
 
 def start_session(model: TrackingModel, processor: TrackingProcessor, options: Mapping[str, Any] | None = None) -> Any:
-    """A session for a stream of frames that keeps no history; where the model has a device and a dtype, on these.
+    """Create a session without history for a stream of frames, on the model's device and in its dtype if it has these.
 
     Args:
-        options: more of `init_video_session`.
+        options: further options of `init_video_session`.
     """
     of_torch: Any = model
     placed = {"inference_device": of_torch.device, "dtype": of_torch.dtype} if hasattr(model, "device") else {}
