@@ -1,18 +1,17 @@
 """The forward pass of training: tracks a batch of clips with a simulated user and computes the losses.
 
-Tracking itself is `EfficientTamVideoModel.track_step`, and which memories a frame looks at is `ObjectMemory.select`:
-the very code that tracks a video. What is new here is only who prompts, and that every prediction meets its true mask.
-All objects of a batch run in step with each other (their prompts fall on the same frames), so one `ObjectMemory` whose
-entries have O rows stands for all of them.
+`EfficientTamVideoModel.track_step` tracks and `ObjectMemory.select` selects memories, as when a video is tracked. This
+file only adds the simulated user and the losses. All objects of a batch are prompted on the same frames and processed
+together, so that one `ObjectMemory`, whose entries have O rows, serves all of them.
 
-Two things differ from SAM 2's published training. It shows a tracked frame also the pointers of conditioning frames
-ahead, which it does not when it tracks; here both are the same. And it feeds masks that are corrected back as they are;
-here their logits are clamped, as they are in a session. A frame whose mask was given is not judged in either: there is
-nothing that its losses could teach.
+Two things differ from SAM 2's published training. There, a tracked frame also attends to the pointers of conditioning
+frames that are ahead, but not when a video is tracked; here training and tracking are the same. There, the decoder
+receives the unchanged logits of a mask that is corrected; here they are clamped, as in a session. In both, a frame
+whose mask was given has no losses, because the model cannot learn from it.
 
-`ClipTracker` is a module of its own so that DDP and FSDP can wrap it: its `forward` is where gradients begin.
+`ClipTracker` is a separate module so that DDP and FSDP can wrap it; gradients are computed through its `forward`.
 
-Shapes: T frames, B clips, O objects in all.
+Letters of shapes: T frames, B clips, O objects of all clips.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ __all__ = ["ClipOutput", "ClipTracker"]
 
 @dataclass
 class ClipOutput:
-    """What a batch of clips came to.
+    """The losses and masks of a batch of clips.
 
     Attributes:
-        loss: scalar, to be differentiated: the sum over objects of their weighted losses, over `num_objects`.
+        loss: a scalar with gradients: the sum of the objects' weighted losses, divided by `num_objects`.
         object_losses: the terms of each object, summed over its frames and corrections, detached.
-        iou: (T, O) of the mask that was kept of each frame, detached; NaN where the mask was given.
-        pred_masks: bool (T, O, h, w), those masks at the decoder's resolution.
-        feature_loss: scalar, detached: the distillation term as it stands in `loss`; `None` without a teacher.
+        iou: (T, O) IoU of the final mask on each frame, detached; NaN if the mask was given.
+        pred_masks: bool (T, O, h, w), the final masks at the decoder's resolution.
+        feature_loss: a scalar, detached: the distillation term of `loss`; `None` without a teacher.
     """
 
     loss: Tensor
@@ -57,14 +56,15 @@ class ClipOutput:
 
 
 class ClipTracker(nn.Module):
-    """A model, the simulated user, the losses.
+    """Tracks clips with a model and a simulated user, and computes the losses.
 
     Args:
-        model: what is trained.
-        user: how the user behaves.
+        model: the model that is trained.
+        user: the options of the simulated user.
         losses: weights and conventions of the losses.
-        image_mean, image_std: of the model's image processor; three numbers for pixels from 0 to 1.
-        distillation: adds a loss on the image features, or `None`.
+        image_mean, image_std: mean and standard deviation of the model's image processor, three numbers each, for
+            pixels from 0 to 1.
+        distillation: a loss on the image features, or `None`.
         checkpoint_steps: whether tracking steps and losses are recomputed in the backward pass, which saves their
             activations.
     """
@@ -92,13 +92,13 @@ class ClipTracker(nn.Module):
         self.register_buffer("image_std", torch.tensor(image_std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, batch: ClipBatch, plan: PromptPlan, num_objects: float) -> ClipOutput:
-        """Track the clips and judge every prediction.
+        """Track the clips and compute the losses of every prediction.
 
         Args:
-            batch: on the model's device.
-            plan: what the user does in all of them.
-            num_objects: what the sum over objects is divided by. Objects of the whole optimisation step over the
-                number of processes, so that the average over processes is that of one process with all the objects.
+            batch: the clips, on the model's device.
+            plan: the prompts of all clips.
+            num_objects: the number by which the sum over objects is divided: the objects of the whole optimisation step
+                divided by the number of processes, so that the mean over processes equals that of a single process.
         """
         num_frames, num_clips = batch.frames.shape[:2]
         pixels = (batch.frames.flatten(0, 1).float() / 255 - self.image_mean) / self.image_std
@@ -111,7 +111,7 @@ class ClipTracker(nn.Module):
         total: ObjectLosses | None = None
         iou = torch.full(batch.masks.shape[:2], torch.nan, device=pixels.device)
         shown: dict[int, Tensor] = {}
-        # Of the several predictions of a corrected frame all count, and the last is kept.
+        # All predictions of a corrected frame have losses; the last one is kept.
         for frame, output in self._walk(features, batch, plan):
             shown[frame] = output.pred_masks.squeeze(1) > 0
             if plan.conditioning.get(frame) == "mask":
@@ -129,10 +129,10 @@ class ClipTracker(nn.Module):
             total = losses if total is None else total + losses
             judged = torch.ones_like(masks) if void is None else ~void
             iou[frame] = mask_iou(output.high_res_masks.squeeze(1) > 0, masks, judged)
-        assert total is not None  # every plan has a frame that is judged
+        assert total is not None  # every plan has a frame with losses
         loss = total.total(self.loss_options).sum() / num_objects
         if feature_loss is not None:
-            # An average already; it counts once a step as the others do.
+            # The distillation loss is an average already and is added once for each step.
             loss = loss + feature_loss * len(batch.clip_index) / num_objects
         return ClipOutput(
             loss=loss,
@@ -147,7 +147,7 @@ class ClipTracker(nn.Module):
     def _walk(
         self, features: Tensor, batch: ClipBatch, plan: PromptPlan
     ) -> Iterator[tuple[int, EfficientTamTrackingOutput]]:
-        """Every result, with its frame. Of a frame that is corrected there are several; the last is remembered."""
+        """Yield every result with its frame. A corrected frame has several results; the last one is remembered."""
         user = SimulatedUser(self.user_options, batch.seeds.tolist())
         memory = ObjectMemory()
         tracked = [frame for frame in range(len(features)) if frame not in plan.conditioning]
@@ -185,7 +185,7 @@ class ClipTracker(nn.Module):
         frame: int,
         is_last: bool,
     ) -> Iterator[EfficientTamTrackingOutput]:
-        """A frame's first prediction, from a prompt or from memory, and those after each correction of it."""
+        """Yield a frame's first prediction, from a prompt or from memory, and the prediction after each correction."""
         masks, void, config = batch.masks[frame], _void(batch, frame), self.model.config
         bank, conditioned, points, labels = None, None, None, None
         kind = plan.conditioning.get(frame)
@@ -215,7 +215,7 @@ class ClipTracker(nn.Module):
             yield output
             if click < clicks:
                 predicted = output.high_res_masks.squeeze(1) > 0
-                if void is not None:  # nobody calls a pixel wrong that nobody judged
+                if void is not None:  # pixels that are not annotated are never wrong
                     predicted = torch.where(void, masks, predicted)
                 new_points, new_labels = user.correction(masks, predicted, frame, click)
                 points = new_points if points is None else torch.cat([points, new_points], dim=1)
@@ -228,12 +228,12 @@ class ClipTracker(nn.Module):
         return MemoryBank.from_selection(selection, features.device, features.dtype)
 
     def _run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
-        """Call a part of the model, or the losses; `checkpoint_steps` says whether its activations are kept."""
+        """Call a part of the model, or the losses; with `checkpoint_steps`, its activations are not kept."""
         if self.checkpoint_steps and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False, **kwargs)
         return function(*args, **kwargs)
 
 
 def _void(batch: ClipBatch, frame: int) -> Tensor | None:
-    """bool (O, height, width): the pixels of a frame that nobody judged, for each object."""
+    """The pixels of a frame that are not annotated, for each object: bool (O, height, width)."""
     return None if batch.void is None else batch.void[frame, batch.clip_index]

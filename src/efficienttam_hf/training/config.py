@@ -1,7 +1,7 @@
 """The configuration of a training run, read from a YAML or JSON file and the command line.
 
-`TrainingConfig` is nested dataclasses of plain values. `load_config` reads a file and then `key.path=value` overrides,
-and refuses what it does not know, by name, before anything starts.
+`TrainingConfig` consists of nested dataclasses with plain values. `load_config` reads a file and then `key.path=value`
+overrides. Before anything starts, it raises an error for any name that it does not know.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PRECISIONS = ("no", "bf16", "fp16", "auto")
 
 
 class ConfigError(ValueError):
-    """A run's configuration cannot be used; the message names the field and what it accepts."""
+    """A run's configuration is invalid; the message names the field and the accepted values."""
 
 
 @dataclass
@@ -50,19 +50,19 @@ class StageOptions:
     """One stage of the curriculum. A run goes through its stages in order; each has its own size, clips and schedule.
 
     Attributes:
-        name: for logs.
-        steps: optimisation steps.
-        image_size: input size in pixels, a multiple of the patch size; `None` for the model's own. The model that a run
-            ends with has the last stage's size.
-        num_frames: frames of a clip; 1 trains on images.
-        batch_size: clips a step, over all processes and accumulated micro-batches.
-        micro_batch_size: clips that run at once on one process; `None` for all of its share. Their gradients are
-            accumulated to those of the batch.
-        max_objects: objects of a clip, at most.
-        learning_rate: highest rate; of the image encoder's parts it is further scaled, see `OptimizerOptions`.
-        vision_learning_rate: the image encoder's highest rate, if it is another.
-        warmup_steps: steps in which the rate rises from 0.
-        final_rate: the share of the highest rate that the cosine ends with.
+        name: the name of the stage in logs.
+        steps: number of optimisation steps.
+        image_size: input size in pixels, a multiple of the patch size; `None` for the model's own. The final model has
+            the size of the last stage.
+        num_frames: number of frames of a clip; 1 trains on images.
+        batch_size: number of clips in a step, over all processes and accumulated micro-batches.
+        micro_batch_size: number of clips that run at once on one process; `None` for all of its share. Their gradients
+            are accumulated to those of the batch.
+        max_objects: largest number of objects of a clip.
+        learning_rate: highest learning rate; for the blocks of the image encoder it is scaled, see `OptimizerOptions`.
+        vision_learning_rate: the image encoder's highest learning rate, if it is another.
+        warmup_steps: number of steps in which the rate rises from 0.
+        final_rate: the fraction of the highest rate at which the cosine ends.
         user: fields of `UserOptions` that differ in this stage, as a mapping.
     """
 
@@ -86,16 +86,16 @@ class StageOptions:
 
 @dataclass
 class SourceOptions:
-    """Where clips come from: one of these or several, mixed by weight.
+    """A source of clips. A run has one or several sources, mixed by weight.
 
     Attributes:
-        kind: `"synthetic"`, or a dataset that `data.loading` knows (`"davis2017"`, `"folder"`, ...).
-        root: the dataset's folder, or for synthetic videos the folder of ingredients (none: all is drawn).
-        split: of the dataset, where it has some.
-        sequences: names of the videos to take, `None` for all.
-        weight: how often this source is chosen, relative to the others.
-        options: further arguments of the source: `SyntheticOptions` for synthetic videos, of the dataset loader and of
-            `RecordClips` (under `"sampling"`) for others.
+        kind: `"synthetic"`, or a kind of dataset that `data.loading` knows (`"davis2017"`, `"folder"`, ...).
+        root: the dataset's folder; for synthetic videos, the folder of ingredients (without one, all is drawn).
+        split: the split of the dataset, if it has splits.
+        sequences: names of the videos to use; `None` for all.
+        weight: the frequency with which this source is chosen, relative to the others.
+        options: further arguments of the source: `SyntheticOptions` for synthetic videos; for others, arguments of the
+            dataset loader and of `RecordClips` (under `"sampling"`).
     """
 
     kind: str = "synthetic"
@@ -114,11 +114,11 @@ class SourceOptions:
 
 @dataclass
 class OptimizerOptions:
-    """AdamW, as SAM 2 is trained.
+    """The options of AdamW, with which SAM 2 is trained.
 
     Attributes:
-        betas, eps, weight_decay: of AdamW. Biases, norms and embeddings do not decay.
-        vision_layer_decay: each block of the image encoder learns at this share of the rate of the block after it.
+        betas, eps, weight_decay: parameters of AdamW. Biases, norms and embeddings do not decay.
+        vision_layer_decay: the learning rate of each block of the image encoder, relative to the block after it.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
     """
 
@@ -136,12 +136,12 @@ class OptimizerOptions:
 
 @dataclass
 class LoraOptions:
-    """Low-rank adapters in place of full weights (`peft`).
+    """Low-rank adapters that are trained in place of the full weights (`peft`).
 
     Attributes:
-        rank: of the adapters; 0 for none.
-        alpha: their scale is `alpha / rank`.
-        dropout: on their input.
+        rank: the rank of the adapters; 0 for none.
+        alpha: the scale of the adapters is `alpha / rank`.
+        dropout: dropout on the input of the adapters.
         target_modules: ends of the names of linear layers, as in `peft.LoraConfig`.
     """
 
@@ -156,11 +156,11 @@ class LoraOptions:
 
 @dataclass
 class DistillationOptions:
-    """Pull the image features towards those of a larger model.
+    """The options of a loss that brings image features closer to those of a larger model.
 
     Attributes:
-        teacher: a folder or Hub name with an image encoder in Transformers (`Sam2Model`, `EfficientTamModel`, ...).
-        weight: of the feature loss, one minus the cosine between features.
+        teacher: folder or Hub id of a Transformers model with an image encoder (`Sam2Model`, `EfficientTamModel`, ...).
+        weight: the weight of the feature loss, which is one minus the cosine between features.
     """
 
     teacher: str | None = None
@@ -169,14 +169,14 @@ class DistillationOptions:
 
 @dataclass
 class EvaluationOptions:
-    """Track annotated videos from their first frame every so often, and score J&F.
+    """The options of evaluations during training, which track annotated videos and compute J&F.
 
     Attributes:
-        kind, root, split, sequences: which videos, as in `SourceOptions`; no `kind` for no evaluation.
-        options: of the dataset loader.
+        kind, root, split, sequences: the videos, as in `SourceOptions`; without a `kind`, there is no evaluation.
+        options: options of the dataset loader.
         prompt: `"mask"`, `"box"`, `"1-click"`, `"3-click"` or `"5-click"`.
-        every: steps between evaluations; 0 for the end of the run only, which is always evaluated.
-        max_frames: only so many frames of each video, at least 3: the first and the last do not count.
+        every: number of steps between evaluations. The end of the run is always evaluated; with 0, only the end.
+        max_frames: largest number of frames of each video, at least 3, because the first and the last do not count.
     """
 
     kind: str | None = None
@@ -197,29 +197,29 @@ class EvaluationOptions:
 
 @dataclass
 class TrainingConfig:
-    """A whole run.
+    """The configuration of a whole run.
 
     Attributes:
         output: the run's folder.
-        model: `preset:NAME` for a model from scratch; or what to start from: a folder, a Hub id, or a name that
-            `efficienttam models` lists.
-        model_overrides: fields of the preset's configuration to set otherwise.
-        data: where clips come from.
+        model: `preset:NAME` for a model with random weights; or the checkpoint to start from: a folder, a Hub id, or a
+            name that `efficienttam models` lists.
+        model_overrides: fields of the preset's configuration with other values.
+        data: the sources of clips.
         stages: the curriculum.
-        user, losses, optimizer, lora, distillation, evaluation: see there.
-        freeze: parts that do not learn: `vision_encoder`, `prompt_encoder`, `mask_decoder`, `memory_attention`,
+        user, losses, optimizer, lora, distillation, evaluation: options; see their classes.
+        freeze: parts that are not trained: `vision_encoder`, `prompt_encoder`, `mask_decoder`, `memory_attention`,
             `memory_encoder`, or the name of any module or parameter.
-        seed: of weights, data and everything drawn.
-        precision: `"no"` (float32), `"bf16"` or `"fp16"` (autocast), or `"auto"`: bf16 where the machine computes fast
-            in it, float32 elsewhere.
+        seed: seed of weights, data and all other random numbers.
+        precision: `"no"` (float32), `"bf16"` or `"fp16"` (autocast), or `"auto"`: bf16 if the machine computes fast in
+            it, otherwise float32.
         ema_decay: decay of the running average of the weights that is evaluated and saved; 0 for none.
-        gradient_checkpointing: recompute activations in the backward pass.
-        workers: processes that prepare data, for each process that trains; 0 for none.
-        log_every, overlay_every, checkpoint_every: steps between log lines, sample pictures, checkpoints; 0 for never.
-            The last step of a run is logged as well, and is always a checkpoint.
-        keep_checkpoints: how many of the newest are kept; the best one stays as well.
-        trackers: where Accelerate logs numbers and sample pictures to, besides `metrics.jsonl` and `overlays/`:
-            `tensorboard`, `wandb`, and what else Accelerate knows.
+        gradient_checkpointing: whether activations are recomputed in the backward pass.
+        workers: number of processes that prepare data, for each training process; 0 for none.
+        log_every, overlay_every, checkpoint_every: number of steps between log lines, sample pictures and checkpoints;
+            0 for never. The last step of a run is always logged, and always has a checkpoint.
+        keep_checkpoints: number of newest checkpoints that are kept, in addition to the best one.
+        trackers: experiment trackers for numbers and sample pictures, in addition to `metrics.jsonl` and `overlays/`:
+            `tensorboard`, `wandb`, and others that Accelerate knows.
     """
 
     output: str = "runs/efficienttam"
@@ -260,32 +260,32 @@ class TrainingConfig:
 
     @property
     def total_steps(self) -> int:
-        """Optimisation steps of all stages."""
+        """Number of optimisation steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     def user_of(self, number: int) -> UserOptions:
-        """How the simulated user behaves in a stage, by its number from 0."""
+        """The options of the simulated user in a stage, by the stage's number from 0."""
         options = {**dataclasses.asdict(self.user), **self.stages[number].user}
         return build_options(UserOptions, options, f"stages[{number}].user")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `load_config` reads them."""
+        """The configuration as plain values, which `load_config` reads."""
         return dataclasses.asdict(self)
 
 
 def load_config(
     source: str | Path | dict[str, Any], overrides: Iterable[str] = (), *, where: str | Path | None = None
 ) -> TrainingConfig:
-    """A run's configuration.
+    """Load a run's configuration.
 
     Args:
-        source: a YAML or JSON file, or its content as plain values. What is not there is by default.
-        overrides: `key.path=value`, which go before the source. Values are YAML, items of lists go by their number.
-        where: the file that plain values are from, which messages name; by default `source`, if that is a file.
+        source: a YAML or JSON file, or its content as plain values. Missing fields have their defaults.
+        overrides: `key.path=value`, which replace values of the source. Values are YAML; items of lists have numbers.
+        where: the file of plain values, for messages; by default `source`, if that is a file.
 
     Raises:
-        ConfigError: unreadable file, unknown field, or a value of the wrong type. The message names the file, and the
-            overrides where there are some.
+        ConfigError: if the file cannot be read, a field is unknown, or a value has the wrong type. The message names
+            the file, and the overrides if there are any.
     """
     if where is None and not isinstance(source, dict):
         where = source
@@ -305,10 +305,10 @@ def load_config(
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
-    """What a YAML or JSON file has, to be given to `load_config`.
+    """Read a YAML or JSON file as values for `load_config`.
 
     Raises:
-        ConfigError: no such file, or something else in it.
+        ConfigError: if the file does not exist or has other content.
     """
     try:
         values = read_yaml(path, error=ConfigError, what="configuration") or {}  # JSON is YAML: one parser reads both
@@ -320,7 +320,7 @@ def read_values(path: str | Path) -> dict[str, Any]:
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set `a.b.0.c` in nested mappings and lists. Of stages and sources there is one by default."""
+    """Set `a.b.0.c` in nested mappings and lists. By default, there is one stage and one source."""
     *parents, last = key.split(".")
     if parents and parents[0] in ("stages", "data"):
         values.setdefault(parents[0], [{}])
@@ -342,10 +342,11 @@ def _item(items: list, part: str, key: str) -> int:
 
 
 def build_options(kind: type, values: Any, where: str) -> Any:
-    """A dataclass from a mapping, checking names and types all the way down.
+    """Create a dataclass from a mapping, and check names and types at all levels.
 
     Raises:
-        ConfigError: an unknown field, or a value of the wrong type or range; the message has its name, after `where`.
+        ConfigError: if a field is unknown, or a value has the wrong type or range; the message has its name, after
+            `where`.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"`{where}` must be a mapping of fields, got {shown(values)}.")
@@ -366,7 +367,7 @@ def build_options(kind: type, values: Any, where: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """A value as the type a field is declared with."""
+    """Convert a value to the declared type of a field."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:
@@ -391,7 +392,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         except ValueError:
             pass
-    if hint is str and isinstance(value, bool):  # and `no` as a truth value
+    if hint is str and isinstance(value, bool):  # YAML reads `no` as a bool
         value = "yes" if value else "no"
     accepted = (int, float) if hint is float else (hint,)
     if hint is Any or (isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))):

@@ -1,13 +1,13 @@
 """Distillation: a loss that brings image features closer to those of a larger model.
 
-The teacher is the image encoder of any model of the SAM 2 family in Transformers. It sees the same frames at its own
-input size and normalisation, and learns nothing: it is hidden from PyTorch's bookkeeping, so that no optimizer, no
-checkpoint and no process group ever sees it. Where its features have another width, a 1x1 convolution translates; that
-one learns.
+The teacher is the image encoder of any model of the SAM 2 family in Transformers. It receives the same frames with its
+own input size and normalisation, and is not trained. It is not a registered module, so that optimizers, checkpoints and
+process groups do not include it. If its features have another width, a trainable 1x1 convolution converts the student's
+features to that width.
 
-The loss is one minus the cosine of the two feature vectors of each cell. It asks for the direction, which is what the
-following attention layers compare by, and not for the scale: SAM 2's neck ends in a convolution, EfficientTAM's in a
-normalisation, so that their scales have nothing to do with each other.
+The loss is one minus the cosine of the two feature vectors of each cell. It compares directions, which the following
+attention layers use, and not scales: SAM 2's neck ends with a convolution, EfficientTAM's with a normalisation, so
+their scales are unrelated.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class FeatureDistillation(nn.Module):
     """A frozen teacher and the loss on image features; its only parameters are those of `projection`.
 
     Args:
-        options: which teacher, and the loss's weight. The teacher is loaded here, in float32.
-        student_config: of the model that learns.
+        options: the teacher, which is loaded in float32, and the weight of the loss.
+        student_config: the configuration of the model that is trained.
 
     Attributes:
         teacher: the teacher's image encoder, in evaluation mode.
-        projection: from the student's channels to the teacher's; the identity where they are as many.
+        projection: a layer from the student's channels to the teacher's; the identity if their numbers are equal.
 
     Raises:
-        ConfigError: the teacher cannot be loaded, or has no image encoder of this family.
+        ConfigError: if the teacher cannot be loaded, or has no image encoder of this family.
     """
 
     scale: Tensor
@@ -55,9 +55,9 @@ class FeatureDistillation(nn.Module):
 
     def __init__(self, options: DistillationOptions, student_config: EfficientTamConfig):
         super().__init__()
-        assert options.teacher is not None  # there is no distillation without
+        assert options.teacher is not None  # distillation requires a teacher
         self.weight = options.weight
-        # An attribute like any other, not a registered module.
+        # The teacher is a plain attribute and not a registered module.
         self.__dict__["teacher"] = _load_image_encoder(options.teacher)
         folder = named_checkpoint(options.teacher)
 
@@ -73,7 +73,7 @@ class FeatureDistillation(nn.Module):
         else:
             teacher_mean, teacher_std = torch.tensor(theirs.image_mean), torch.tensor(theirs.image_std)
             self.teacher_size = (theirs.size["height"], theirs.size["width"])
-        # One normalisation to the other: (pixels * std + mean - teacher_mean) / teacher_std.
+        # This converts one normalisation to the other: (pixels * std + mean - teacher_mean) / teacher_std.
         self.register_buffer("scale", (std / teacher_std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", ((mean - teacher_mean) / teacher_std).view(1, 3, 1, 1), persistent=False)
 
@@ -83,11 +83,11 @@ class FeatureDistillation(nn.Module):
         )
 
     def forward(self, pixels: Tensor, features: Tensor) -> Tensor:
-        """The weighted loss, a scalar: `weight` times 0 to 2, averaged over frames and cells.
+        """Compute the weighted loss, a scalar: `weight` times a mean over frames and cells from 0 to 2.
 
         Args:
-            pixels: (B, 3, height, width) frames, normalised as the student's.
-            features: (B, C, H, W), the student's features of them.
+            pixels: (B, 3, height, width) frames with the student's normalisation.
+            features: (B, C, H, W), the student's features of these frames.
         """
         target = F.interpolate(
             self._teacher_features(pixels).float(), features.shape[-2:], mode="bilinear", antialias=True
@@ -97,8 +97,8 @@ class FeatureDistillation(nn.Module):
 
     @torch.no_grad()
     def _teacher_features(self, pixels: Tensor) -> Tensor:
-        """(B, C', H', W'): the teacher's coarsest map of the frames."""
-        if self.teacher.device != pixels.device:  # whoever moves this module does not see the teacher
+        """Compute the teacher's coarsest feature map of the frames: (B, C', H', W')."""
+        if self.teacher.device != pixels.device:  # moving this module does not move the teacher
             self.teacher.to(pixels.device)
         pixels = pixels * self.scale + self.shift
         if self.teacher_size is not None:
@@ -107,10 +107,10 @@ class FeatureDistillation(nn.Module):
 
 
 def check_teacher(name: str) -> None:
-    """See that a teacher is there and of the right kind, by its configuration alone: its weights are not read.
+    """Check by its configuration, without reading weights, that a teacher exists and is of the right type.
 
     Raises:
-        ConfigError: there is no such model, or it has no image encoder of this family.
+        ConfigError: if there is no such model, or it has no image encoder of this family.
     """
     try:
         config = AutoConfig.from_pretrained(named_checkpoint(name))
@@ -124,7 +124,7 @@ def check_teacher(name: str) -> None:
 
 
 def _load_image_encoder(name: str) -> nn.Module:
-    """The frozen image encoder of a model by its folder or Hub name, or that of an included model."""
+    """Load the frozen image encoder of a model by its folder or Hub id, or that of an included model."""
     try:
         model = AutoModel.from_pretrained(named_checkpoint(name), dtype=torch.float32)
     except (OSError, ValueError, SafetensorError) as error:

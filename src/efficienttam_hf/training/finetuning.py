@@ -1,7 +1,7 @@
 """Fine-tuning on your own videos, with an evaluation on held-out videos before and after.
 
-Everything is a `TrainingConfig` with defaults that suit few videos, so what happens is written down in the run's
-`config.json` and can be changed field by field.
+Fine-tuning is a training run whose `TrainingConfig` has defaults for few videos. The run's `config.json` lists all
+values, and each can be changed.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass
 class FinetuningResult:
-    """What fine-tuning came to.
+    """The result of fine-tuning.
 
     Attributes:
-        training: how the run ended.
-        before, after: J&F in percent of each held-out video, with the model that was given and the one that came out.
+        training: the result of the training run.
+        before, after: J&F in percent of each held-out video, with the initial and the fine-tuned model.
     """
 
     training: TrainingResult
@@ -46,14 +46,14 @@ class FinetuningResult:
 
 
 def split_videos(names: Sequence[str], held_out: Iterable[str] | int | None) -> tuple[list[str], list[str]]:
-    """Names of the videos to train on, and of those held back for the scores.
+    """Split the names of videos into training videos and held-out videos.
 
     Args:
-        names: of all videos.
-        held_out: names, or how many (spread over the list); by default a fifth of them, at least one.
+        names: the names of all videos.
+        held_out: names of held-out videos, or their number (spread over the list); by default a fifth, at least one.
 
     Raises:
-        ConfigError: a name that is not there, or nothing would be left to train on.
+        ConfigError: if a name is unknown, or no training video would remain.
     """
     if held_out is None:
         held_out = max(1, round(HELD_OUT_SHARE * len(names))) if len(names) > 1 else 0
@@ -85,26 +85,27 @@ def finetuning_config(
     prompt: Prompt = "mask",
     mask_options: dict[str, Any] | None = None,
 ) -> TrainingConfig:
-    """A run that suits a few videos.
+    """The configuration of a run on a few videos.
 
-    The image encoder learns at half the rate and its first blocks at less, weights are averaged, and clips are
-    augmented. Losses are those that the model was trained with. Clips are corrected less than in the published recipe,
-    where most of a step is about clicks: a few videos are to teach how their objects are tracked. What is held back is
-    scored at the end only: with so few videos, choosing a checkpoint by its score would be training on them.
+    The image encoder has half the learning rate, and its first blocks less; weights are averaged, and clips are
+    augmented. The losses are those with which the model was trained. Clips are corrected less often than in the
+    published recipe, where most of a step is about clicks, because a few videos mainly teach how their objects are
+    tracked. Held-out videos are scored at the end only: with so few videos, choosing a checkpoint by its score would be
+    training on them.
 
     Args:
         root: the dataset's folder.
         model: a checkpoint.
         output: the run's folder.
-        kind: of the dataset, see `docs/data.md`; by default `kind_of(root)`.
-        split: of the dataset, where it has some.
+        kind: the kind of dataset, see `docs/data.md`; by default `kind_of(root)`.
+        split: the split of the dataset, if it has splits.
         held_out: see `split_videos`.
-        steps, num_frames, batch_size, learning_rate: of the one stage.
-        prompt: what held-out videos are tracked from.
-        mask_options: what the values of masks mean, as options of the dataset: `binary`, `threshold` or `colors`.
+        steps, num_frames, batch_size, learning_rate: options of the single stage.
+        prompt: the prompt of held-out videos.
+        mask_options: the meaning of the values of masks, as options of the dataset: `binary`, `threshold` or `colors`.
 
     Raises:
-        ConfigError: no such dataset, or nothing to train on.
+        ConfigError: if there is no such dataset, or no video to train on.
     """
     kind = kind or kind_of(root)
     reading = dict(mask_options or {})
@@ -132,7 +133,7 @@ def finetuning_config(
                 root=str(root),
                 split=split,
                 sequences=training,
-                # Milder than the published ones, which are for far more videos.
+                # These are milder than the published ones, which are for many more videos.
                 options={**reading, "sampling": {"augmentation": {"rotation": 8.0, "shear": 5.0}}},
             )
         ],
@@ -150,13 +151,13 @@ def finetuning_config(
 
 
 def finetune(config: TrainingConfig, resume: bool = False) -> FinetuningResult:
-    """Score, train, score again.
+    """Score the held-out videos, train, and score them again.
 
     Raises:
-        ConfigError: what can be known to be wrong before the first step.
-        TrainingError: a loss that is not a number.
+        ConfigError: if the configuration is found to be invalid before the first step.
+        TrainingError: if a loss is not a number.
     """
-    trainer = Trainer(config, resume)  # finds out what is wrong before anything is scored
+    trainer = Trainer(config, resume)  # checks the configuration before anything is scored
     before = _scores_before(trainer)
     result = trainer.run()
     after = _last_scores(Path(config.output)) if before and not result.stopped else {}
@@ -164,7 +165,7 @@ def finetune(config: TrainingConfig, resume: bool = False) -> FinetuningResult:
 
 
 def _scores_before(trainer: Trainer) -> dict[str, float]:
-    """J&F in percent with the weights a run begins with, in the main process; the others wait for it as they train."""
+    """J&F in percent with the initial weights of a run, in the main process; the others wait for it in training."""
     if not trainer.is_main:
         return {}
     options, model = trainer.config.evaluation, copy.deepcopy(trainer.first_model).eval()
@@ -176,7 +177,7 @@ def _scores_before(trainer: Trainer) -> dict[str, float]:
 
 
 def _last_scores(run: Path) -> dict[str, float]:
-    """J&F in percent of a run's last evaluation."""
+    """J&F in percent from a run's last evaluation."""
     path = run / "metrics.jsonl"
     lines = [parse_json(line, f"A line of '{path}'") for line in path.read_text(encoding="utf-8").splitlines()]
     return next((line["videos"] for line in reversed(lines) if "videos" in line), {})

@@ -51,12 +51,12 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
-    """A run cannot go on; what it had saved stays."""
+    """A run cannot go on; its saved checkpoints stay."""
 
 
 @dataclass
 class Progress:
-    """Where a run was when a checkpoint was written, as `progress.json` has it; see `TrainingResult` for the scores."""
+    """The progress of a run at a checkpoint, which `progress.json` stores; see `TrainingResult` for the scores."""
 
     stage: int
     stage_step: int
@@ -66,15 +66,15 @@ class Progress:
 
 @dataclass
 class TrainingResult:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
-        steps: optimisation steps done in all.
+        steps: total number of optimisation steps.
         stopped: whether it was stopped before its end, by Ctrl-C or SIGTERM.
-        checkpoint: the newest checkpoint's folder, in `from_pretrained` form.
-        score: J&F in percent of the last evaluation, `None` without one.
-        best_score: the highest so far.
-        signal: what stopped it, SIGINT or SIGTERM; 0 if nothing did.
+        checkpoint: the folder of the newest checkpoint, which `from_pretrained` loads.
+        score: J&F in percent from the last evaluation; `None` without an evaluation.
+        best_score: the highest score so far.
+        signal: the signal that stopped it, SIGINT or SIGTERM; 0 if none did.
     """
 
     steps: int
@@ -86,23 +86,24 @@ class TrainingResult:
 
 
 def train(config: TrainingConfig, resume: bool = False) -> TrainingResult:
-    """Run a training from its beginning, or on from its newest checkpoint.
+    """Run a training from its beginning, or from its newest checkpoint.
 
     Args:
-        config: the run.
-        resume: whether to continue what is in `config.output`. A run that has not begun is begun.
+        config: the configuration of the run.
+        resume: whether to continue the run in `config.output`. A run that has not begun is started.
 
     Raises:
-        ConfigError: what can be known to be wrong before the first step.
-        TrainingError: a loss that is not a number, with the sample's name; no intact checkpoint to resume from.
-        ValueError: a clip that cannot be made, as its source says it.
-        OSError: what cannot be read or written; a checkpoint is there whole or not at all.
+        ConfigError: if the configuration is found to be invalid before the first step.
+        TrainingError: if a loss is not a number (the message names the sample), or there is no intact checkpoint to
+            resume from.
+        ValueError: if a source cannot make a clip.
+        OSError: if a file cannot be read or written; checkpoints are written atomically.
     """
     return Trainer(config, resume).run()
 
 
 class Trainer:
-    """A run. `train` makes one and runs it."""
+    """Runs a training; `train` creates it and calls `run`."""
 
     def __init__(self, config: TrainingConfig, resume: bool = False):
         self.config = config
@@ -137,7 +138,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------ the walk
 
     def run(self) -> TrainingResult:
-        """All stages, or what is left of them."""
+        """Run all stages, or the remaining ones."""
         start_logging(self.accelerator, self.config, self.global_step)
         stopped = False
         with (
@@ -150,12 +151,12 @@ class Trainer:
                     self.stage_number, self.stage_step = self.stage_number + 1, 0
         self.accelerator.end_training()
         newest = self.folder.checkpoint(self.folder.steps()[-1])
-        # A process that another one told to stop has got no signal itself.
+        # A process that stops because of another one did not receive a signal itself.
         number = (self.signals.number or signal.SIGINT) if stopped else 0
         return TrainingResult(self.global_step, stopped, newest, self.score, self.best_score, number)
 
     def _run_stage(self, stage: StageOptions) -> bool:
-        """One stage, from `self.stage_step` on. Returns whether the run was stopped."""
+        """Run one stage from `self.stage_step` on, and return whether the run was stopped."""
         self._begin(stage)
         config, accelerator = self.config, self.accelerator
         source = self.data.of_stage(self.stage_number, self._model().config.image_size)
@@ -185,7 +186,7 @@ class Trainer:
         return stopped
 
     def step(self, stage: StageOptions, micro_batches: list[ClipBatch]) -> tuple[ClipOutput, dict[str, float]]:
-        """One optimisation step on this process's share of a batch.
+        """Run one optimisation step on this process's share of a batch.
 
         Returns:
             The last micro-batch's output, and the numbers of the whole batch for the log.
@@ -197,16 +198,16 @@ class Trainer:
         for group, highest in zip(self.optimizer.param_groups, self.highest_rates, strict=True):
             group["lr"] = highest * rate_at(self.stage_step, stage)
 
-        # Every object counts alike, in whatever process and micro-batch it is.
+        # Every object has the same weight in all processes and micro-batches.
         count = torch.tensor(float(sum(len(batch.clip_index) for batch in micro_batches)), device=accelerator.device)
         num_objects = accelerator.reduce(count, "mean").item()
 
         tracker = self.tracker
-        assert tracker is not None  # `_begin` has made it
+        assert tracker is not None  # `_begin` has created it
         tracker.train()
         outputs = []
         for batch in micro_batches:
-            # Processes exchange gradients once a step, with the last micro-batch.
+            # Processes exchange gradients once in a step, with the last micro-batch.
             is_last = batch is micro_batches[-1]
             with nullcontext() if is_last else accelerator.no_sync(tracker):
                 outputs.append(tracker(batch.to(accelerator.device, non_blocking=True), plan, num_objects))
@@ -225,7 +226,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------ setting up
 
     def _find_checkpoint(self, resume: bool) -> Path | None:
-        """The newest intact checkpoint to go on from, if any. Where it stopped is where this run is then."""
+        """Find the newest intact checkpoint to resume from, if there is one, and take over its progress."""
         self.damaged_steps: list[int] = []
         steps = self.folder.steps()
         if not steps:
@@ -244,10 +245,10 @@ class Trainer:
         return checkpoint
 
     def _newest_intact(self, steps: list[int]) -> int:
-        """The step of the newest checkpoint whose files are as they were written; those after it are damaged.
+        """The step of the newest checkpoint with undamaged files; all later checkpoints are damaged.
 
         Raises:
-            TrainingError: there is none; the message names every damaged file.
+            TrainingError: if there is none; the message names every damaged file.
         """
         from accelerate.utils import broadcast_object_list
 
@@ -257,7 +258,7 @@ class Trainer:
                 damage[step] = self.folder.damage(step)
                 if not damage[step]:
                     break
-        (damage,) = broadcast_object_list([damage])  # the others do not read all of it again
+        (damage,) = broadcast_object_list([damage])  # the other processes do not read the files again
         self.damaged_steps = [step for step, problems in damage.items() if problems]
         problems = [problem for step in self.damaged_steps for problem in damage[step]]
         intact = [step for step in damage if not damage[step]]
@@ -276,7 +277,7 @@ class Trainer:
         return intact[0]
 
     def _check_parts(self, model_config: EfficientTamConfig) -> None:
-        """Find out what is wrong with `freeze`, `lora` and the teacher before any weights or videos are read."""
+        """Check `freeze`, `lora` and the teacher before any weights or videos are read."""
         config = self.config
         with torch.device("meta"):
             outline = EfficientTamVideoModel(model_config)
@@ -290,7 +291,7 @@ class Trainer:
             check_teacher(config.distillation.teacher)
 
     def _check_stages(self) -> None:
-        """Find out what is wrong with any stage before the first begins."""
+        """Check all stages before the first one begins."""
         for number, stage in enumerate(self.config.stages):
             StepIndices(stage, self.accelerator.process_index, self.accelerator.num_processes)
             try:
@@ -305,7 +306,7 @@ class Trainer:
         return EfficientTamConfig.from_dict(config.to_dict(), image_size=stage.image_size or config.image_size)
 
     def _begin(self, stage: StageOptions) -> None:
-        """A stage's model, at its input size and with the weights so far, and a new optimizer."""
+        """Create a stage's model, at its input size and with the current weights, and a new optimizer."""
         config = self.config
         torch.manual_seed(derive_seed(config.seed, self.stage_number))  # adapters, projections
         model = with_weights(self._config_of(stage), self.first_model.state_dict())
@@ -330,7 +331,7 @@ class Trainer:
             checkpoint_steps=config.gradient_checkpointing,
         )
         average = self._average_state()
-        if self.tracker is not None:  # what the stage before has learnt
+        if self.tracker is not None:  # the weights of the previous stage
             tracker.load_state_dict(whole(self.accelerator.unwrap_model(self.tracker).state_dict()))
             self.accelerator.free_memory()
         groups = parameter_groups(tracker, stage, config.optimizer)
@@ -357,8 +358,8 @@ class Trainer:
     def _check_finite(
         self, numbers: dict[str, float], outputs: list[ClipOutput], micro_batches: list[ClipBatch]
     ) -> None:
-        """Stop before a loss or a gradient that is not a number reaches the weights. All processes stop alike."""
-        # In fp16 some gradients overflow; Accelerate's scaler leaves such a step out.
+        """Stop before a loss or a gradient that is not a number changes the weights. All processes stop together."""
+        # In fp16 some gradients overflow; Accelerate's scaler skips such a step.
         is_sound = math.isfinite(numbers["grad_norm"]) or self.config.precision == "fp16"
         if is_sound and math.isfinite(numbers["loss"]):
             return
@@ -386,7 +387,7 @@ class Trainer:
             self.accelerator.log(numbers, step=self.global_step)
 
     def _evaluate(self) -> None:
-        """J&F on the evaluation videos, which the processes share out."""
+        """Compute J&F on the evaluation videos, which the processes share."""
         from accelerate.utils import gather_object
 
         model = with_weights(self._model().config, self._learnt_weights()).to(self.accelerator.device).eval()
@@ -403,7 +404,7 @@ class Trainer:
             self.progress.write(f"step {self.global_step}: J&F {self.score:.1f}", file=sys.stderr)
 
     def _learnt_weights(self) -> dict[str, Tensor]:
-        """The weights that are evaluated and saved: the running average where there is one, without adapters."""
+        """The weights that are evaluated and saved: the running average if there is one, with adapters merged."""
         model = self._model()
         average = self._average_state() or {"shadow": {}}
         return merged_weights(model, {**whole(model.state_dict()), **average["shadow"]})
@@ -415,7 +416,7 @@ class Trainer:
         return {**state, "shadow": whole(state["shadow"])}
 
     def _save(self, is_scored: bool) -> None:
-        """A checkpoint of this step: the model in `from_pretrained` form, and what resuming needs."""
+        """Write a checkpoint of this step: the model for `from_pretrained`, and the state for resuming."""
         score = self.score if is_scored else None
         is_best = score is not None and (self.best_score is None or score > self.best_score)
         if is_best:
@@ -432,7 +433,7 @@ class Trainer:
                     torch.save(average, unfinished / STATE_FOLDER / AVERAGE_FILE)
                 progress = asdict(Progress(self.stage_number, self.stage_step, self.score, self.best_score))
                 (unfinished / STATE_FOLDER / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
-            self.accelerator.wait_for_everyone()  # for what the others write
+            self.accelerator.wait_for_everyone()  # the others must have written their files
             if self.is_main:
                 self.folder.finish(self.global_step, is_best, self.config.keep_checkpoints)
             self.accelerator.wait_for_everyone()
@@ -440,18 +441,18 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------- small things
 
     def _asked_to_stop(self) -> bool:
-        """Whether any process was asked to stop: all of them stop after the same step."""
+        """Whether any process was asked to stop. All processes then stop after the same step."""
         if self.signals.asked is not None:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
     @property
     def global_step(self) -> int:
-        """Optimisation steps done, over all stages."""
+        """Number of optimisation steps so far, over all stages."""
         return sum(stage.steps for stage in self.config.stages[: self.stage_number]) + self.stage_step
 
     def _checkpoint_bytes(self) -> int:
-        """Roughly: the weights twice, AdamW's two moments, the running average, all float32."""
+        """Approximate size of a checkpoint: twice the weights, AdamW's two moments, the running average, in float32."""
         return 20 * sum(p.numel() for p in self.first_model.parameters())
 
 

@@ -1,16 +1,16 @@
 """The losses of SAM 2's recipe, which EfficientTAM follows (paper, section 4.1).
 
-Each prediction of an object on a frame (a frame that is corrected several times has several) is held against the true
-mask by four terms: focal and dice loss of the mask, the error of its predicted IoU, and whether the object is judged
-present. Of several proposed masks only the one that fits best is pulled towards the truth, so that an ambiguous click
-may keep its several answers; the predicted IoU of all is supervised. An object that is not on the frame has no mask to
-learn from: only its presence counts.
+Each prediction of an object on a frame (a frame that is corrected several times has several) is compared with the true
+mask by four terms: focal loss and dice loss of the mask, the error of its predicted IoU, and the cross-entropy of the
+object score. Of several proposals, only the best one has mask losses, so that an ambiguous click can keep several
+answers; the predicted IoU of all proposals is supervised. An object that is not on the frame has no mask losses; only
+its object score is supervised.
 
-Three things differ from SAM 2's published losses. Proposals are compared as they are, not after an object that is
-judged absent is blanked, so that the mask of an object that is missed still learns. Pixels may be void: nobody judged
-them, and they count nowhere. Presence is plain cross-entropy, which is what the settings there make of a focal loss.
+Three things differ from SAM 2's published losses. Proposals are compared before the mask of an object that is judged
+absent is blanked, so that the mask of a missed object is still trained. Pixels can be void: they are not annotated and
+have no loss. The object score has a plain cross-entropy, to which the published settings reduce the focal loss.
 
-Shapes: O objects, K proposed masks, (h, w) the size the masks are compared at.
+Letters of shapes: O objects, K proposals, (h, w) the size at which masks are compared.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ __all__ = ["LossOptions", "ObjectLosses", "dice_loss", "focal_loss", "mask_iou",
 
 @dataclass
 class LossOptions:
-    """What a loss is made of.
+    """The weights and conventions of the losses.
 
     Attributes:
-        focal_weight, dice_weight, iou_weight, presence_weight: of the four terms.
-        focal_alpha: weight of object pixels against others; below 0 for none.
-        focal_gamma: how much well-judged pixels are discounted.
-        iou_l1: whether the predicted IoU's error is absolute (or else squared).
-        supervise_all_iou: whether the predicted IoU of all proposals is supervised, or only that of the best.
-        full_resolution: whether masks are compared at the model's input size, as published, or at that of the
-            predicted masks, a quarter of it, against the share of each cell that the object covers. The latter costs a
-            sixteenth, in time and in memory.
+        focal_weight, dice_weight, iou_weight, presence_weight: weights of the four terms.
+        focal_alpha: weight of object pixels relative to others; below 0 for equal weights.
+        focal_gamma: exponent that reduces the loss of well-classified pixels.
+        iou_l1: whether the error of the predicted IoU is absolute; otherwise it is squared.
+        supervise_all_iou: whether the predicted IoU of all proposals is supervised; otherwise only that of the best.
+        full_resolution: whether masks are compared at the model's input size, as published. Otherwise they are compared
+            at the size of the predicted masks, a quarter of it, with the fraction of each cell that the object covers;
+            this takes a sixteenth of the time and of the RAM or GPU memory.
     """
 
     focal_weight: float = 20.0
@@ -60,7 +60,7 @@ class LossOptions:
 
 @dataclass
 class ObjectLosses:
-    """The terms of each object, (O,) each: unweighted, not yet averaged. `+` adds predictions up."""
+    """The unweighted terms of each object, (O,) each. `+` adds the terms of several predictions."""
 
     focal: Tensor
     dice: Tensor
@@ -71,7 +71,7 @@ class ObjectLosses:
         return ObjectLosses(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def total(self, options: LossOptions) -> Tensor:
-        """(O,) the weighted sum."""
+        """The weighted sum of the terms, (O,)."""
         return (
             options.focal_weight * self.focal
             + options.dice_weight * self.dice
@@ -81,19 +81,19 @@ class ObjectLosses:
 
 
 def focal_loss(logits: Tensor, targets: Tensor, judged: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Sigmoid focal loss (Lin et al., arXiv 1708.02002), averaged over judged pixels.
+    """Compute the sigmoid focal loss (Lin et al., arXiv 1708.02002), averaged over annotated pixels.
 
-    For targets between 0 and 1 it is the quality focal loss (Li et al., arXiv 2006.04388), least where the prediction
-    is the target.
+    For targets between 0 and 1 it is the quality focal loss (Li et al., arXiv 2006.04388), which is smallest if the
+    prediction equals the target.
 
     Args:
         logits: (..., h, w).
         targets: (..., h, w) between 0 and 1.
-        judged: how much each pixel counts, 0 to 1; of a shape that broadcasts to the logits'.
+        judged: weight of each pixel, from 0 (void) to 1, in a shape that broadcasts to that of the logits.
         alpha, gamma: see `LossOptions`.
 
     Returns:
-        (...): one number a mask; 0 where no pixel is judged.
+        (...): one number for each mask; 0 if all pixels are void.
     """
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     loss = loss * (logits.sigmoid() - targets).abs() ** gamma  # 1 - p_t, for targets of 0 and 1
@@ -103,10 +103,10 @@ def focal_loss(logits: Tensor, targets: Tensor, judged: Tensor, alpha: float, ga
 
 
 def dice_loss(logits: Tensor, targets: Tensor, judged: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient, with one pixel added to both sides; shapes as in `focal_loss`.
+    """Compute one minus the soft Dice coefficient, with 1 added to numerator and denominator; see `focal_loss`.
 
-    Where a target is between 0 and 1, what it shares with a prediction is the smaller of the two, not their product:
-    so the target itself is the best prediction (Wang et al., arXiv 2303.16296).
+    The intersection of a prediction with a target between 0 and 1 is their minimum, not their product, so that the
+    target itself is the best prediction (Wang et al., arXiv 2303.16296).
     """
     probabilities = logits.sigmoid()
     shared = (torch.minimum(probabilities, targets) * judged).sum((-2, -1))
@@ -115,12 +115,12 @@ def dice_loss(logits: Tensor, targets: Tensor, judged: Tensor) -> Tensor:
 
 
 def mask_iou(predicted: Tensor, targets: Tensor, judged: Tensor) -> Tensor:
-    """IoU of masks over judged pixels; two empty masks agree entirely.
+    """Compute the IoU of masks over annotated pixels; for two empty masks, it is 1.
 
     Args:
         predicted: bool (..., h, w).
-        targets: (..., h, w), bool, or from 0 to 1 where a pixel stands for several of which the object covers a share.
-        judged: how much each pixel counts, 0 to 1; of a shape that broadcasts to the masks'.
+        targets: (..., h, w), bool, or the fraction of each pixel that the object covers, from 0 to 1.
+        judged: weight of each pixel, from 0 (void) to 1, in a shape that broadcasts to that of the masks.
 
     Returns:
         float32 (...).
@@ -140,13 +140,13 @@ def tracking_losses(
     void: Tensor | None,
     options: LossOptions,
 ) -> ObjectLosses:
-    """The losses of one prediction of O objects on one frame.
+    """Compute the losses of one prediction of O objects on one frame.
 
     Args:
-        mask_logits: (O, K, h, w), the proposals, of absent objects too.
-        iou_scores: (O, K), their predicted IoU.
-        object_score_logits: (O, 1), above 0 where an object is judged present.
-        targets: bool (O, height, width), the true masks, at the model's input size; all false where it is absent.
+        mask_logits: (O, K, h, w) logits of the proposals, also for absent objects.
+        iou_scores: (O, K) predicted IoU of the proposals.
+        object_score_logits: (O, 1) object scores.
+        targets: bool (O, height, width), the true masks at the model's input size; empty for an absent object.
         void: bool (O, height, width), pixels that do not count, or `None`.
         options: weights and conventions.
     """
@@ -157,7 +157,7 @@ def tracking_losses(
     if options.full_resolution:
         mask_logits = F.interpolate(mask_logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
     else:
-        # Of each cell the share that is judged, and of that the share that the object covers.
+        # For each cell: the annotated fraction, and the fraction of this part that the object covers.
         height, width = mask_logits.shape[-2:]
         covered = F.adaptive_avg_pool2d(true_masks * judged, (height, width))
         judged = F.adaptive_avg_pool2d(judged, (height, width))
