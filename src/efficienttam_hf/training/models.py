@@ -35,18 +35,18 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-LOSSES_FILE = "losses.json"  # beside the weights of a checkpoint
+LOSSES_FILE = "losses.json"  # a file in the folder of a checkpoint
 
 
 def load_model_config(name: str, overrides: dict[str, Any]) -> EfficientTamConfig:
-    """The configuration of the model that a run begins with; no weights are read.
+    """Load the configuration of the initial model of a run, without reading weights.
 
     Args:
-        name: `preset:NAME`, or a checkpoint as `app.loading.find_model` takes it.
-        overrides: fields of the preset's configuration to set otherwise.
+        name: `preset:NAME`, or the name of a checkpoint for `app.loading.find_model`.
+        overrides: fields of the preset's configuration with other values.
 
     Raises:
-        ConfigError: neither a preset nor a checkpoint, or overrides that do not fit.
+        ConfigError: if the name is neither a preset nor a checkpoint, or an override is invalid.
     """
     try:
         config = preset_config(name, **overrides)
@@ -67,14 +67,14 @@ def load_model_config(name: str, overrides: dict[str, Any]) -> EfficientTamConfi
 
 
 def load_model(name: str, config: EfficientTamConfig) -> EfficientTamVideoModel:
-    """A preset's model with fresh weights, drawn from PyTorch's generator, or a checkpoint's; float32, on the CPU.
+    """Create a preset's model with random weights from PyTorch's generator, or load a checkpoint; float32, on the CPU.
 
     Args:
-        name: as for `load_model_config`.
-        config: what that returned.
+        name: see `load_model_config`.
+        config: the output of `load_model_config`.
 
     Raises:
-        ConfigError: a checkpoint that does not load.
+        ConfigError: if a checkpoint cannot be loaded.
     """
     if name.startswith(PRESET_PREFIX):
         return EfficientTamVideoModel(config)
@@ -95,28 +95,28 @@ def _fresh(name: str) -> str:
 
 
 def enable_activation_checkpointing(model: PreTrainedModel) -> None:
-    """Have a model recompute activations in the backward pass, by the name that this version of Transformers has."""
+    """Make a model recompute activations in the backward pass, with the method of this version of Transformers."""
     enable = getattr(model, "activation_checkpointing_enable", None)
     (model.gradient_checkpointing_enable if enable is None else enable)()
 
 
 def with_weights(config: EfficientTamConfig, weights: dict[str, Tensor]) -> EfficientTamVideoModel:
-    """A new model with these weights. They fit any input size: none of them depends on it."""
+    """Create a model with these weights, which fit any input size."""
     model = EfficientTamVideoModel(config)
     model.load_state_dict(weights)
     return model
 
 
 def save_losses(losses: LossOptions, folder: Path) -> None:
-    """Write down, beside a checkpoint, the losses that it was trained with."""
+    """Write the options of the losses into the folder of a checkpoint that was trained with them."""
     (folder / LOSSES_FILE).write_text(json.dumps(asdict(losses), indent=2) + "\n", encoding="utf-8")
 
 
 def losses_of(name: str) -> LossOptions:
-    """The losses that a checkpoint in a folder was trained with; those of the published recipe if it does not say.
+    """The loss options with which a checkpoint was trained; by default, those of the published recipe.
 
     Raises:
-        ConfigError: its file of losses cannot be used.
+        ConfigError: if its file of loss options is invalid.
     """
     file = Path(included_checkpoint(name)) / LOSSES_FILE
     if not file.is_file():

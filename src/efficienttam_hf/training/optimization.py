@@ -18,19 +18,19 @@ __all__ = ["RunningAverage", "add_adapters", "freeze", "merged_weights", "parame
 
 
 def parameter_groups(model: nn.Module, stage: StageOptions, options: OptimizerOptions) -> list[dict[str, Any]]:
-    """AdamW's groups of what learns: parameters that share a rate and a decay.
+    """Group the trainable parameters for AdamW by learning rate and weight decay.
 
     Only the weights of linear layers and convolutions decay; biases, norms, embeddings and tokens do not. The image
     encoder has its own rate, and each of its blocks `vision_layer_decay` times that of the block after it (Bao et al.,
     arXiv 2106.08254); its patch and position embeddings count as a block before the first, its neck as the last.
 
     Args:
-        model: an `EfficientTamVideoModel`, or a module that has one.
-        stage: gives the highest rates.
-        options: gives the decays.
+        model: an `EfficientTamVideoModel`, or a module that contains one.
+        stage: the stage, which has the highest learning rates.
+        options: the options of the optimizer, which have the decays.
 
     Raises:
-        ConfigError: nothing is left to learn.
+        ConfigError: if no parameter is trainable.
     """
     decaying = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)}
     depth = 1 + max((int(n) for name, _ in model.named_parameters() for n in _BLOCK.findall(name)), default=-1)
@@ -58,9 +58,9 @@ _BLOCK = re.compile(r"vision_encoder\.layers\.(\d+)\.")
 
 
 def rate_at(step: int, stage: StageOptions) -> float:
-    """The share of the highest learning rate at a step of a stage: a linear warm-up, then a cosine.
+    """The learning rate at a step of a stage, relative to the highest one: a linear warm-up, then a cosine.
 
-    Step 0 has `1 / warmup_steps`, the last of the warm-up 1; after it the cosine falls from 1 towards `final_rate`.
+    Step 0 has `1 / warmup_steps`, and the last step of the warm-up has 1; then the cosine falls to `final_rate`.
     """
     if step < stage.warmup_steps:
         return (step + 1) / stage.warmup_steps
@@ -69,14 +69,14 @@ def rate_at(step: int, stage: StageOptions) -> float:
 
 
 def freeze(model: nn.Module, parts: Iterable[str]) -> None:
-    """Let parts of a model keep their weights; a frozen part's adapters do not learn either.
+    """Freeze parts of a model; the adapters of a frozen part are not trained either.
 
     Args:
-        model: what has the parts.
+        model: the model.
         parts: names of modules (`"vision_encoder"`, `"vision_encoder.layers.0"`) or of single parameters.
 
     Raises:
-        ConfigError: for a name that the model has not.
+        ConfigError: if the model has no part with a name.
     """
     known = {**dict(model.named_parameters()), **dict(model.named_modules())}
     for part in parts:
@@ -92,9 +92,9 @@ def freeze(model: nn.Module, parts: Iterable[str]) -> None:
 
 
 class RunningAverage:
-    """An exponential moving average of the weights that learn, float32.
+    """An exponential moving average of the trainable weights, in float32.
 
-    In the first steps the decay is lower, `(1 + n) / (10 + n)` after n updates, so that the start is forgotten.
+    In the first steps the decay is lower, `(1 + n) / (10 + n)` after n updates, so that the initial weights fade fast.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -112,7 +112,7 @@ class RunningAverage:
         torch._foreach_lerp_(list(self.shadow.values()), [current[name].float() for name in self.shadow], weight)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` takes."""
+        """The state for `load_state_dict`."""
         return {"updates": self.updates, "shadow": self.shadow}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,14 +126,14 @@ class RunningAverage:
 
 
 def add_adapters(model: nn.Module, options: LoraOptions) -> None:
-    """Freeze a model and give its linear layers low-rank adapters that learn (Hu et al., arXiv 2106.09685).
+    """Freeze a model and add trainable low-rank adapters to its linear layers (Hu et al., arXiv 2106.09685).
 
-    Nothing else learns: neither biases and norms nor the learned tokens of prompts and masks. Fresh adapters change no
-    output.
+    Only the adapters are trained: biases, norms and the learned tokens of prompts and masks are frozen. New adapters do
+    not change the output.
 
     Raises:
-        ImportError: `peft` is not installed.
-        ConfigError: a name in `target_modules` is no linear layer of the model.
+        ImportError: if `peft` is not installed.
+        ConfigError: if a name in `target_modules` is not that of a linear layer of the model.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -159,11 +159,11 @@ def add_adapters(model: nn.Module, options: LoraOptions) -> None:
 
 
 def merged_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a model with adapters as those of the model without.
+    """Merge the adapters into the weights of a model.
 
     Args:
-        model: the model with adapters, or without any, which returns `weights` as they are.
-        weights: by the names of `model.state_dict()`; need not be the values `model` has now.
+        model: the model; if it has no adapters, `weights` are returned unchanged.
+        weights: weights by the names of `model.state_dict()`; their values may differ from those of `model`.
     """
     adapted = {name: module.scaling["default"] for name, module in model.named_modules() if hasattr(module, "lora_A")}
     if not adapted:

@@ -1,16 +1,16 @@
 """The simulated user: chooses prompts, prompted frames and corrections in training.
 
-As SAM 2 is trained (arXiv 2408.00714, section D.2.2, and its published training settings), a clip begins with a mask, a
-box or a click on its first frame, maybe on a second one, and some frames are corrected with clicks in what is wrong.
-Which frames and what kind of prompt is one choice for a whole batch (`plan_prompts`), so that its objects run together;
-where a click lands is drawn for every object from its own seed, so that it does not depend on what else is in the batch
-or on how many processes share the work.
+As in the training of SAM 2 (arXiv 2408.00714, section D.2.2, and its published training settings), a clip begins with a
+mask, a box or a click on its first frame, perhaps also on a second one, and some frames are corrected with clicks on
+wrong pixels. The frames and the type of prompt are chosen once for a whole batch (`plan_prompts`), so that its objects
+run together. The position of a click is drawn for every object from its own seed, so that it does not depend on the
+other objects of the batch or on the number of processes.
 
-Four things differ from the published code. Which corrections ignore the prediction is drawn for each object, not for
-the batch. Where a prediction has no error, the click goes on the object, not beside it. An object that is absent from a
-frame with boxes is clicked beside, not given a box of no size. One frame of a clip at least is left to be tracked.
+Four things differ from the published code. Whether a correction ignores the prediction is drawn for each object, not
+for the batch. If a prediction has no error, the click is on the object, not beside it. An object that is absent from a
+frame with boxes gets a negative click and not an empty box. At least one frame of a clip is tracked.
 
-Shapes: O objects, K points; points are (x, y) in pixels of the model's input.
+Letters of shapes: O objects, K points; points are (x, y) in pixels of the model's input.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, NOT_A_POINT = 0, 1, 2, 3, -1
 
 @dataclass
 class UserOptions:
-    """How the simulated user behaves.
+    """The options of the simulated user.
 
     Attributes:
-        point_probability: of a clip being prompted by points or a box, and corrected; else by masks, uncorrected.
-            A single image is always prompted by points or a box.
-        box_probability: of those, the share that begins with a box.
-        max_conditioning_frames: frames that are prompted from the start, at most; the first always is one.
-        max_corrected_frames: frames that get corrections, at most. The prompted ones come first.
+        point_probability: probability that a clip is prompted by points or a box, and corrected; otherwise it is
+            prompted by masks and not corrected. A single image is always prompted by points or a box.
+        box_probability: the fraction of these clips that begin with a box.
+        max_conditioning_frames: largest number of frames that are prompted from the start, the first frame included.
+        max_corrected_frames: largest number of frames that are corrected, beginning with the prompted ones.
         random_frame_counts: whether these two numbers are drawn (conditioning frames from 1, corrected frames from the
-            number of those, to the maximum), or always the maximum.
-        corrected_is_conditioning: whether a tracked frame that was corrected counts as a conditioning frame after that.
-        correction_clicks: clicks a corrected frame gets after its first prompt, one after the other; 0 for no
+            number of conditioning frames, up to the maximum); otherwise they are always the maximum.
+        corrected_is_conditioning: whether a corrected frame then counts as a conditioning frame.
+        correction_clicks: number of successive clicks on a corrected frame after its first prompt; 0 for no
             corrections.
-        click_on_object_probability: of a correction that ignores the prediction and clicks anywhere on the object.
-        box_noise: a box's sides move by up to this share of its size, at most a half,
-        max_box_noise: and by no more than this many pixels.
+        click_on_object_probability: probability that a correction ignores the prediction and is anywhere on the object.
+        box_noise: largest shift of a box's sides as a fraction of its size, at most a half.
+        max_box_noise: largest shift of a box's sides in pixels.
     """
 
     point_probability: float = 0.5
@@ -72,10 +72,11 @@ class UserOptions:
 
 @dataclass
 class PromptPlan:
-    """What the user does in a batch of clips.
+    """The prompted and corrected frames of a batch of clips.
 
     Attributes:
-        conditioning: frame -> `"mask"`, `"point"` or `"box"`: what is prompted from the start. Frame 0 is in it.
+        conditioning: type of prompt, `"mask"`, `"point"` or `"box"`, by the frames that are prompted from the start.
+            Frame 0 is always one of them.
         corrected: frames that get correction clicks.
     """
 
@@ -84,7 +85,7 @@ class PromptPlan:
 
 
 def plan_prompts(num_frames: int, options: UserOptions, rng: np.random.Generator) -> PromptPlan:
-    """Draw what the user does in clips of `num_frames` frames."""
+    """Draw a plan for clips of `num_frames` frames."""
     by_points = num_frames == 1 or rng.random() < options.point_probability
     # At least one frame of a clip is left to be tracked.
     most_conditioning = min(options.max_conditioning_frames, max(1, num_frames - 1))
@@ -99,22 +100,22 @@ def plan_prompts(num_frames: int, options: UserOptions, rng: np.random.Generator
     if not by_points:
         return PromptPlan(dict.fromkeys(frames, "mask"), [])
     kinds = ["box" if rng.random() < options.box_probability else "point" for _ in frames]
-    # Whoever prompts a frame also looks whether it came out right; what is left goes to frames that were tracked.
+    # Prompted frames are corrected first; the remaining corrections go to tracked frames.
     corrected = (frames + [t for t in others if t not in frames])[:num_corrected]
     return PromptPlan(dict(zip(frames, kinds, strict=True)), sorted(corrected))
 
 
 def uniform(seeds: Sequence[int], *key: int) -> Tensor:
-    """Numbers in [0, 1), one for each seed: a function of the seed and the key alone, float32 (O,) on the CPU."""
+    """Draw a number in [0, 1) for each seed, float32 (O,) on the CPU; it depends only on the seed and the key."""
     return torch.from_numpy(np.array([generator_of(seed, *key).random(dtype=np.float32) for seed in seeds]))
 
 
 def sample_pixels(regions: Tensor, where: Tensor) -> Tensor:
-    """One pixel of each region, all equally likely.
+    """Choose one pixel of each region, all with equal probability.
 
     Args:
-        regions: bool (O, height, width). An empty one stands for the whole frame.
-        where: (O,) in [0, 1): which of its pixels.
+        regions: bool (O, height, width). An empty region stands for the whole frame.
+        where: (O,) random numbers in [0, 1) that choose the pixel.
 
     Returns:
         float32 (O, 2) points (x, y).
@@ -122,7 +123,7 @@ def sample_pixels(regions: Tensor, where: Tensor) -> Tensor:
     width = regions.shape[-1]
     regions = regions.flatten(1)
     regions = regions | ~regions.any(1, keepdim=True)
-    order = regions.cumsum(1, dtype=torch.int32)  # of the region's pixels, the how manieth is this one
+    order = regions.cumsum(1, dtype=torch.int32)  # the running number of each pixel within its region
     count = order[:, -1:]
     rank = (where.to(order.device).unsqueeze(1) * count).int().minimum(count - 1) + 1
     index = torch.searchsorted(order, rank).squeeze(1)
@@ -130,10 +131,10 @@ def sample_pixels(regions: Tensor, where: Tensor) -> Tensor:
 
 
 class SimulatedUser:
-    """Prompts for the objects of a batch, drawn from their seeds.
+    """Draws prompts for the objects of a batch from their seeds.
 
     Args:
-        options: how the user behaves.
+        options: the options of the user.
         seeds: one non-negative number for each of the O objects.
     """
 
@@ -142,7 +143,7 @@ class SimulatedUser:
         self.seeds = [int(seed) for seed in seeds]
 
     def first_click(self, masks: Tensor, frame: int) -> tuple[Tensor, Tensor]:
-        """A click on each object, or beside it (negative) where it is absent: points (O, 1, 2), labels (O, 1).
+        """Draw a click on each object, negative if it is absent: points (O, 1, 2) and labels (O, 1).
 
         Args:
             masks: bool (O, height, width), the true masks of that frame.
@@ -151,28 +152,28 @@ class SimulatedUser:
         return self._click(masks, masks, frame, 0)
 
     def correction(self, masks: Tensor, predicted: Tensor, frame: int, click: int) -> tuple[Tensor, Tensor]:
-        """A click in what is wrong: points (O, 1, 2), labels (O, 1), positive on what was missed.
+        """Draw a click on a wrong pixel: points (O, 1, 2) and labels (O, 1), positive if the pixel was missed.
 
         Args:
-            masks, predicted: bool (O, height, width): true and predicted masks of that frame.
-            frame: its number in the clip.
-            click: the how manieth correction there, from 0.
+            masks, predicted: bool (O, height, width), true and predicted masks of that frame.
+            frame: the number of the frame in the clip.
+            click: the number of the correction on this frame, from 0.
         """
         errors = masks ^ predicted
-        # Some clicks ignore the prediction. So does a click where nothing is wrong: there is no error to point at.
+        # Some clicks ignore the prediction. If it has no error, the click ignores it too.
         blind = (uniform(self.seeds, frame, click, 1) < self.options.click_on_object_probability).to(masks.device)
         blind = blind | ~errors.flatten(1).any(1)
         return self._click(torch.where(blind[:, None, None], masks, errors), masks, frame, click + 1)
 
     def _click(self, regions: Tensor, masks: Tensor, frame: int, draw: int) -> tuple[Tensor, Tensor]:
-        """A click in each region, or anywhere if that is empty; positive if it is on the object."""
+        """Draw a click in each region, or anywhere if the region is empty; it is positive if it is on the object."""
         points = sample_pixels(regions, uniform(self.seeds, frame, draw, 0))
         x, y = points.long().unbind(1)
         labels = masks[torch.arange(len(masks), device=masks.device), y, x]
         return points.unsqueeze(1), labels.long().unsqueeze(1)
 
     def box(self, masks: Tensor, frame: int) -> tuple[Tensor, Tensor]:
-        """A loose box around each object: points (O, 2, 2), its corners, and labels (O, 2).
+        """Draw a box with noise around each object: points (O, 2, 2), its corners, and labels (O, 2).
 
         An absent object has no box; it gets a negative click.
 
