@@ -65,6 +65,7 @@ def check_row(row: list[str]) -> None:
     assert float(cost) >= 0
 
 
+@pytest.mark.slow
 def test_a_measured_step_is_a_row(script):
     # In a process of its own: what is measured is how much more memory the process ever had.
     code = (

@@ -386,6 +386,7 @@ def start(hub, *arguments: str, before: str = "", **environment: str) -> subproc
     )
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_convert_once(hub, model):
     hub.delay = 1
     processes = [start(hub, "models", "fetch", NAME) for _ in range(2)]
@@ -403,6 +404,7 @@ REAL = "PRESETS.update(real)"
 LIMIT = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))"  # writing more fails
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills and limits of POSIX")
 @pytest.mark.parametrize("when", ["while it is converted", "while it is fetched", "where there is no room"])
 def test_however_it_ends_nothing_half_is_taken_for_a_model(when, hub, model):

@@ -160,6 +160,7 @@ def test_a_signal_ends_the_step_and_saves(number, model, tmp_path):
     assert steps_logged(folder.path) == list(range(1, folder.steps()[-1] + 1))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_from_its_newest_whole_checkpoint(model, tmp_path):
     fields = {"stages": single_stage(steps=5), "checkpoint_every": 1, "ema_decay": 0.9}
     config = write_config(tmp_path / "run.yaml", model, **fields)
@@ -216,6 +217,7 @@ def alike(folder: Path, other: Path) -> None:
     assert largest_difference(weights(folder), weights(other)) < 5e-6  # the rate is 5e-5
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_the_batch_learn_what_one_learns(in_one_process, model, tmp_path):
     config = write_config(tmp_path / "run.yaml", model, **TOGETHER)
     process = start_run(config, launcher=TWO_PROCESSES)
