@@ -2,7 +2,7 @@
 
 A video's name may come from a JSON file, a table on the Hub or a folder that somebody else made. As a path it could
 leave the folder of results, in a spreadsheet it could be a formula, and in a report a tag or a table's border.
-Everything that writes such a name asks here first; everything that opens a file that data names asks
+Code that writes such a name calls this file first; code that opens a file that data names calls
 :func:`contained_path`; and messages that quote a value or another library's reason take it from :func:`shown` and
 :func:`reason_of`, which bound its length.
 
@@ -24,14 +24,14 @@ from typing import Any
 __all__ = ["contained_path", "markdown_text", "one_line", "plot_text", "reason_of", "safe_name", "safe_path", "shown"]
 __all__ += ["spreadsheet_cell"]
 
-MAX_NAME_BYTES = 160  # leaves room for a suffix and for the name of a temporary file beside it; most systems allow 255
-# Separators of Windows count everywhere: archives are unpacked there too. A colon is an ordinary character elsewhere.
+MAX_NAME_BYTES = 160  # leaves room for a suffix and for the name of a temporary file; most systems allow 255
+# Windows' separators count on every system: archives are unpacked there too. Elsewhere, a colon is an ordinary one.
 _UNSAFE = re.compile(
     r'[<>"|?*/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]' if os.name != "nt" else r'[<>:"|?*/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]'
 )
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 MAX_SHOWN = 60  # characters of a value in a message
-MAX_REASON = 300  # and of another library's words
+MAX_REASON = 300  # characters of another library's message
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 4
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = 10
@@ -41,7 +41,7 @@ _MARKDOWN = str.maketrans({c: "\\" + c for c in "\\`*[]|"} | {"<": "&lt;", ">": 
 
 
 def safe_name(name: str) -> str:
-    """A name from data as the name of one file or folder.
+    """Convert a name from data to the name of one file or folder.
 
     Separators, control characters, characters that Windows refuses, a leading dot and an excessive length are replaced.
     A name that was changed ends in a digest of the original, so that different names stay different.
@@ -65,7 +65,7 @@ def safe_name(name: str) -> str:
 
 
 def safe_path(name: str) -> Path:
-    """A name from data as a relative path: ``subset/video`` keeps its folders, anything else becomes one safe name.
+    """Turn a name from data into a path: ``subset/video`` keeps its folders, anything else becomes one safe name.
 
     Returns:
         A relative path, every part of which :func:`safe_name` leaves unchanged. An absolute name, one with ``..`` or
@@ -76,17 +76,17 @@ def safe_path(name: str) -> Path:
 
 
 def contained_path(folder: str | os.PathLike, name: object, within: str | os.PathLike | None = None) -> Path:
-    """The path of a file that data names, which must lie in a folder.
+    """Return the path of a file that data names, which must lie in a folder.
 
-    Symbolic links are followed as usual: who owns the folder made them.
+    Symbolic links are followed, because only the owner of the folder can make them.
 
     Args:
-        folder: that relative names begin at.
-        name: as it stands in the data.
+        folder: the folder to which names are relative.
+        name: the name in the data.
         within: the folder that must not be left; by default `folder`.
 
     Raises:
-        ValueError: `name` is not text, is empty or absolute, or leaves the folder by ``..``.
+        ValueError: if `name` is not text, is empty or absolute, or leaves the folder by ``..``.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"A file name must be nonempty text, got {shown(name)}.")
@@ -102,9 +102,9 @@ def contained_path(folder: str | os.PathLike, name: object, within: str | os.Pat
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it: its `repr` on one line, of at most 60 characters, whatever the value is.
+    """Format any value for a message: its `repr` on one line, with at most 60 characters.
 
-    No more of it is looked at than is shown: a nested value of a few bytes of YAML may stand for gigabytes of text.
+    Only the shown part is formatted: a nested value of a few bytes of YAML may expand to gigabytes of text.
     """
     try:
         text = _SHORT.repr(value)
@@ -115,7 +115,7 @@ def shown(value: Any) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What another library says of a file, as a message quotes it: on one line, of at most 300 characters.
+    """Format another library's error for a message: on one line, with at most 300 characters.
 
     Such texts often quote the file at length. Errors without a text give their type's name.
     """
@@ -124,7 +124,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def one_line(text: object) -> str:
-    """A text on one line: line breaks, control characters and direction marks become visible escapes."""
+    """Put a text on one line: line breaks, control characters and direction marks become visible escapes."""
     return "".join(
         c if unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp", "Cs") else c.encode("unicode_escape").decode()
         for c in str(text)
@@ -132,29 +132,29 @@ def one_line(text: object) -> str:
 
 
 def markdown_text(text: object) -> str:
-    """A text that Markdown (and its tables, and the HTML in it) shows as it is, on one line."""
+    """Escape a text so that Markdown, with its tables and HTML, shows it unchanged, on one line."""
     return one_line(text).translate(_MARKDOWN)
 
 
 def markdown_code(value: object) -> str:
-    """A value in the type of code, also in a cell of a table, on one line."""
+    """Format a value as Markdown code on one line, which is also valid in a cell of a table."""
     return f"`{one_line(value).replace('`', chr(39)).replace('|', chr(0xA6))}`"
 
 
 def markdown_command(command: str) -> str:
-    """A command line in a block of its own, which nothing in it ends."""
+    """Format a command line as a Markdown code block that no part of the command can end."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     return f"{fence}bash\n{command}\n{fence}"
 
 
 def plot_text(text: object) -> str:
-    """A text that Matplotlib shows as it is: dollar signs begin no formula, on one line of at most 60 characters."""
+    """Escape a text for Matplotlib: dollar signs begin no formula; one line of at most 60 characters."""
     line = one_line(text)
     return (line if len(line) <= 60 else f"{line[:57]}...").replace("$", r"\$")
 
 
 def spreadsheet_cell(value: object) -> object:
-    """A value for a CSV file: text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Convert a value for a CSV file: an apostrophe is put before text that a spreadsheet would read as a formula."""
     if not isinstance(value, str):
         return value
     text = one_line(value)

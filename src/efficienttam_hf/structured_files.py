@@ -38,17 +38,17 @@ _NAMES = {
 def read_json(
     path: str | os.PathLike, *, error: type[ValueError] = ValueError, what: str = "file", max_bytes: int = MAX_BYTES
 ) -> Any:
-    """The content of a JSON file.
+    """Read the content of a JSON file.
 
     Args:
-        path: of the file, UTF-8.
-        error: what is raised for a file that cannot be used.
-        what: it is, for the message.
-        max_bytes: files that are larger are refused unread.
+        path: the path of the file, in UTF-8.
+        error: the type of the error that is raised if the file is invalid.
+        what: a description of the file, for the message.
+        max_bytes: larger files are refused without reading them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as `error`: not a regular file, too large, not UTF-8 or not JSON. The message names it.
+        FileNotFoundError: if there is no such file.
+        ValueError: (as `error`) if it is not a regular file, too large, not UTF-8 or not JSON. The message names it.
     """
     return parse_json(_read(Path(path), error, what, max_bytes), f"The {what} '{path}'", error=error)
 
@@ -56,18 +56,18 @@ def read_json(
 def read_yaml(
     path: str | os.PathLike, *, error: type[ValueError] = ValueError, what: str = "file", max_bytes: int = 64 * 2**20
 ) -> Any:
-    """The content of a YAML file, which may be JSON; otherwise as :func:`read_json`.
+    """Read the content of a YAML file, which may be JSON; see :func:`read_json`.
 
     Raises:
-        ImportError: PyYAML is not installed.
+        ImportError: if PyYAML is not installed.
     """
     return parse_yaml(_read(Path(path), error, what, max_bytes), f"The {what} '{path}'", error=error)
 
 
 def parse_json(text: str | bytes, where: str, *, error: type[ValueError] = ValueError) -> Any:
-    """What a JSON text holds; `where` begins the message of the `error`."""
+    """Parse a JSON text; the message of the `error` begins with `where`."""
     collects = gc.isenabled()
-    gc.disable()  # which would look through all there is already, again and again: four times the time
+    gc.disable()  # it would scan all objects repeatedly, which takes four times as long
     try:
         return json.loads(text)
     except RecursionError as problem:
@@ -80,7 +80,7 @@ def parse_json(text: str | bytes, where: str, *, error: type[ValueError] = Value
 
 
 def parse_yaml(text: str | bytes, where: str, *, error: type[ValueError] = ValueError) -> Any:
-    """What a YAML text holds; `where` begins the message of the `error`."""
+    """Parse a YAML text; the message of the `error` begins with `where`."""
     import yaml
 
     try:
@@ -120,19 +120,19 @@ def field(
     least: float | None = None,
     most: float | None = None,
 ) -> Any:
-    """A value of a mapping (by key) or a list (by number), checked.
+    """Return a checked value of a mapping (by key) or a list (by number).
 
     Args:
-        content: the mapping or list, as it was parsed; anything else is refused.
-        name: of the field.
-        kind: its type, or several. ``float`` accepts whole numbers too, ``int`` accepts no bool.
-        where: the file, and the way to `content` in it; for the message.
-        error: what is raised.
-        default: where the field is missing; without one that is an error.
-        least, most: bounds of a number.
+        content: the parsed mapping or list; anything else is refused.
+        name: the key or number of the field.
+        kind: the accepted type, or several. ``float`` accepts whole numbers too, ``int`` accepts no bool.
+        where: the file and the path to `content` in it, for the message.
+        error: the type of the error that is raised.
+        default: the value if the field is missing; without a default, a missing field is an error.
+        least, most: the bounds of a number.
 
     Raises:
-        ValueError: as `error`: it is missing, of another type, out of bounds, or not finite.
+        ValueError: (as `error`) if the value is missing, of another type, out of bounds, or not finite.
     """
     holder = list if isinstance(name, int) else Mapping
     if not isinstance(content, holder):
@@ -162,13 +162,13 @@ def field(
 
 
 def build(kind: Callable[..., T], content: Any, where: str, *, error: type[ValueError] = ValueError) -> T:
-    """A dataclass from the mapping that a file holds, with the types of its fields checked all the way down.
+    """Build a dataclass from the mapping in a file, and check the types of all nested fields.
 
-    Fields that the dataclass does not have are refused, as a newer version of the package may have meant something by
-    them. Lists, mappings, optional values and dataclasses within it are followed.
+    Unknown fields are refused, because they may have a meaning in a newer version of the package. Nested lists,
+    mappings, optional values and dataclasses are checked too.
 
     Raises:
-        ValueError: as `error`, with the name of the field after `where`.
+        ValueError: (as `error`) if a field is invalid; the message names it after `where`.
     """
     if not isinstance(content, Mapping):
         raise error(f"{where} must be a mapping, got {shown(content)}.")
@@ -189,7 +189,7 @@ def build(kind: Callable[..., T], content: Any, where: str, *, error: type[Value
 
 
 def _checked(hint: Any, value: Any, where: str, error: type[ValueError]) -> Any:
-    """A value of a declared type, or `error`."""
+    """Return the value converted to a declared type, or raise `error`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -212,7 +212,7 @@ def _checked(hint: Any, value: Any, where: str, error: type[ValueError]) -> Any:
         items = field({"": value}, "", dict, where, error=error)
         return {k: _checked(arguments[1], item, f"{where}.{k}", error) for k, item in items.items()}
     if hint is float and type(value) is float:
-        return value  # scores may be NaN where nothing was judged
+        return value  # scores may be NaN if no frame was judged
     if hint in _NAMES:
         if isinstance(value, bool) != (hint is bool) or not isinstance(value, (int, float) if hint is float else hint):
             raise error(f"{where} must be {_NAMES[hint]}, got {shown(value)}.")

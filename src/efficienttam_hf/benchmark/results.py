@@ -1,4 +1,4 @@
-"""What a benchmark gives, as data: written to JSON and read back without loss."""
+"""The results of a benchmark as data, which can be written to JSON and read back without loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .timing import Spread
 
 __all__ = ["BenchmarkReport", "ContenderResult"]
 
-# What a frame's seconds are made of: the network's stages, what it does around them, masks to the video's size.
+# The parts of a frame's time: the network's stages, the work around them, and resizing masks to the video's size.
 FRAME_PARTS = (*STAGES, "other", "output")
 
 
@@ -26,18 +26,18 @@ class ContenderResult:
 
     Attributes:
         name: as in tables; kind: `"ours"`, `"peer"` or `"reference"`.
-        weights: where they come from: `"random"`, or the checkpoint.
+        weights: the source of the weights: `"random"`, or the checkpoint.
         image_size: side of the model's input, in pixels.
-        objects: tracked at once.
-        parameters: of the model.
-        frame_seconds: every timed frame in order, from the model's input to masks at the video's size.
-        frame: their spread.
-        ratio: seconds over those of the first contender, taken within rounds.
-        parts: seconds of each of `FRAME_PARTS`, from frames of their own.
-        input: seconds to decode a frame and make it the model's input; not in `frame`.
+        objects: the number of objects that are tracked at once.
+        parameters: the number of parameters of the model.
+        frame_seconds: seconds of every timed frame in order, from the model's input to masks at the video's size.
+        frame: the spread of `frame_seconds`.
+        ratio: seconds relative to those of the first contender, taken within rounds.
+        parts: seconds of each of `FRAME_PARTS`, measured on other frames.
+        input: seconds to decode a frame and convert it to the model's input; not part of `frame`.
         flops: operations of a frame, by stage and for the `"frame"`.
-        share_of_peak: of the measured rate of the matrix product in its type, which a stage and the frame reach.
-        memory: `None` where it was not measured.
+        share_of_peak: the rate of each stage and of the frame, relative to the measured rate of a matrix product.
+        memory: the memory use; `None` if it was not measured.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ContenderResult:
 
     @property
     def frames_per_second(self) -> float:
-        """Of the median frame."""
+        """Frames per second, from the median frame."""
         return 1 / self.frame.median
 
 
@@ -66,10 +66,10 @@ class BenchmarkReport:
     """A run of the benchmark.
 
     Attributes:
-        machine: as `describe_machine` gives it.
-        settings: of the run, as the command line says them.
+        machine: the output of `describe_machine`.
+        settings: the settings of the run, by their names on the command line.
         matrix_product: operations a second that a matrix product reached, by type.
-        results: contender by contender for the first number of objects, then the next.
+        results: the results of all contenders for the first number of objects, then for the next.
     """
 
     machine: dict[str, Any]
@@ -84,10 +84,10 @@ class BenchmarkReport:
 
     @classmethod
     def load(cls, path: Path) -> BenchmarkReport:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it cannot be read, or is something else; the message names the file and the field.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read or is not such a file; the message names the file and the field.
         """
         return build(cls, read_json(path, what="benchmark"), f"The benchmark '{path}'")

@@ -1,7 +1,7 @@
-"""Fair timing on a machine that others use too: contenders take turns, so what is compared was measured together.
+"""Fair timing on a shared machine: contenders take turns, so compared values are measured together.
 
-A busy minute makes everything slower. So nothing is timed on its own: in every round each contender does one frame, the
-first one of a round is another each time, and ratios are taken within rounds before their median is.
+A busy minute slows every contender. So no contender is timed alone: in every round, each contender processes one frame,
+the order changes from round to round, and the median is taken over the ratios within rounds.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Spread:
     """Repeated measurements of one thing.
 
     Attributes:
-        median: of all.
-        low, high: the first and the third quartile: half of them lie between.
-        count: how many.
+        median: the median of all values.
+        low, high: the first and the third quartile; half of the values lie between them.
+        count: the number of values.
     """
 
     median: float
@@ -39,13 +39,13 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of at least one value."""
+        """Compute the spread of at least one value."""
         low, median, high = np.percentile(np.asarray(values, dtype=np.float64), (25, 50, 75))
         return cls(float(median), float(low), float(high), len(values))
 
 
 def clock_for(device: torch.device | str) -> Clock:
-    """A clock in seconds that waits for the device to have done what it was told."""
+    """Return a clock in seconds that waits until the device has finished its work."""
     device = torch.device(device)
     if device.type == "cpu":
         return time.perf_counter
@@ -59,7 +59,7 @@ def clock_for(device: torch.device | str) -> Clock:
 
 
 def interleave(steps: Mapping[str, Callable[[], T]], rounds: int) -> Iterator[dict[str, T]]:
-    """Run every step once a round, beginning with another one each round; yields what they returned, by name."""
+    """Run every step once per round, beginning with the next step each round, and yield their results by name."""
     names = list(steps)
     for number in range(rounds):
         first = number % len(names)
@@ -67,9 +67,9 @@ def interleave(steps: Mapping[str, Callable[[], T]], rounds: int) -> Iterator[di
 
 
 def paired_ratios(values: Sequence[float], base: Sequence[float]) -> Spread:
-    """The spread of value / base, each taken within a round.
+    """Compute the spread of value / base, with each ratio taken within a round.
 
     Raises:
-        ValueError: if they are not of the same rounds.
+        ValueError: if the numbers of values differ.
     """
     return Spread.of([value / reference for value, reference in zip(values, base, strict=True)])

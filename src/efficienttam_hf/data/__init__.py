@@ -1,1 +1,1 @@
-"""Training data: every dataset to one schema, clips sampled from it, and synthetic videos."""
+"""Training data: datasets in one schema, clips sampled from them, and synthetic videos."""

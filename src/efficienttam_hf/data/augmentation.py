@@ -1,8 +1,8 @@
 """Augmentation of clips: one transform for all frames of a clip, for its masks and for its void pixels.
 
-The default numbers are those of SAM 2's published training configuration, which EfficientTAM follows. What is random is
-drawn from a NumPy generator that the caller seeds, and applied by `torchvision.transforms.v2.functional`; torchvision's
-own random transforms would draw from, and disturb, torch's global generator.
+The defaults are the values of SAM 2's published training configuration, which EfficientTAM follows. The random values
+are drawn from a NumPy generator that the caller seeds, and `torchvision.transforms.v2.functional` applies them.
+torchvision's random transforms are not used, because they draw from torch's global generator.
 """
 
 from __future__ import annotations
@@ -21,41 +21,42 @@ from torchvision.transforms.v2 import functional as F
 __all__ = ["SAM2_AUGMENTATION", "Augmentation", "AugmentationOptions"]
 
 
-# Frames are brought to this many times the output size before anything else: large enough that rotating and cropping
-# do not blur the result, small enough that they do not cost the time of 4K frames.
+# Frames are first resized to this many times the output size: large enough that rotation and crop do not blur the
+# result, and small enough that they do not take as long as on 4K frames.
 _WORKING_SCALE = 1.5
 
 
 @dataclass(frozen=True)
 class AugmentationOptions:
-    """What is drawn at random about a clip, every number of it.
+    """Parameters of the random augmentation of a clip.
 
-    Ranges are `(low, high)`; a single number r of an angle or a translation means uniform between -r and r, and of a
-    colour a factor uniform between 1 - r and 1 + r. What is 0, and a range of (1, 1), is off.
+    Ranges are `(low, high)`. A single number r of an angle or a translation means a uniform value between -r and r; a
+    single number of a colour means a uniform factor between 1 - r and 1 + r. A value of 0 or a range of (1, 1) turns an
+    augmentation off.
 
     Attributes:
-        flip_probability: of mirroring the clip left to right.
-        rotation: degrees, the same for the whole clip as are the next three.
+        flip_probability: probability of mirroring the clip left to right.
+        rotation: degrees; one value for the whole clip, as for the next three.
         shear: degrees, horizontal.
-        scale: factor, drawn evenly in its logarithm.
+        scale: factor, whose logarithm is uniform.
         translation: fraction of width and height.
-        crop_probability: of cutting out a part of the clip that has at least one pixel of every object's first mask.
-        crop_area: the part's fraction of the area.
-        brightness: one factor for the whole clip, as the next three.
+        crop_probability: probability of a crop, which has at least one pixel of every object's first mask.
+        crop_area: area of the crop as a fraction of the frame.
+        brightness: one factor for the whole clip, as for the next three.
         contrast: likewise.
         saturation: likewise.
-        hue: shift, at most 0.5, a fraction of the colour circle.
-        greyscale_probability: of a clip without colour.
-        frame_brightness: a further factor for each frame on its own.
+        hue: shift as a fraction of the colour circle, at most 0.5.
+        greyscale_probability: probability of turning the clip grey.
+        frame_brightness: another factor, drawn for each frame.
         frame_contrast: likewise.
         frame_saturation: likewise.
-        still_rotation: degrees by which a single image turns in the course of the clip that is made of it. The image
-            moves smoothly and as a whole, as in the pre-training of STCN (Cheng et al. 2021) on still images.
+        still_rotation: degrees by which a single image turns over the clip that is made of it. The whole image moves
+            smoothly, as in the pre-training of STCN (Cheng et al. 2021) on still images.
         still_shear: likewise, degrees.
         still_scale: likewise, factor.
         still_translation: likewise, fraction of width and height.
-        attempts: how many draws of flip, affine and crop are tried that may push an object out of the first frame.
-            The clip is then only resized.
+        attempts: maximum number of draws of flip, affine and crop. A draw is rejected if an object leaves the first
+            frame; if all are rejected, the clip is only resized.
     """
 
     flip_probability: float = 0.5
@@ -100,11 +101,11 @@ SAM2_AUGMENTATION = AugmentationOptions()
 
 
 class Augmentation:
-    """Clips of any size to square ones, changed at random.
+    """Resizes clips of any size to a square and augments them at random.
 
     Args:
-        image_size: side of the output in pixels. Frames are squeezed to a square, as the model's processor does.
-        options: `None` only resizes.
+        image_size: side of the output in pixels. The aspect ratio is not kept, as in the model's processor.
+        options: the augmentation; with `None`, clips are only resized.
     """
 
     def __init__(self, image_size: int, options: AugmentationOptions | None = None):
@@ -114,9 +115,9 @@ class Augmentation:
         self.options = options
 
     def shrink(self, image: Tensor, is_mask: bool = False) -> Tensor:
-        """A large frame (..., height, width) to a smaller one of the same shape that is quicker to work on.
+        """Resize a large frame (..., height, width) to a smaller one with the same aspect ratio, to save time.
 
-        For the loading of a clip frame by frame, so that only one frame at a time is in memory at its full size.
+        Use it when a clip is loaded frame by frame, so that only one frame at a time is in RAM at its full size.
         """
         height, width = image.shape[-2:]
         ratio = _WORKING_SCALE * self.image_size / min(height, width)
@@ -137,14 +138,14 @@ class Augmentation:
             frames: uint8 (T, 3, height, width).
             masks: bool (T, N, height, width).
             void: bool (T, height, width), or `None`.
-            generator: all that is random is drawn from it.
-            is_still: the frames are all the same image, which is to be set in motion.
-            min_area: pixels of the output that every object must have in the first frame.
+            generator: the source of all random values.
+            is_still: whether all frames are the same image, which then moves by the `still_` options.
+            min_area: the number of output pixels that every object must have in the first frame.
 
         Returns:
-            Frames, masks and void with height and width `image_size`. Outside the original frame the image has its
-            mean colour, and there is neither object nor void. An object that even plain resizing leaves without a
-            pixel is returned so; `min_area` only decides between draws.
+            Frames, masks and void with height and width `image_size`. Outside the original frame, the image has its
+            mean colour, and masks and void are false. The first mask of an object may be empty if the object has no
+            pixel left even after plain resizing; `min_area` only rejects draws.
         """
         # Masks and void go through the same steps, so they travel as channels of one tensor.
         labels = masks if void is None else torch.cat([masks, void[:, None]], dim=1)
@@ -187,7 +188,7 @@ class Augmentation:
         return _resize(frames, size), _resize(labels, size, is_mask=True)
 
     def _draw_poses(self, num_frames: int, is_still: bool, generator: np.random.Generator) -> np.ndarray:
-        """(T, 5): each frame's rotation and shear in degrees, log scale, and shifts right and down as fractions."""
+        """Return (T, 5) poses: rotation and shear in degrees, log scale, and shifts right and down as fractions."""
         options = self.options
         assert options is not None  # without options nothing is drawn
         pose = _draw_pose(options.rotation, options.shear, options.scale, options.translation, generator)
@@ -199,14 +200,14 @@ class Augmentation:
         return pose + drift * time + bend / 2 * np.sin(np.pi * time)
 
     def _draw_crop(self, first_masks: np.ndarray, generator: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a part with a pixel of each of the masks (N, height, width), none empty."""
+        """Return top, left, height and width of a crop with a pixel of each non-empty mask of (N, height, width)."""
         assert self.options is not None  # without options nothing is drawn
         shape = np.array(first_masks.shape[1:])
         pixels = np.array([generator.choice(np.argwhere(mask)) for mask in first_masks]).reshape(-1, 2)
         if not len(pixels):
             pixels = generator.integers(shape)[None]
         low, high = pixels.min(axis=0), pixels.max(axis=0) + 1
-        # The sides' ratio of torchvision's RandomResizedCrop, from 3/4 to 4/3.
+        # The aspect ratio is that of torchvision's RandomResizedCrop, from 3/4 to 4/3.
         stretch = math.exp(generator.uniform(-1, 1) * math.log(4 / 3) / 2)
         side = math.sqrt(generator.uniform(*self.options.crop_area))
         size = np.round(shape * side * (stretch, 1 / stretch)).astype(int)
@@ -224,8 +225,8 @@ class Augmentation:
 
 
 def _resize(image: Tensor, size: tuple[int, int], is_mask: bool = False) -> Tensor:
-    # NEAREST_EXACT samples at the centres of the output's pixels, as the bilinear filter does; NEAREST would move masks
-    # by up to half a pixel against their frames.
+    # NEAREST_EXACT samples at the centres of the output's pixels, as the bilinear filter does. NEAREST would shift
+    # masks relative to their frames by up to half a pixel.
     if is_mask:
         return F.resize(image, list(size), InterpolationMode.NEAREST_EXACT)
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
@@ -242,7 +243,7 @@ def _draw_pose(
 def _move(
     images: Tensor, is_flipped: bool, poses: np.ndarray, interpolation: InterpolationMode, fill: list[float] | None
 ) -> Tensor:
-    """Flip and affine transform of (T, C, height, width), a pose a frame."""
+    """Flip and transform (T, C, height, width), with one affine pose for each frame."""
     if is_flipped:
         images = F.horizontal_flip(images)
     if not poses.any():

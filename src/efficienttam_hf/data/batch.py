@@ -1,7 +1,8 @@
-"""Combines clips to a batch: the objects of all clips are concatenated along the batch dimension.
+"""Combines clips into a batch: the objects of all clips are concatenated along the batch dimension.
 
 A training step runs a frame of every clip through the image encoder, then all objects at once through the tracking
-step. Clips have different numbers of objects, so objects are concatenated, not padded, and each knows its clip.
+step. Clips have different numbers of objects, so objects are concatenated, not padded, and each object has the index of
+its clip.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ class ClipBatch:
     Attributes:
         frames: uint8 (T, B, 3, height, width), RGB.
         masks: bool (T, O, height, width).
-        clip_index: int64 (O,): which of the B clips an object is of.
-        void: bool (T, B, height, width): pixels that no loss may count; `None` where no clip has any.
-        seeds: int64 (O,): of whatever is drawn at random for an object (clicks). A function of its clip's seed and its
-            place in the clip, so that the draw does not depend on which batch the object is in.
-        names: B names of samples, as an error message would use them.
+        clip_index: int64 (O,): the index of an object's clip among the B clips.
+        void: bool (T, B, height, width): pixels that no loss counts; `None` if no clip has any.
+        seeds: int64 (O,): the seed of the random values of an object (clicks). It depends only on the clip's seed and
+            the index of the object in the clip, so the values do not depend on the rest of the batch.
+        names: B names of the samples, for error messages.
     """
 
     frames: Tensor
@@ -42,11 +43,11 @@ class ClipBatch:
     names: list[str]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
-        """The batch on another device; without waiting for the copy if `non_blocking` and the batch is pinned."""
+        """Copy the batch to another device, without waiting for the copy if `non_blocking` and the batch is pinned."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> ClipBatch:
-        """The batch in page-locked memory. `DataLoader(pin_memory=True)` calls this."""
+        """Copy the batch to page-locked RAM. `DataLoader(pin_memory=True)` calls this."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
@@ -56,10 +57,10 @@ class ClipBatch:
 
 
 def collate_clips(clips: Sequence[Clip]) -> ClipBatch:
-    """Clips of the same length and size to a batch.
+    """Combine clips of the same length and size into a batch.
 
     Raises:
-        ValueError: no clips, or their frames differ in number or size.
+        ValueError: if there are no clips, or their frames differ in number or size.
     """
     if not clips:
         raise ValueError("A batch needs at least one clip, got none.")

@@ -1,4 +1,4 @@
-"""How a dataset is evaluated and submitted, as data that each layout defines."""
+"""The evaluation and submission rules of a dataset, as data that each layout defines."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["BenchmarkRules"]
 
 @dataclass(frozen=True)
 class BenchmarkRules:
-    """What the benchmark of a dataset asks of its predictions.
+    """The rules of a dataset's benchmark for its predictions.
 
     Attributes:
-        scoring: the convention by which it is scored, a name of `evaluation.conventions`.
-        is_drawn: whether its videos are drawn rather than read, so that it needs no folder.
-        images: whether its records are single images rather than videos.
-        default_split: what is evaluated where no split is given and this one is listed; `None` for everything.
+        scoring: the scoring convention, a name of `evaluation.conventions`.
+        is_drawn: whether the package draws the videos, so that the dataset needs no folder.
+        images: whether the records are single images rather than videos.
+        default_split: the split that is evaluated by default if the dataset lists it; `None` for all videos.
         annotates_every_frame: whether a frame without a mask is a missing file.
-        prediction_files: how predictions lie on disk: ``"labels"``, a palette PNG a frame; ``"binary"``, 0 and 255; or
+        prediction_files: the files of predictions: ``"labels"``, a palette PNG per frame; ``"binary"``, 0 and 255; or
             ``"objects"``, a folder of masks for each object.
-        first_object_folder: the number of the folder of object 1, where each object has a folder.
-        zip_folder: the folder that holds the videos in an archive for the server; empty where they are at its top.
-        judged_every: which frames are judged where the truth is hidden: those whose numbers are multiples of this,
-        judged_every_in: in splits whose names end like this; all frames elsewhere.
+        first_object_folder: the number of the folder of object 1, if each object has a folder.
+        zip_folder: the folder of the videos in an archive for the server; empty if they are at its top.
+        judged_every: the frames whose numbers are multiples of this are judged in splits with hidden annotations.
+        judged_every_in: the ending of the names of these splits; in other splits, all frames are judged.
     """
 
     scoring: str = "semi_supervised"
@@ -40,9 +40,9 @@ class BenchmarkRules:
 
     @property
     def masks_overlap(self) -> bool:
-        """Whether objects are kept apart in files, so that masks need not compete for pixels."""
+        """Whether each object has its own files, so that masks may overlap."""
         return self.prediction_files == "objects"
 
     def judged_stride(self, split: str) -> int:
-        """Every how manyth frame number of a split is judged where the truth is hidden."""
+        """Return the step between the judged frames of a split with hidden annotations."""
         return self.judged_every if split.endswith(self.judged_every_in) else 1

@@ -1,8 +1,8 @@
 """Finds problems of a dataset before a training run.
 
-Of frames everything that names and headers tell is checked, at some tenth of a millisecond a file; a frame is decoded
-only if its end is missing, which is how a download that broke off looks. Every mask is decoded once, at a few
-milliseconds each, as only its pixels tell whether its values can be object ids.
+Frames are checked by their names and headers, which takes about a tenth of a millisecond per file. A frame is decoded
+only if the end of its file is missing, as after an interrupted download. Every mask is decoded once, in a few
+milliseconds, because only its pixels show whether its values can be object ids.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["check_dataset"]
 
 
 def check_dataset(records: Sequence[VideoRecord], max_videos: int = 1000, max_problems: int = 20) -> list[str]:
-    """What would stop a run on these videos, a message each; an empty list if nothing was found.
+    """List the problems that would stop a run on these videos, one message for each.
 
-    Found are frames and masks that are missing, unreadable, cut short or of the wrong size, masks whose values cannot
-    be object ids, masks without a frame, run lengths that do not fit, videos without any object, and annotations that
-    are first masks only. Damage in the middle of a frame's file is not. Of the masks of a video the first that cannot
-    be used is named, and the others are counted.
+    The check finds frames and masks that are missing, unreadable, truncated or of the wrong size, masks whose values
+    cannot be object ids, masks without a frame, invalid run lengths, videos without any object, and annotations with
+    only the first masks. It does not find damage in the middle of a frame's file. A message names the first unusable
+    mask of a video and counts the others.
 
     Args:
-        records: as :func:`.loading.load_records` gives them.
-        max_videos: of more than these, so many, spread evenly over the dataset.
-        max_problems: stop there.
+        records: the videos, see :func:`.loading.load_records`.
+        max_videos: check at most this many videos, spread evenly over the dataset.
+        max_problems: stop after this many problems.
     """
     count = min(len(records), max_videos)
     found = (problem for k in range(count) for problem in _problems(records, k * len(records) // count))
@@ -43,7 +43,7 @@ def check_dataset(records: Sequence[VideoRecord], max_videos: int = 1000, max_pr
 def _problems(records: Sequence[VideoRecord], index: int) -> Iterator[str]:
     try:
         record = records[index]
-        record.size  # noqa: B018 -- of the first frame, without which nothing can be compared
+        record.size  # noqa: B018 -- reads the first frame, to which the others are compared
     except DatasetError as error:
         yield str(error)
         return
@@ -55,7 +55,7 @@ def _problems(records: Sequence[VideoRecord], index: int) -> Iterator[str]:
             sound = False
             yield str(error)
     unusable: list[str] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the interpreter
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the interpreter lock
         for found in pool.map(partial(_look_at_masks, record), record.annotated_frames):
             has_object = has_object or found is True
             unusable += [found] if isinstance(found, str) else []
@@ -72,11 +72,11 @@ def _problems(records: Sequence[VideoRecord], index: int) -> Iterator[str]:
 
 
 def _checks(record: VideoRecord) -> Iterator[Callable[[], Any]]:
-    """What to try on each file of a video, in order; each raises DatasetError."""
+    """Yield the checks of a video's files, in order; each raises DatasetError if the file has a problem."""
     if isinstance(record.frames, ImageFrames):
         for index in range(record.num_frames):
             yield partial(_check_image, record, record.frames, index)
-    else:  # a file that was cut short lacks its end
+    else:  # the end of a truncated file is missing
         yield partial(record.frame, min(max(record.annotated_frames, default=0), record.num_frames - 1))
 
 
@@ -90,7 +90,7 @@ def _check_image(record: VideoRecord, frames: ImageFrames, index: int) -> None:
 
 
 def _look_at_masks(record: VideoRecord, frame: int) -> bool | str:
-    """Whether the masks of a frame show anything; if they cannot be used, why. From several threads at once."""
+    """Return whether a frame's masks show any object, or a message if they are unusable. Runs in several threads."""
     try:
         if frame >= record.num_frames:
             raise DatasetError(

@@ -1,8 +1,8 @@
 """`Clip`: one training sample, as every data source returns it.
 
-A source of clips is anything with `__getitem__(index) -> Clip` in which the clip is a function of the source's
-settings and the index alone: the same index always gives the same clip, in any process and in any order. Shuffling,
-resuming and sharing the work between processes then are arithmetic on indices (see `training/loop.py`).
+A source of clips is an object with `__getitem__(index) -> Clip`, in which the clip depends only on the settings of the
+source and the index: the same index always gives the same clip, in any process and in any order. So shuffling,
+resuming and dividing the work among processes need only indices (see `training/loop.py`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["Clip", "ClipSource"]
 
 @dataclass
 class Clip:
-    """T annotated frames in the order in which they are to be tracked, and N objects.
+    """T annotated frames, in the order of tracking, and N objects.
 
     Attributes:
         frames: uint8 (T, 3, height, width), RGB.
         masks: bool (T, N, height, width). An object that is absent from a frame has an empty mask there. Every object
             is visible in the first frame.
-        name: which sample this is, in the words an error message would use (dataset, video, frames).
-        seed: of whatever is drawn at random about this clip later (clicks).
-        void: bool (T, height, width): pixels that nobody judged and that no loss may count; `None` for none.
-        object_ids: as the dataset numbers them, N.
-        frame_indices: which frames of the video these are, T.
+        name: the name of the sample for error messages (dataset, video, frames).
+        seed: the seed of values that are drawn later for this clip (clicks).
+        void: bool (T, height, width): pixels without annotation, which no loss counts; `None` for none.
+        object_ids: the dataset's ids of the N objects.
+        frame_indices: the frame numbers of the T frames in the video.
     """
 
     frames: Tensor
@@ -41,6 +41,6 @@ class Clip:
 
 
 class ClipSource(Protocol):
-    """Where clips come from: by index, each a function of the index alone."""
+    """A source of clips, in which each clip is a function of its index."""
 
     def __getitem__(self, index: int) -> Clip: ...

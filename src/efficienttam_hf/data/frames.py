@@ -1,7 +1,7 @@
 """The frames of one video, from image files, a video file, or either of them inside a table.
 
-An encoded file is a *reference* here, ``{"path": str | None, "bytes": bytes | None}``, which is how `datasets` stores
-images and videos. Making these objects reads nothing; a frame is decoded when it is asked for.
+An encoded file is a *reference* here, ``{"path": str | None, "bytes": bytes | None}``, the form in which `datasets`
+stores images and videos. The constructors read nothing; a frame is decoded when it is requested.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Reference = dict[str, Any]
 
 
 class Frames(Protocol):
-    """What a record needs of its frames. ``size`` is (height, width) in pixels, from a header if possible."""
+    """The interface of the frames of a record. ``size`` is (height, width) in pixels, from a header if possible."""
 
     def __len__(self) -> int: ...
 
@@ -39,12 +39,12 @@ class Frames(Protocol):
 
 
 def reference(path: str | os.PathLike) -> Reference:
-    """A file on disk; absolute, as tables are read from other working directories too."""
+    """Make a reference to a file. Its path is absolute, because tables are also read from other working directories."""
     return {"path": os.path.abspath(path), "bytes": None}
 
 
 class ImageFrames:
-    """Frames as images, one file each."""
+    """Frames as images, with one file for each frame."""
 
     def __init__(self, references: list[Reference]) -> None:
         self.references = references
@@ -57,7 +57,7 @@ class ImageFrames:
         return header_size(self.references[0], self.name(0))
 
     def checked_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of a frame from its header, and DatasetError if its file is not whole."""
+        """Return (height, width) of a frame from its header. Raises DatasetError if the file is not complete."""
         return checked_size(self.references[index], self.name(index))
 
     def read(self, index: int) -> np.ndarray:
@@ -74,12 +74,12 @@ class ImageFrames:
 
 
 class VideoFrames:
-    """Frames of a video file, by random access.
+    """Frames of a video file, with random access.
 
     Args:
-        reference: the file.
-        count: frames, where that is known; else the file is asked.
-        size: (height, width), likewise.
+        reference: the reference to the file.
+        count: the number of frames; by default, it is read from the file.
+        size: (height, width) in pixels; by default, it is read from the file.
     """
 
     def __init__(self, reference: Reference, count: int | None = None, size: tuple[int, int] | None = None) -> None:
@@ -117,7 +117,7 @@ class VideoFrames:
     def _path(self) -> str:
         if self.reference["bytes"] is None:
             return self.reference["path"]
-        if self._spooled is None:  # decoders read files; this one goes when the record does
+        if self._spooled is None:  # decoders need a file; it is deleted with the record
             suffix = Path(self.reference["path"] or "video.mp4").suffix
             self._spooled = tempfile.NamedTemporaryFile(suffix=suffix)  # noqa: SIM115
             self._spooled.write(self.reference["bytes"])
@@ -132,8 +132,8 @@ _opened = threading.local()
 
 
 def _decoder(path: str) -> FrameSource:
-    """The one decoder that a thread keeps open: successive frames mostly come from the same video."""
-    # A forked process shares the position in the file with its parent, so it opens its own.
+    """Return the one open decoder of this thread. Successive frames are mostly of the same video."""
+    # A forked process shares the file position with its parent, so it opens its own decoder.
     key = (os.getpid(), path, os.stat(path).st_mtime_ns)
     if getattr(_opened, "key", None) != key:
         if (previous := getattr(_opened, "source", None)) is not None and _opened.key[0] == key[0]:
@@ -145,7 +145,7 @@ def _decoder(path: str) -> FrameSource:
 
 
 def header_size(given: Reference, name: str) -> tuple[int, int]:
-    """(height, width) of an image as displayed, from its header."""
+    """Return the displayed (height, width) of an image, from its header."""
     try:
         with _open_image(given) as image:
             check_single(image, name)
@@ -155,7 +155,7 @@ def header_size(given: Reference, name: str) -> tuple[int, int]:
 
 
 def checked_size(given: Reference, name: str) -> tuple[int, int]:
-    """As :func:`header_size`, and sees that the file is whole: one whose end is missing is decoded to find out."""
+    """Like :func:`header_size`, with a check that the file is complete: it is decoded if its end marker is missing."""
     size = header_size(given, name)
     if given["bytes"] is None:
         with open(given["path"], "rb") as file:

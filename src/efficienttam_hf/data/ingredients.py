@@ -1,7 +1,7 @@
-"""The images that synthetic videos are made of: cut-outs with a transparent background, and photographs.
+"""The images for synthetic videos: cutouts with a transparent background, and photographs.
 
-`scripts/build_ingredients.py` makes such a folder from free clip art, but any folder of images will do, since what an
-image is good for shows in the image: one with transparent parts is a cutout, any other is a photograph.
+`scripts/build_ingredients.py` makes such a folder from free clip art. Any other folder of images can be used: an image
+with transparent parts is a cutout, and any other image is a photograph.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ __all__ = ["Ingredients"]
 
 
 class Ingredients:
-    """Cutouts and photographs by number, in the order of their names, read when asked for.
+    """Cutouts and photographs by number, in the order of their names. An image is read when it is requested.
 
     Args:
-        folder: with `cutouts/` (PNG or WebP with alpha), `photos/` (any images), or both. In a folder that has
-            neither, images with transparent pixels are the cutouts and the rest are the photos; for that, those that
-            have an alpha channel are read once. A subfolder that is missing or empty gives none of its kind.
-        cache_bytes: decoded images kept, in bytes; those unused longest go first. An object that is pickled, as for a
-            data loader's workers, leaves its images behind, so every process has a cache of its own.
+        folder: a folder with `cutouts/` (PNG or WebP with alpha), `photos/` (any images), or both. If it has neither,
+            images with transparent pixels are the cutouts and the rest are the photographs; to find out, images with
+            an alpha channel are read once. A subfolder may be missing or empty; then there are no images of its kind.
+        cache_bytes: the size of the cache of decoded images in bytes. The least recently used images are removed first.
+            The cache is not pickled, so every process, such as a data loader's worker, has its own.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        VideoError: `folder` is a file, or an image in it cannot be read; the message names it.
+        FileNotFoundError: if the folder does not exist.
+        VideoError: if `folder` is a file, or an image in it cannot be read; the message names it.
     """
 
     def __init__(self, folder: str | os.PathLike, cache_bytes: int = 256 * 2**20) -> None:
@@ -65,11 +65,11 @@ class Ingredients:
         return len(self._photos)
 
     def cutout(self, index: int) -> np.ndarray:
-        """uint8 `(height, width, 4)`, RGBA, colours not multiplied by alpha; not to be written to."""
+        """Return uint8 `(height, width, 4)`, RGBA, with colours not multiplied by alpha; the array is read-only."""
         return self._read(self._cutouts[index], _read_rgba)
 
     def photo(self, index: int) -> np.ndarray:
-        """uint8 `(height, width, 3)`, RGB; not to be written to."""
+        """Return uint8 `(height, width, 3)`, RGB; the array is read-only."""
         return self._read(self._photos[index], read_image)
 
     def _read(self, path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
@@ -78,7 +78,7 @@ class Ingredients:
                 self._cache.move_to_end(path)
                 return self._cache[path]
         image = read(path)
-        image.flags.writeable = False  # the next caller gets the same array
+        image.flags.writeable = False  # all callers share the array
         with self._lock:
             if path not in self._cache:
                 self._cache[path] = image
@@ -111,7 +111,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _is_cutout(path: Path) -> bool:
-    """Whether any pixel is transparent. Many programs write an alpha channel in which none is."""
+    """Whether any pixel is transparent. Many programs write an alpha channel without transparent pixels."""
     with open_image(path) as image:
         check_single(image, str(path))
         if not image.has_transparency_data:
@@ -120,10 +120,10 @@ def _is_cutout(path: Path) -> bool:
 
 
 def _read_rgba(path: Path) -> np.ndarray:
-    """uint8 (height, width, 4); alpha is 255 throughout where an image has none."""
+    """Return uint8 (height, width, 4); alpha is 255 everywhere if the image has no alpha channel."""
     with open_image(path) as image:
         check_single(image, str(path))
         try:
             return np.array(image.convert("RGBA"))
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises, by format
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors differ by format
             raise VideoError(f"'{path}' is damaged or cut short and cannot be decoded ({error}).") from error

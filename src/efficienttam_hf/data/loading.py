@@ -1,11 +1,11 @@
-"""Loads datasets by name: as records for training, or as tables of `datasets` for everything else.
+"""Loads datasets by kind: as records for training, or as tables of `datasets` for other uses.
 
     records = load_records("davis2017", "DAVIS", "train")           # a sequence of VideoRecord, nothing read yet
     table = load_video_dataset("davis2017", "DAVIS", "train")       # a datasets.Dataset, ready to push to the Hub
     stream = load_video_dataset("sav_train", "sav", streaming=True) # a datasets.IterableDataset
 
-A table holds masks as run lengths, so making one reads every mask once; `datasets` keeps the result in its cache until
-a file of the dataset changes. Records and streams read what is asked for, when it is asked for.
+A table holds masks as run lengths, so every mask is read once to make it; `datasets` keeps the table in its cache until
+a file of the dataset changes. Records and streams read only the requested data, at the time of the request.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoRecords", "kind_of", "load_records", "load_video_dataset", "records_of"]
 
-MAX_SHARDS = 1024  # of a stream; enough for any number of processes, few enough to shuffle and list
+MAX_SHARDS = 1024  # of a stream: enough for any number of processes, few enough to shuffle and list
 
 
 class VideoRecords(Sequence[VideoRecord]):
-    """The videos of a dataset, in order; each is looked up when it is asked for.
+    """The videos of a dataset, in order. The files of a video are listed when it is requested.
 
     Attributes:
-        names: of the videos.
+        names: the names of the videos.
     """
 
     def __init__(self, layout: Layout, names: list[str]) -> None:
@@ -54,7 +54,7 @@ class VideoRecords(Sequence[VideoRecord]):
         return self._layout.record(self.names[index])
 
     def stamp(self) -> str:
-        """A text that changes when a video or a mask does."""
+        """Return a text that changes when a video or a mask changes."""
         seen = hashlib.sha256()
         for path in dict.fromkeys(path for name in self.names for path in (name, *self._layout.files(name))):
             state = path.stat() if isinstance(path, Path) and path.exists() else None
@@ -63,7 +63,7 @@ class VideoRecords(Sequence[VideoRecord]):
 
 
 def kind_of(root: str | Path) -> str:
-    """Which kind of dataset a folder is, by the folders in it: DAVIS in its own layout, or any frames and masks."""
+    """Return the kind of a dataset by its subfolders: DAVIS in its own layout, or any folder of frames and masks."""
     root = Path(root)
     if (root / "JPEGImages" / "480p").is_dir():
         only_2016 = (root / "ImageSets" / "2016").is_dir() and not (root / "ImageSets" / "2017").is_dir()
@@ -80,22 +80,22 @@ def load_records(
     exclude: Iterable[str] = (),
     **options: Any,
 ) -> VideoRecords:
-    """The videos of a dataset as its authors publish it.
+    """Return the videos of a dataset in the layout in which its authors publish it.
 
     Args:
         kind: a key of ``LAYOUTS``: ``davis2016``, ``davis2017``, ``youtube_vos2018``, ``youtube_vos2019``, ``mose``,
             ``lvos``, ``sav_train``, ``sav_val``, ``sav_test``, ``sa1b``, ``coco`` or ``folder``.
-        root: the dataset's folder; `docs/data.md` has the tree that each kind expects.
-        split: as the dataset calls it.
-        videos: only these, in this order.
-        exclude: all but these.
-        options: of the kind, see its class in ``layouts``.
+        root: the dataset's folder; `docs/data.md` shows the folder tree of each kind.
+        split: the dataset's name of the split.
+        videos: the names of the videos to return, in this order.
+        exclude: the names of videos to leave out.
+        options: options of the kind; see its class in ``layouts``.
 
     Returns:
         A sequence that lists files and decodes nothing. It can be sliced, pickled and sent to other processes.
 
     Raises:
-        DatasetError: a kind, an option or a video that is not known, or a folder that is not laid out like this.
+        DatasetError: if a kind, an option or a video is unknown, or the folder does not have this layout.
     """
     if kind not in LAYOUTS:
         raise DatasetError(f"There is no kind of dataset '{kind}'; there are {', '.join(LAYOUTS)}.")
@@ -130,26 +130,26 @@ def load_video_dataset(
     cache_dir: str | Path | None = None,
     **options: Any,
 ) -> Dataset | IterableDataset:
-    """A dataset as a table with the columns of :func:`.schema.video_features`.
+    """Load a dataset as a table with the columns of :func:`.schema.video_features`.
 
     Args:
-        kind, root, split, options: as for :func:`load_records`, ``videos`` and ``exclude`` included.
-        streaming: give an ``IterableDataset``, which reads each video as it comes.
-        num_proc: processes that make a table which is not streamed.
-        cache_dir: where it is kept; `datasets`' own cache if None.
+        kind, root, split, options: see :func:`load_records`; ``videos`` and ``exclude`` are options too.
+        streaming: return an ``IterableDataset``, which reads each video when it is iterated over.
+        num_proc: the number of processes that make the table; without effect on a stream.
+        cache_dir: the folder of the cache; the default cache of `datasets` if None.
 
     Returns:
-        ``datasets.Dataset``, or ``datasets.IterableDataset`` with a shard for each video (of large datasets, each few).
+        ``datasets.Dataset``, or ``datasets.IterableDataset`` with a shard for each video (or each few videos).
 
     Raises:
-        DatasetError: as :func:`load_records`, or a mask that cannot be read.
-        ImportError: the ``datasets`` library is not installed.
+        DatasetError: see :func:`load_records`; also if a mask cannot be read.
+                ImportError: if the ``datasets`` library is not installed.
     """
     datasets = import_datasets()
     records = load_records(kind, root, split, **options)
     shards = min(len(records), MAX_SHARDS)
     bounds = [len(records) * k // shards for k in range(shards + 1)]
-    # A list among the arguments of a generator is what `datasets` divides among processes.
+    # `datasets` divides a list among the arguments of a generator among its processes.
     arguments = {"records": records, "indices": [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]}
     if streaming:
         return datasets.IterableDataset.from_generator(_rows, features=video_features(), gen_kwargs=arguments)
@@ -160,7 +160,7 @@ def load_video_dataset(
             gen_kwargs=arguments,
             num_proc=num_proc,
             cache_dir=None if cache_dir is None else str(cache_dir),
-            # Files may change under the same names, and of that the arguments know nothing.
+            # The cache depends on the arguments. Files may change under the same names, so their stamp is included.
             fingerprint=hashlib.sha256(f"{kind}|{split}|{options}|{records.stamp()}".encode()).hexdigest()[:32],
         )
     except datasets.exceptions.DatasetGenerationError as error:
@@ -190,10 +190,10 @@ class _TableRecords(Sequence[VideoRecord]):
 
 
 def records_of(table: Dataset) -> Sequence[VideoRecord]:
-    """The videos of a table, from the Hub say, as records.
+    """Return the videos of a table, for example one from the Hub, as records.
 
     Raises:
-        DatasetError: the table lacks columns of :func:`.schema.video_features`.
+        DatasetError: if the table lacks columns of :func:`.schema.video_features`.
     """
     if missing := sorted(set(video_features()) - set(table.column_names)):
         raise DatasetError(f"This table is not one of videos: it lacks the columns {', '.join(missing)}.")

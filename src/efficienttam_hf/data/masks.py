@@ -1,7 +1,7 @@
 """The masks of one video, in the three formats that datasets use.
 
-Label images (DAVIS, YouTube-VOS, MOSE, LVOS, your own), a binary image for each object (SA-V's validation sets), and
-run lengths or polygons (SA-V, SA-1B, COCO, and tables). Making these objects reads no mask.
+The formats are label images (DAVIS, YouTube-VOS, MOSE, LVOS, your own), a binary image for each object (SA-V's
+validation sets), and run lengths or polygons (SA-V, SA-1B, COCO, and tables). The constructors read no mask.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ONE = MaskCoding(binary=True)  # a file that holds one object
 
 @dataclass
 class Annotation:
-    """What is known of one frame.
+    """The annotation of one frame.
 
     Attributes:
-        masks: of every visible object by its id, bool ``(height, width)`` or run lengths, whichever the file holds.
-        void: pixels that nobody judged, likewise; None if there are none.
+        masks: the masks of all visible objects by object id: bool ``(height, width)``, or the run lengths of the file.
+        void: the pixels without annotation, in the same form; None if there are none.
     """
 
     masks: dict[int, Mask] = field(default_factory=dict)
@@ -38,32 +38,32 @@ class Annotation:
 
 
 class Masks(Protocol):
-    """What a record needs of its masks.
+    """The interface of the masks of a record.
 
     Attributes:
-        frames: the annotated ones, ascending.
-        categories: of objects, by id, where the dataset names them.
+        frames: the numbers of the annotated frames, ascending.
+        categories: the categories of objects by object id, if the dataset names them.
     """
 
     frames: list[int]
     categories: dict[int, str]
 
     def read(self, frame: int, size: tuple[int, int]) -> Annotation:
-        """The masks of a frame of this (height, width); DatasetError if one is damaged or of another size."""
+        """Read the masks of a frame of this (height, width). Raises DatasetError for a damaged mask or another size."""
         ...
 
     def name(self, frame: int) -> str:
-        """Of what holds the masks of a frame, for messages."""
+        """Return the name of the file or object that holds the masks of a frame, for messages."""
         ...
 
 
 class LabelImages:
-    """One image a frame whose values are object ids.
+    """Masks as one image for each frame, whose values are object ids.
 
     Args:
-        files: by frame.
-        coding: what the values mean, where they are not object ids.
-        categories: by object id.
+        files: the files by frame.
+        coding: the meaning of the values, if they are not object ids.
+        categories: the categories by object id.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class LabelImages:
 
 
 class ObjectImages:
-    """One binary image for each object and frame; they may overlap.
+    """Masks as one binary image for each object and frame; they may overlap.
 
     Args:
-        files: by frame, then by object id. An object that has none on an annotated frame is absent from it.
+        files: the files by frame, then by object id. An object without a file on an annotated frame is absent from it.
     """
 
     def __init__(self, files: Mapping[int, Mapping[int, Path]]) -> None:
@@ -104,13 +104,13 @@ class ObjectImages:
 
 
 class Segmentations:
-    """Run lengths or polygons, as they stand in a JSON file or a table.
+    """Masks as run lengths or polygons from a JSON file or a table.
 
     Args:
-        segmentations: by frame, then by object id.
-        file: where they come from, for errors.
-        void: by frame, the regions that nobody judged.
-        categories: by object id.
+        segmentations: the run lengths or polygons by frame, then by object id.
+        file: their file, for errors.
+        void: the regions without annotation, by frame.
+        categories: the categories by object id.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Segmentations:
 
 
 def _read_labels(file: Path, size: tuple[int, int], coding: MaskCoding | None) -> np.ndarray:
-    """Object ids uint8 ``(height, width)`` of an annotation image."""
+    """Read the object ids of an annotation image, uint8 ``(height, width)``."""
     try:
         return labels_of(read_mask_pixels(file, size), coding)
     except VideoError as error:

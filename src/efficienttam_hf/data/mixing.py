@@ -17,15 +17,15 @@ __all__ = ["MixedClips"]
 class MixedClips:
     """A source of clips that takes each clip from one of several sources.
 
-    A source is given the mixture's own index, and so sees some of its indices in increasing order: over a long run it
-    shows its videos equally often, but not exactly once in each of its epochs.
+    A source is called with the index of the mixture, so it gets only some indices, in increasing order: over a long run
+    it returns its videos equally often, but not exactly once in each of its epochs.
 
     Args:
         sources: `(source, weight)` pairs. A source's share of the clips is its weight divided by the sum of weights.
-        seed: Mixtures within mixtures need different seeds, or the inner choice would follow from the outer.
+        seed: the seed of the choice. Nested mixtures need different seeds, or the choices would be correlated.
 
     Raises:
-        ValueError: no sources, or a weight that is not a positive finite number.
+        ValueError: if there are no sources, or a weight is not a positive finite number.
     """
 
     def __init__(self, sources: Sequence[tuple[ClipSource, float]], seed: int = 0):
@@ -48,5 +48,5 @@ class MixedClips:
         return self.sources[self.source_of(index)][index]
 
     def source_of(self, index: int) -> int:
-        """The place in `sources` of the one that gives this index its clip."""
+        """Return the position in `sources` of the source for this index."""
         return int(generator_of(self.seed, index).choice(len(self.sources), p=self.shares))

@@ -1,7 +1,7 @@
 """A video with its masks for training and evaluation: frames and masks by number, decoded on demand.
 
-A record is made either from the files of a dataset as it was published (`layouts/`) or from a row of a table
-(:func:`.schema.video_features`), and can be written as such a row. It is small and picklable.
+A record is made either from the files of a published dataset (`layouts/`) or from a row of a table
+(:func:`.schema.video_features`), and can be converted to such a row. It is small and picklable.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class VideoRecord:
     """One video of a dataset.
 
     Attributes:
-        video_id, source, split, licence, fps, complete: as in :func:`.schema.video_features`.
-        frames, masks_source: where they are stored, for those who need more than the methods here.
-        categories: of objects, by id; empty where the dataset has none.
+        video_id, source, split, licence, fps, complete: see :func:`.schema.video_features`.
+        frames, masks_source: the stored frames and masks, for uses beyond the methods of this class.
+        categories: the categories of objects by object id; empty if the dataset has none.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class VideoRecord:
         self.frames, self.masks_source = frames, masks
         self._object_ids: list[int] | None = None
         self._size: tuple[int, int] | None = None
-        self._last: tuple[int, Annotation] | None = None  # masks, void and areas of a frame are asked for in turn
+        self._last: tuple[int, Annotation] | None = None  # masks, void and areas of one frame are requested in turn
 
     def __repr__(self) -> str:
         return f"VideoRecord({self.video_id!r} of {self.source})"
@@ -64,7 +64,7 @@ class VideoRecord:
 
     @property
     def annotated_frames(self) -> list[int]:
-        """The numbers of the frames that have masks, ascending."""
+        """The numbers of the annotated frames, ascending."""
         return self.masks_source.frames
 
     @property
@@ -73,17 +73,17 @@ class VideoRecord:
 
     @property
     def object_ids(self) -> list[int]:
-        """Every object that is visible in an annotated frame. The first call reads all masks of the video."""
+        """The ids of all objects in the annotated frames. The first call reads all masks of the video."""
         if self._object_ids is None:
             self._object_ids = sorted({i for frame in self.annotated_frames for i in self._annotation(frame).masks})
         return self._object_ids
 
     def frame(self, index: int) -> np.ndarray:
-        """uint8 (height, width, 3), RGB.
+        """Decode a frame: uint8 (height, width, 3), RGB.
 
         Raises:
-            IndexError: there is no such frame.
-            DatasetError: it is missing, damaged or of another size than the first.
+            IndexError: if there is no such frame.
+            DatasetError: if it is missing, damaged or of another size than the first frame.
         """
         if not 0 <= index < len(self.frames):
             raise IndexError(f"Frame {index} is outside {self!r}, whose frames are 0 to {len(self.frames) - 1}.")
@@ -96,21 +96,21 @@ class VideoRecord:
         return pixels
 
     def masks(self, index: int) -> dict[int, np.ndarray]:
-        """The objects that are visible in an annotated frame: bool (height, width) by object id.
+        """Return the masks of the objects that are visible in an annotated frame: bool (height, width) by object id.
 
         Raises:
-            IndexError: the frame is not annotated.
-            DatasetError: a mask is missing, damaged or of another size than its frame.
+            IndexError: if the frame is not annotated.
+            DatasetError: if a mask is missing, damaged or of another size than its frame.
         """
         return {object_id: _pixels(mask) for object_id, mask in self._annotation(index).masks.items()}
 
     def void(self, index: int) -> np.ndarray | None:
-        """Pixels of an annotated frame that nobody judged, bool (height, width); None if there are none."""
+        """Return the pixels of an annotated frame without annotation, bool (height, width); None if there are none."""
         void = self._annotation(index).void
         return None if void is None else _pixels(void)
 
     def objects_in(self, index: int) -> dict[int, int]:
-        """The area in pixels of every object that is visible in an annotated frame; run lengths are not decoded."""
+        """Return the area in pixels of each visible object of an annotated frame, without decoding run lengths."""
         return {
             object_id: area_of(mask) if isinstance(mask, dict) else int(mask.sum())
             for object_id, mask in self._annotation(index).masks.items()
@@ -131,7 +131,7 @@ class VideoRecord:
     # --- rows of a table
 
     def to_row(self) -> dict[str, Any]:
-        """This video as a row of :func:`.schema.video_features`. Reads all its masks, and of its frames the first."""
+        """Convert the video to a row of :func:`.schema.video_features`. All masks and the first frame are read."""
         annotations: list[dict[str, Any]] = []
         for index in self.annotated_frames:
             annotation = self._annotation(index)
@@ -163,7 +163,7 @@ class VideoRecord:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> VideoRecord:
-        """The video of a row of :func:`.schema.video_features`."""
+        """Make a record from a row of :func:`.schema.video_features`."""
         size = row["height"], row["width"]
         frames = ImageFrames(row["frames"]) if row["frames"] else VideoFrames(row["video"], row["num_frames"], size)
         name = f"{row['source']}/{row['video_id']}"

@@ -1,9 +1,9 @@
 """Validation of COCO run lengths: sizes, sums and areas, without decoding a pixel.
 
 A mask is written as the lengths of its runs of 0 and 1 in turn, down the columns. The compressed form packs each length
-(from the fourth on, its difference from the one two before) into characters of 5 bits. What comes from files is
-checked here, before pycocotools sees it: for runs that are too short that gives whatever was in memory, and for
-vertices far outside the frame it ends the process.
+(from the fourth on, its difference from the second length before it) into characters of 5 bits. Data from files is
+checked here before pycocotools reads it: pycocotools returns uninitialised memory if the runs are too short, and it
+ends the process if vertices are far outside the frame.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from .schema import DatasetError
 __all__ = ["RunLengths", "area_of", "run_lengths_of"]
 
 
-MAX_OUTLINE = 4_000_000  # pixels along the outlines of one mask: some 400 MB while it is drawn
+MAX_OUTLINE = 4_000_000  # pixels along the outlines of one mask: about 400 MB while it is drawn
 
-FAR = 2.0**30  # pixels; farther vertices are brought to here, where float64 still tells fractions of a pixel
+FAR = 2.0**30  # pixels; farther vertices are moved to this distance, at which float64 still has fractions of a pixel
 
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": str}
 
 
 def run_lengths_of(segmentation: Any, size: tuple[int, int], name: str) -> tuple[RunLengths, int]:
-    """Any of COCO's forms of a mask as checked, compressed run lengths, with their area.
+    """Convert any of COCO's forms of a mask to checked, compressed run lengths, and compute the area.
 
     Args:
         segmentation: run lengths, compressed or not, or polygons ``[[x0, y0, x1, y1, ...], ...]``.
         size: (height, width) of the frame.
-        name: of the mask, for errors.
+        name: the name of the mask, for errors.
 
     Returns:
         ``({"size": [height, width], "counts": str}, pixels)``.
 
     Raises:
-        DatasetError: not such a mask, for a frame of another size, or its runs do not add up to its size.
+        DatasetError: if it is not such a mask, has another size, or its runs do not add up to its size.
     """
     if isinstance(segmentation, list):
         segmentation = _from_polygons(segmentation, size, name)
@@ -64,15 +64,15 @@ def run_lengths_of(segmentation: Any, size: tuple[int, int], name: str) -> tuple
 
 
 def area_of(rle: RunLengths) -> int:
-    """Pixels of a mask in compressed run lengths."""
+    """Return the area in pixels of a mask in compressed run lengths."""
     return int(decompress_counts(rle["counts"])[1::2].sum())
 
 
 def _from_polygons(polygons: list, size: tuple[int, int], name: str) -> RunLengths:
-    """Polygons as run lengths, clipped to what surrounds the frame before pycocotools draws them.
+    """Convert polygons to run lengths, clipped to the surroundings of the frame before pycocotools draws them.
 
-    Its drawing takes memory for every pixel along an edge and computes in 32 bits, so that a vertex far away exhausts
-    the memory or ends the process.
+    pycocotools allocates memory for every pixel along an edge and computes in 32 bits, so a distant vertex exhausts the
+    RAM or ends the process.
     """
     outlines = []
     for polygon in polygons:
@@ -102,9 +102,10 @@ def _from_polygons(polygons: list, size: tuple[int, int], name: str) -> RunLengt
 
 
 def _clipped(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A polygon, float64 (points, 2) of (x, y), cut to the frame and as much around it; unchanged if it lies in there.
+    """Clip a polygon, float64 (points, 2) of (x, y), to the frame with a border of the frame's size.
 
-    Sutherland and Hodgman, "Reentrant polygon clipping" (1974): the edges that it adds lie outside the frame.
+    A polygon inside is unchanged. The method is Sutherland and Hodgman, "Reentrant polygon clipping" (1974); the edges
+    that it adds lie outside the frame.
     """
     outline = outline.clip(-FAR, FAR)
     for axis, length in ((0, size[1]), (1, size[0])):
@@ -120,7 +121,7 @@ def _clipped(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
                 share = (bound - before[:, axis]) / (outline[:, axis] - before[:, axis])
                 cut = before + (outline - before) * share[:, None]
             cut[:, axis] = bound
-            # Each point gives the crossing of the edge that leads to it, if there is one, and itself, if it is inside.
+            # Each point yields the crossing of the edge that leads to it, if any, and the point itself if it is inside.
             both = np.stack([cut, outline], axis=1).reshape(-1, 2)
             outline = both[np.stack([crosses, inside], axis=1).ravel()]
     return outline

@@ -1,8 +1,8 @@
 """Samples training clips from annotated videos: the video, its frames and its objects.
 
-A clip is a function of the settings and its index, like everything a `ClipSource` gives. Index i is place i mod V of
-epoch i // V, for V videos, and an epoch is a permutation of the videos. Only annotated frames are used, and a stride
-counts those, as SAM 2 does: SA-V is annotated at every fourth frame.
+A clip is a function of the settings and its index, as in every `ClipSource`. For V videos, index i is position i mod V
+of epoch i // V, and an epoch is a permutation of the videos. Only annotated frames are used, and a stride counts
+annotated frames, as in SAM 2: in SA-V, every fourth frame is annotated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["AnnotatedVideo", "RecordClips"]
 
 
 class AnnotatedVideo(Protocol):
-    """What is needed of a video (`records.VideoRecord` is one). An image is a video of one frame."""
+    """The interface of a video (`records.VideoRecord` has it). An image is a video of one frame."""
 
     @property
     def video_id(self) -> str: ...
@@ -39,48 +39,48 @@ class AnnotatedVideo(Protocol):
 
     @property
     def annotated_frames(self) -> Sequence[int]:
-        """The numbers of the frames that have masks, increasing."""
+        """The numbers of the annotated frames, ascending."""
         ...
 
     def objects_in(self, index: int) -> Mapping[int, int]:
-        """The area in pixels of each object visible in an annotated frame; quick, as it is asked of many frames."""
+        """Return the area in pixels of each visible object. This must be fast, because it is called for many frames."""
         ...
 
     def frame(self, index: int) -> np.ndarray:
-        """uint8 (height, width, 3), RGB."""
+        """Return a frame: uint8 (height, width, 3), RGB."""
         ...
 
     def masks(self, index: int) -> Mapping[int, np.ndarray]:
-        """bool (height, width) by object; absent objects may be missing."""
+        """Return bool (height, width) masks by object id; absent objects may be missing."""
         ...
 
     def void(self, index: int) -> np.ndarray | None:
-        """bool (height, width): pixels that nobody judged."""
+        """Return the pixels without annotation, bool (height, width)."""
         ...
 
 
 class RecordClips:
-    """Clips drawn from annotated videos, endless: `clips[index]` for any index from 0 on.
+    """Endless clips from annotated videos: `clips[index]` for any index from 0 up.
 
-    Its length is that of an epoch, in which every video gives one clip. A video too short for a clip is taken with a
-    smaller stride, and if it is still too short it is played to and fro. An image becomes a clip of itself, which
-    moves if `augmentation` is given (its `still_` fields).
+    The length is that of an epoch, in which every video yields one clip. A video that is too short for a clip is
+    sampled with a smaller stride; if it is still too short, it is played forward and backward. An image becomes a clip
+    of the same image, which moves if `augmentation` is given (its `still_` fields).
 
     Args:
         records: annotated videos.
         image_size: side of the clips' square frames in pixels.
         num_frames: T of every clip.
-        max_objects: N of a clip is at most this; which of more are taken is random.
-        seed: of all that is random here.
-        stride: lowest and highest step between the frames of a clip, in annotated frames.
-        reverse_probability: of playing a clip backwards.
-        augmentation: `None` only resizes.
-        min_area: pixels of the clip's first frame that an object needs to be taken. Where no frame of a video has such
-            an object, a smaller one is taken.
+        max_objects: the maximum N of a clip. If a video has more objects, they are chosen at random.
+        seed: the seed of all random choices.
+        stride: the lowest and highest step between the frames of a clip, in annotated frames.
+        reverse_probability: the probability of playing a clip backward.
+        augmentation: the augmentation; with `None`, clips are only resized.
+        min_area: the minimum area of an object in the first frame of a clip, in pixels of the clip. If no frame of a
+            video has such an object, a smaller one is used.
 
     Raises:
-        ValueError: a setting out of its range, or no records.
-        DatasetError: from `[index]`, for a video without any object, and whatever the record raises.
+        ValueError: if a setting is out of its range, or there are no records.
+        DatasetError: raised by `[index]` if a video has no object; errors of the record are raised too.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class RecordClips:
         return len(self.records)
 
     def record_of(self, index: int) -> int:
-        """The place in `records` of the video that gives this index its clip."""
+        """Return the position in `records` of the video for this index."""
         if index < 0:
             raise IndexError(f"Clips are numbered from 0, got {index}.")
         epoch, place = divmod(index, len(self.records))
@@ -145,7 +145,7 @@ class RecordClips:
         )
 
     def _draw_frames(self, annotated: Sequence[int], generator: np.random.Generator) -> list[list[int]]:
-        """The frames of the clip from every possible start, in random order; those that fit into the video first."""
+        """Return the clip's frames for every possible start, in random order; those that fit into the video first."""
         last = len(annotated) - 1
         stride = int(generator.integers(self.stride[0], self.stride[1], endpoint=True))
         stride = min(stride, max(1, last // max(1, self.num_frames - 1)))
@@ -153,7 +153,7 @@ class RecordClips:
         places = generator.permutation(len(annotated))[:, None] + np.arange(self.num_frames) * stride * direction
         is_beyond = (places[:, -1] < 0) | (places[:, -1] > last)
         places = places[np.argsort(is_beyond, kind="stable")]
-        # To and fro at the ends of the video: -1 is 1, and last + 1 is last - 1.
+        # The direction changes at the ends of the video: -1 becomes 1, and last + 1 becomes last - 1.
         places = np.abs(places) % max(1, 2 * last)
         places = np.minimum(places, 2 * last - places)
         return np.asarray(annotated)[places].tolist()
@@ -161,7 +161,7 @@ class RecordClips:
     def _draw_objects(
         self, record: AnnotatedVideo, index: int, min_area: int, generator: np.random.Generator
     ) -> list[int]:
-        """At most `max_objects` of those that have `min_area` pixels of the output in this frame."""
+        """Choose at most `max_objects` objects with at least `min_area` pixels of the output in this frame."""
         height, width = record.size
         least = min_area * height * width / self.augment.image_size**2
         visible = sorted(object_id for object_id, area in record.objects_in(index).items() if area >= least)
@@ -177,8 +177,8 @@ class RecordClips:
         min_area: int,
         generator: np.random.Generator,
     ) -> Clip | None:
-        """The augmented clip; `None` where the objects are too thin to leave a pixel in its first frame."""
-        # In the order in which a video file decodes, and each frame once.
+        """Return the augmented clip; `None` if the objects are too thin to leave a pixel in its first frame."""
+        # Each frame is read once, in the order in which a video file is decoded.
         loaded = {index: self._load_frame(record, index, object_ids) for index in sorted(set(frame_indices))}
         frames, labels = (torch.stack([loaded[index][part] for index in frame_indices]) for part in range(2))
         is_still = len(record.annotated_frames) == 1 and self.num_frames > 1
@@ -196,14 +196,14 @@ class RecordClips:
         )
 
     def _load_frame(self, record: AnnotatedVideo, index: int, object_ids: list[int]) -> tuple[Tensor, Tensor]:
-        """uint8 (3, height, width) and bool (N + 1, height, width): the objects' masks, then void; both shrunk."""
+        """Return a shrunk frame, uint8 (3, height, width), and its N masks and void, bool (N + 1, height, width)."""
         frame, masks, void = record.frame(index), record.masks(index), record.void(index)
         labels = np.zeros((len(object_ids) + 1, *frame.shape[:2]), dtype=np.uint8)
         for place, mask in enumerate([*map(masks.get, object_ids), void]):
             if mask is not None:
                 labels[place] = mask
         shrunk = self.augment.shrink(torch.from_numpy(labels), is_mask=True)
-        # A copy, as arrays of decoders can be read-only, which tensors cannot.
+        # A copy: arrays of decoders can be read-only, and tensors cannot.
         return self.augment.shrink(torch.tensor(frame).permute(2, 0, 1)), shrunk.bool()
 
 

@@ -1,15 +1,15 @@
 """The report of an evaluation: the model and the data, the scores, the videos, and the paper's rows.
 
-:func:`write_report` makes of a result a folder:
+:func:`write_report` writes a folder for a result:
 
-    report.md        to be read first
-    results.json     everything, see `results`; `EvaluationResult.read` has it back
+    report.md        the summary to read first
+    results.json     the whole result, see `results`; `EvaluationResult.read` reads it
     scores.csv       a row for each object
-    plots/           J and F over the frames of each video; of images, mIoU over clicks
-    worst.jpg        the videos with the lowest scores, if pictures of them were drawn while they were tracked
+    plots/           J and F over the frames of each video; for images, mIoU over clicks
+    worst.jpg        the videos with the lowest scores, if pictures of them were drawn during tracking
 
-Several results (of the prompts of Table 2, or of several datasets) are put side by side by :func:`write_overview`.
-Scores are from 0 to 1 in the files for programs and in percent in those for people.
+:func:`write_overview` compares several results, such as those of the prompts of Table 2 or of several datasets.
+Scores are from 0 to 1 in the files for programs (JSON, CSV) and in percent in the files for people.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .scores import statistics
 __all__ = ["paper_comparison", "report_markdown", "scores_rows", "write_overview", "write_report"]
 
 WORST_SHOWN = 6
-MOST_ROWS = 200  # of videos in the report; `scores.csv` has them all
+MOST_ROWS = 200  # of videos in the report; `scores.csv` lists all of them
 
 SHOWN_AS = {
     "mask": "its mask",
@@ -43,7 +43,7 @@ SHOWN_AS = {
     "3-click": "three simulated clicks",
     "5-click": "five simulated clicks",
 }
-COLUMN_OF_PROMPT = {"box": "bounding box", "mask": "ground-truth mask"}  # of the paper's Table 2
+COLUMN_OF_PROMPT = {"box": "bounding box", "mask": "ground-truth mask"}  # columns of the paper's Table 2
 
 
 def write_report(
@@ -56,17 +56,17 @@ def write_report(
     """Write all files of a report.
 
     Args:
-        result: of any protocol.
-        folder: made if missing; the `picture` of each video is looked for in it.
-        command: the command line that does it again.
-        date: of the measurement; today's by default.
+        result: the result of any protocol.
+        folder: the folder of the report, created if it is missing. The `picture` of each video is a path in it.
+        command: the command line that reproduces the result.
+        date: the date of the measurement; today by default.
 
     Returns:
         The path of `report.md`.
 
     Raises:
-        ImportError: matplotlib or OpenCV is not installed.
-        FileExistsError: a file of these names is there that was not written by this package.
+        ImportError: if matplotlib or OpenCV is not installed.
+        FileExistsError: if a file with one of these names exists that this package did not write.
     """
     output = OutputFolder(folder)
     result.write(output.add("results.json"))
@@ -90,11 +90,11 @@ def write_overview(
     command: str | None = None,
     date: str | None = None,
 ) -> Path:
-    """Write `report.md` over several results, each of which has its own report elsewhere.
+    """Write a `report.md` that compares several results; each of them has its own report in another folder.
 
     Raises:
-        ValueError: there are no results.
-        FileExistsError: there is a `report.md` that was not written by this package.
+        ValueError: if there are no results.
+        FileExistsError: if a `report.md` exists that this package did not write.
     """
     if not results:
         raise ValueError("An overview needs at least one result, got none.")
@@ -124,11 +124,11 @@ def report_markdown(
     date: str | None = None,
     worst: str | None = None,
 ) -> str:
-    """The text of `report.md`.
+    """Return the text of `report.md`.
 
     Args:
-        command, date: as for `write_report`.
-        worst: the path of the sheet of the worst videos, relative to the report; `None` without one.
+        command, date: see `write_report`.
+        worst: the path of the sheet of the worst videos, relative to the report; `None` if there is no sheet.
     """
     lines = [f"# {markdown_text(_model_name(result))} on {_title(result)}", "", _what_was_done(result), ""]
     lines += _summary_table(result) if result.summary else ["Nothing could be scored: no masks beyond the prompts."]
@@ -150,10 +150,10 @@ def report_markdown(
 
 
 def paper_comparison(results: Sequence[EvaluationResult], date: str | None = None) -> str:
-    """Results beside the published rows of the paper's table on the same protocol, in Markdown.
+    """Compare results with the published rows of the paper's table for the same protocol, in Markdown.
 
     Semi-supervised tracking from masks is compared with Table 1, other prompts with Table 2, images with Table 3.
-    Results of one model on the same videos, as those of several prompts are, share a row.
+    Results of one model on the same videos, for example with several kinds of prompts, share a row.
     """
     tables: dict[int, dict[tuple, Measured]] = {}
     for result in results:
@@ -171,7 +171,7 @@ def paper_comparison(results: Sequence[EvaluationResult], date: str | None = Non
 
 
 def scores_rows(result: EvaluationResult) -> list[dict[str, object]]:
-    """The rows of `scores.csv`: one an object, scores from 0 to 1."""
+    """Return the rows of `scores.csv`: one row for each object, with scores from 0 to 1."""
     rows = []
     for video in result.scored:
         for scores in video.objects:
@@ -189,7 +189,7 @@ def scores_rows(result: EvaluationResult) -> list[dict[str, object]]:
 
 
 def _what_was_done(result: EvaluationResult) -> str:
-    """In a few sentences: the protocol, the data, and whether all of it is there."""
+    """Describe the protocol, the data, and whether the evaluation is complete, in a few sentences."""
     scored, objects = result.scored, sum(len(video.objects) for video in result.videos)
     count = f"{_count(len(scored), _unit(result))} with {_count(objects, 'object')}"
     if result.protocol == "images":
@@ -271,7 +271,7 @@ def _image_row(image: VideoResult, clicks: list[int]) -> list[str]:
 
 
 def _measures(scores: ObjectResult) -> dict[str, float]:
-    """Mean, recall and decay of J and of F."""
+    """Return the mean, recall and decay of J and of F."""
     j, f = statistics(scores.j), statistics(scores.f)
     named = {"J": j.mean, "J_recall": j.recall, "J_decay": j.decay}
     return {**named, "F": f.mean, "F_recall": f.recall, "F_decay": f.decay}
@@ -293,7 +293,7 @@ def _reproduced(command: str | None) -> list[str]:
 
 
 def _paper_values(result: EvaluationResult) -> tuple[int, dict[str, float]]:
-    """The table that a result belongs to, and its numbers there, in percent."""
+    """Return the number of the paper's table for a result, and the values of its row, in percent."""
     summary = {name: 100 * value for name, value in result.summary.items()}
     if result.protocol == "images":
         return 3, {name: summary[name] for name in ("1-click mIoU", "5-click mIoU") if name in summary}
@@ -334,7 +334,7 @@ def _measured(result: EvaluationResult, values: dict[str, float], date: str | No
 
 
 def _headline(result: EvaluationResult) -> list[str]:
-    """The names of the numbers that come first."""
+    """Return the names of the scores at the top of the report."""
     if result.protocol == "images":
         names = [name for name in result.summary if name.endswith("-click mIoU")]
         return [*names, *(name for name in result.summary if name.endswith("best-of-three mIoU"))]

@@ -1,6 +1,6 @@
 """The plots of a report: scores over the frames, scores by number of clicks, and a sheet of the worst videos.
 
-Each is drawn without matplotlib's global state, so that it can be done in any thread and shows up in nobody's notebook.
+The plots do not use matplotlib's global state, so they can be drawn in any thread and do not appear in a notebook.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ BACKGROUND = (32, 32, 32)
 
 
 def plot_video(video: VideoResult, path: str | os.PathLike) -> None:
-    """J and F of each object over the frames of a video, to a PNG. Objects have the colours they have in overlays.
+    """Plot J and F of each object over the frames of a video, as a PNG, in the colours of the overlays.
 
     Raises:
-        ValueError: the video has no scores. ImportError: matplotlib is not installed.
+        ValueError: if the video has no scores. ImportError: if matplotlib is not installed.
     """
     if not video.objects:
         raise ValueError(f"The video '{video.name}' has no scores to plot.")
@@ -48,7 +48,7 @@ def plot_video(video: VideoResult, path: str | os.PathLike) -> None:
     for panel, (title, attribute) in zip(panels, measures.items(), strict=True):
         for scores in video.objects:
             values = [100 * value for value in getattr(scores, attribute)]
-            # Yellow and lime of the overlays are too light for lines on white.
+            # The yellow and lime of the overlays are too light for lines on white.
             color = tuple(channel / 255 * 0.85 for channel in object_color(scores.object_id))
             frames, values = _with_gaps(scores.frames, values)
             panel.plot(frames, values, color=color, linewidth=1.4, marker="." if len(frames) < 15 else None)
@@ -69,10 +69,10 @@ def plot_video(video: VideoResult, path: str | os.PathLike) -> None:
 
 
 def plot_clicks(summary: Mapping[str, float], path: str | os.PathLike) -> None:
-    """mIoU over the number of clicks, to a PNG.
+    """Plot mIoU over the number of clicks, as a PNG.
 
     Args:
-        summary: that of an evaluation of images; see `image_protocol.summarize_images`.
+        summary: the summary of an evaluation of images; see `image_protocol.summarize_images`.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -94,18 +94,18 @@ def plot_clicks(summary: Mapping[str, float], path: str | os.PathLike) -> None:
 
 
 def worst_sheet(videos: Sequence[VideoResult], folder: Path, path: str | os.PathLike) -> bool:
-    """The pictures of videos below each other, each under its name and score, to a JPEG.
+    """Write the pictures of videos below each other as a JPEG, each under its name and score.
 
     Args:
-        videos: the worst first.
-        folder: in which their `picture` is.
+        videos: the results of the videos, the worst first.
+        folder: the folder to which each `picture` is relative.
 
     Returns:
         Whether there were any pictures.
     """
     images = []
     for video in videos:
-        try:  # a result that is read from a file may name any
+        try:  # a result that was read from a file may contain any path
             picture = folder if video.picture is None else contained_path(folder, video.picture)
             if not picture.is_file():
                 continue
@@ -123,7 +123,7 @@ def worst_sheet(videos: Sequence[VideoResult], folder: Path, path: str | os.Path
 
 
 def _caption(video: VideoResult, width: int) -> np.ndarray:
-    """A band of a width in pixels with the name and the score of a video, uint8 (height, width, 3)."""
+    """Draw the name and the score of a video, uint8 (CAPTION_HEIGHT, width, 3)."""
     cv2 = import_cv2()
     band = np.full((CAPTION_HEIGHT, width, 3), BACKGROUND, dtype=np.uint8)
     text = f"{one_line(video.name)[:60]}   J&F {100 * video.j_and_f:.1f}"
@@ -132,7 +132,7 @@ def _caption(video: VideoResult, width: int) -> np.ndarray:
 
 
 def _with_gaps(frames: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """A line that stops where frames that would be judged were left out: NaN between what is farther apart."""
+    """Return the points of a line, with NaN between frames that are farther apart, so that the line has gaps there."""
     step = min((b - a for a, b in zip(frames, frames[1:], strict=False)), default=1)
     xs: list[float] = []
     ys: list[float] = []

@@ -11,36 +11,36 @@ from ..images import check_sizes
 
 
 def resize_weights(size: int, new_size: int, antialias: bool) -> np.ndarray:
-    """Linear interpolation along one axis as a matrix, (new_size, size) float32: `weights @ values`.
+    """Return the matrix of linear interpolation along one axis, (new_size, size) float32: `weights @ values`.
 
-    A triangle filter around each new pixel's centre, as `torch.nn.functional.interpolate` has it (bilinear, without
-    aligned corners): two pixels wide, or with `antialias` as wide as what a new pixel covers.
+    The filter is a triangle around each new pixel's centre, as in `torch.nn.functional.interpolate` (bilinear, without
+    aligned corners): two pixels wide, or wider with `antialias` if a new pixel covers several pixels.
     """
     scale = size / new_size
     centres = (np.arange(new_size) + 0.5) * scale
     support = max(scale, 1.0) if antialias else 1.0
     if not antialias:
-        centres = centres.clip(0.5, size - 0.5)  # beyond the last centre, the last pixel counts alone
+        centres = centres.clip(0.5, size - 0.5)  # beyond the last centre, only the last pixel counts
     distances = np.abs(np.arange(size) + 0.5 - centres[:, None]) / support
     weights = (1 - distances).clip(0)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def resize(maps: np.ndarray, size: Sequence[int], antialias: bool = False) -> np.ndarray:
-    """(..., h, w) maps to (..., *size), float32, bilinearly."""
+    """Resize (..., h, w) maps to (..., *size), float32, with bilinear interpolation."""
     rows = resize_weights(maps.shape[-2], size[0], antialias)
     columns = resize_weights(maps.shape[-1], size[1], antialias)
     return rows @ (maps.astype(np.float32) @ columns.T)
 
 
 def video_pixels(frame: np.ndarray, size: Sequence[int], mean: list[float], std: list[float]) -> np.ndarray:
-    """A uint8 (height, width, 3) frame to (3, *size) for the network, as for videos: by Pillow's bicubic filter."""
+    """Convert a video frame, uint8 (height, width, 3), to network input (3, *size), with Pillow's bicubic filter."""
     resized = Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return _normalized(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1), mean, std)
 
 
 def image_pixels(image: np.ndarray, size: Sequence[int], mean: list[float], std: list[float]) -> np.ndarray:
-    """A uint8 (height, width, 3) image to (3, *size) for the network, as for images: bilinear, antialiased."""
+    """Convert an image, uint8 (height, width, 3), to network input (3, *size), bilinear and antialiased."""
     return _normalized(resize(image.transpose(2, 0, 1), size, antialias=True), mean, std)
 
 
@@ -50,15 +50,15 @@ def _normalized(pixels: np.ndarray, mean: list[float], std: list[float]) -> np.n
 
 
 def pack(memory: np.ndarray, dtype: str) -> np.ndarray:
-    """A float32 array as it is kept: float16, float32, or bfloat16 (which NumPy does not know) as its 16 bits."""
+    """Convert a float32 array for storage: to float16, float32, or the 16 bits of bfloat16, which NumPy lacks."""
     if dtype != "bfloat16":
         return memory.astype(dtype)
     bits = np.ascontiguousarray(memory, dtype=np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to the nearest, ties to even
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # round to the nearest, ties to even
 
 
 def unpack(kept: np.ndarray, dtype: str) -> np.ndarray:
-    """The float32 array of what `pack` made."""
+    """Convert an output of `pack` back to float32."""
     if dtype != "bfloat16":
         return kept.astype(np.float32)
     return (kept.astype(np.uint32) << 16).view(np.float32)
@@ -71,17 +71,17 @@ def masks_at_size(
     binarize: bool = True,
     apply_non_overlapping_constraints: bool = False,
 ) -> list[np.ndarray]:
-    """Mask logits (..., h, w) of each image to its (height, width): bool, or float32 logits with `binarize=False`.
+    """Resize the mask logits (..., h, w) of each image to its (height, width): to bool masks, or to float32 logits.
 
     Args:
-        masks: for each image (objects, masks, h, w), or of any shape where pixels may be shared.
-        original_sizes: for each image (height, width).
-        mask_threshold: logit above which a pixel is foreground.
-        binarize: whether to return bool masks, or logits.
-        apply_non_overlapping_constraints: whether every pixel is left to the object with the highest logit.
+        masks: for each image, (objects, masks, h, w), or any (..., h, w) if masks may overlap.
+        original_sizes: (height, width) of each image.
+        mask_threshold: a pixel with a logit above this belongs to the object.
+        binarize: whether to return bool masks rather than logits.
+        apply_non_overlapping_constraints: whether every pixel belongs only to the object with the highest logit.
 
     Raises:
-        ValueError: for another number of sizes than of images.
+        ValueError: if the numbers of sizes and images differ.
     """
     check_sizes(masks, original_sizes)
     resized = [resize(m, (int(h), int(w))) for m, (h, w) in zip(masks, original_sizes, strict=True)]
@@ -91,7 +91,7 @@ def masks_at_size(
 
 
 def keep_highest(masks: np.ndarray) -> np.ndarray:
-    """(objects, ..., height, width) logits, at most -10 where another object's is higher."""
+    """Limit logits (objects, ..., height, width) to at most -10 at pixels where another object's logit is higher."""
     if len(masks) < 2:
         return masks
     rows = np.arange(len(masks)).reshape(-1, *[1] * (masks.ndim - 1))

@@ -1,7 +1,7 @@
-"""Graphs whose axes have an upper bound, as runtimes on phones want them: they plan memory ahead.
+"""Graphs whose axes have an upper bound, which runtimes on phones need to plan their RAM in advance.
 
-What `coreml_export.py` and `executorch_export.py` share. A graph becomes one function, or two where a single memory is
-treated otherwise than several; neither runtime chooses between them, so the host does.
+`coreml_export.py` and `executorch_export.py` use this file. A graph becomes one function, or two if the computation for
+a single memory differs from that for several; neither runtime chooses between them, so the host does.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from .graphs import Counts, ExportedGraph, traces
 from .manifest import Manifest
 
 
-# More objects run as further batches, and more prompted frames are left to the rule of `max_cond_frame_num`.
+# The host runs more objects in several batches; `max_cond_frame_num` limits the conditioning frames.
 MOST_OBJECTS, MOST_PROMPTED_FRAMES, MOST_POINTS = 4, 8, 16
 
 
 @dataclass(frozen=True)
 class Function:
-    """One entry into a graph.
+    """One entry point of a graph.
 
     Attributes:
         program: the traced computation.
-        axes: by name, the least and the largest it takes.
+        axes: the smallest and the largest size of each axis, by name.
     """
 
     program: torch.export.ExportedProgram
@@ -34,12 +34,12 @@ class Function:
 
     @property
     def least(self) -> Counts:
-        """The smallest inputs it takes."""
+        """The smallest sizes that the function accepts."""
         return replace(Counts(1, 1, 1, 1), **{name: least for name, (least, _) in self.axes.items()})
 
 
 def most(model: EfficientTamVideoModel) -> Counts:
-    """The bounds of a model's axes: all that its windows in time and so many prompted frames can give."""
+    """Return the bounds of a model's axes, from its temporal windows and the bound of prompted frames."""
     config = model.config
     return Counts(
         MOST_OBJECTS,
@@ -50,7 +50,7 @@ def most(model: EfficientTamVideoModel) -> Counts:
 
 
 def bounded_manifest(model: EfficientTamVideoModel, source: str, dtype: str, format: str) -> Manifest:
-    """`manifest_of`, with so few conditioning frames that memories and pointers stay within the bounds."""
+    """Like `manifest_of`, with a limit of conditioning frames that keeps memories and pointers within the bounds."""
     manifest = manifest_of(model, source, dtype, format=format)
     given = manifest.rules.max_cond_frame_num
     frames = MOST_PROMPTED_FRAMES if given == -1 else min(given, MOST_PROMPTED_FRAMES)
@@ -58,7 +58,7 @@ def bounded_manifest(model: EfficientTamVideoModel, source: str, dtype: str, for
 
 
 def functions(graph: ExportedGraph, least_pointers: int = 0) -> dict[str, Function]:
-    """A graph's functions by name: `main`, or `several_memories` and `single_memory`."""
+    """Return a graph's functions by name: `main`, or `several_memories` and `single_memory`."""
     bounds, found = asdict(most(graph.model)), {}
     for counts, inputs in traces(graph):
         least = {axis.__name__: axis.min for axes in inputs.values() for axis in axes.values()}

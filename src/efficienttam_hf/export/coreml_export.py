@@ -1,7 +1,7 @@
 """Exports Core ML packages (`.mlpackage`, ML Programs). They run on Apple's systems only, so they are not executed.
 
-Needs the `coreml` extra; `coremltools` converts on Linux too. What is checked: that inputs and outputs are there by
-name, with their types, axes and bounds. In the tests, torch carries out the operators and compares the numbers.
+This needs the `coreml` extra; `coremltools` converts on Linux too. The export checks the names, types, axes and bounds
+of inputs and outputs. In the tests, the operators are run in torch and the numbers are compared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FORMAT = "efficienttam-coreml"
 DTYPES = ("float32", "float16")
 
-# Core ML has neither booleans nor 64-bit indices at a graph's borders. Flags are 0 or 1.
+# Core ML has neither booleans nor 64-bit indices as inputs and outputs of a graph. Flags are 0 or 1.
 BORDER_TYPES = {torch.float32: "FLOAT32", torch.bool: "FLOAT32", torch.int64: "INT32"}
 
 
@@ -43,7 +43,7 @@ def export_coreml(
     overwrite: bool = False,
     report: Callable[[GraphReport], None] = lambda graph: None,
 ) -> Manifest:
-    """Export a model: four packages and `manifest.json` in a folder. Arguments, errors: `exporting.export_onnx`."""
+    """Export a model to a folder of four packages and a manifest. Arguments, errors: see `exporting.export_onnx`."""
     if dtype not in DTYPES:
         raise ValueError(f"There is no export to Core ML in dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     check_exportable(model, output, overwrite)
@@ -54,13 +54,13 @@ def export_coreml(
         )
     _import_coremltools()
     manifest = bounded_manifest(model, source, dtype, FORMAT)
-    network = prepared(model, "float32")  # the converter makes it float16
+    network = prepared(model, "float32")  # the converter converts it to float16
 
     def make(graph: ExportedGraph, folder: Path, temporary: Path) -> GraphReport:
         entry = manifest.graphs[graph.name]
         entries = functions(graph, least_pointers=1)  # Core ML has no empty arrays
         path = folder / entry["file"]
-        with contextlib.redirect_stderr(io.StringIO()):  # bars of progress
+        with contextlib.redirect_stderr(io.StringIO()):  # hides progress bars
             _save({name: convert(graph, function, dtype) for name, function in entries.items()}, path, temporary)
         entry["functions"] = {name: function.axes for name, function in entries.items()}
         operators = check(graph, entries, path)
@@ -74,7 +74,7 @@ def export_coreml(
 
 
 def convert(graph: ExportedGraph, function: Function, dtype: str) -> coremltools.models.MLModel:
-    """One function as a model by itself, its outputs named."""
+    """Convert one function to a model with named outputs."""
     import coremltools as ct
 
     with warnings.catch_warnings():
@@ -82,7 +82,7 @@ def convert(graph: ExportedGraph, function: Function, dtype: str) -> coremltools
         model = ct.convert(
             function.program.run_decompositions(_decompositions()),
             source="pytorch",
-            minimum_deployment_target=ct.target.iOS18,  # the first with several functions in a package
+            minimum_deployment_target=ct.target.iOS18,  # the first that allows several functions in a package
             compute_precision=ct.precision.FLOAT16 if dtype == "float16" else ct.precision.FLOAT32,
             skip_model_load=True,
         )
@@ -93,7 +93,7 @@ def convert(graph: ExportedGraph, function: Function, dtype: str) -> coremltools
 
 
 def check(graph: ExportedGraph, entries: dict[str, Function], path: Path) -> Counter[str]:
-    """Raise ExportError if a saved package has not a graph's inputs and outputs; the operators it is made of."""
+    """Return the operators of a saved package. Raises ExportError if its inputs and outputs are not the graph's."""
     import coremltools as ct
 
     spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
@@ -117,21 +117,21 @@ def check(graph: ExportedGraph, entries: dict[str, Function], path: Path) -> Cou
 
 
 def _border(axes: tuple[int | str, ...], example: Tensor, function: Function) -> tuple:
-    """What an input should be: its type, and the least and the largest of each axis."""
+    """Return the expected type of an input, and the smallest and the largest size of each axis."""
     return BORDER_TYPES[example.dtype], [
         function.axes.get(str(axis), (size, size)) for axis, size in zip(axes, example.shape, strict=True)
     ]
 
 
 def _found(feature: coremltools.proto.Model_pb2.FeatureDescription) -> tuple:
-    """What an input is."""
+    """Return the actual type and sizes of an input."""
     array = feature.type.multiArrayType
     ranges = [(axis.lowerBound, axis.upperBound) for axis in array.shapeRange.sizeRanges]
     return array.ArrayDataType.Name(array.dataType), ranges or [(size, size) for size in array.shape]
 
 
 def _decompositions() -> dict:
-    """What coremltools 9 has no conversion of, in terms of what it has."""
+    """Return decompositions of the operators that coremltools 9 cannot convert into operators that it can."""
     aten = torch.ops.aten
     return {
         aten.where.ScalarOther: lambda condition, x, other: torch.where(condition, x, torch.full_like(x, other)),
@@ -140,7 +140,7 @@ def _decompositions() -> dict:
 
 
 def _save(models: dict[str, coremltools.models.MLModel], path: Path, temporary: Path) -> None:
-    """Write functions as one package, sharing their weights."""
+    """Write functions into one package, in which they share their weights."""
     import coremltools as ct
 
     if len(models) == 1:
@@ -156,7 +156,7 @@ def _save(models: dict[str, coremltools.models.MLModel], path: Path, temporary: 
 
 
 def _import_coremltools() -> None:
-    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of a torch newer than it, of lacking macOS
+    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of a newer torch and of missing macOS
     try:
         import coremltools  # noqa: F401
     except ImportError as error:

@@ -1,6 +1,6 @@
 """Exports ExecuTorch programs (`.pte`) for the XNNPACK backend, and runs each with ExecuTorch's Python runtime.
 
-Needs the `executorch` extra. The programs are float32, on CPUs: Android, iOS, and what else ExecuTorch is built for.
+This needs the `executorch` extra. The programs are float32 for CPUs, on any system that ExecuTorch supports.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from .manifest import Manifest
 
 FORMAT = "efficienttam-executorch"
 
-# Left to ExecuTorch's own operators. They compute nothing, and delegated XNNPACK 1.5 fails on several variable axes
-# ("reshape only supports 1 dynamic dimension"), or the partitioner on what is between them ("dependency cycles").
+# These operators run in ExecuTorch itself. They compute nothing. If they are delegated, XNNPACK 1.5 fails on several
+# variable axes ("reshape only supports 1 dynamic dimension"), or the partitioner fails on the operators between them
+# ("dependency cycles").
 NOT_DELEGATED = ("View", "Unsqueeze", "Cat", "Slice", "Permute", "Clone", "CloneDimOrder", "ToDimOrder")
 
 
@@ -34,7 +35,7 @@ def export_executorch(
     overwrite: bool = False,
     report: Callable[[GraphReport], None] = lambda graph: None,
 ) -> Manifest:
-    """Export a model: four `.pte` and `manifest.json` in a folder. Arguments and errors as `exporting.export_onnx`."""
+    """Export a model to a folder of four `.pte` and `manifest.json`. Arguments, errors: see `exporting.export_onnx`."""
     if dtype != "float32":
         raise ValueError(f"There is no export to ExecuTorch in dtype {dtype!r}: choose float32.")
     check_exportable(model, output, overwrite)
@@ -59,7 +60,7 @@ def export_executorch(
 
 
 def compare(graph: ExportedGraph, path: Path) -> tuple[float, float]:
-    """`differences` of a saved program, run by ExecuTorch's Python runtime."""
+    """Return `differences` of a saved program, run by ExecuTorch's Python runtime."""
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(path)
@@ -75,7 +76,7 @@ def compare(graph: ExportedGraph, path: Path) -> tuple[float, float]:
 
 
 def _save(entries: dict[str, Function], path: Path) -> int:
-    """Write functions as the methods of one program, sharing their weights; the bytes that the largest computes in."""
+    """Write functions as methods of one program with shared weights; return the largest working memory in bytes."""
     from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
@@ -94,7 +95,7 @@ def _save(entries: dict[str, Function], path: Path) -> int:
 
 
 def _import_executorch() -> None:
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # of torchao, which ExecuTorch imports
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # warnings of torchao, which ExecuTorch imports
     try:
         import executorch.runtime  # noqa: F401
     except ImportError as error:

@@ -1,7 +1,7 @@
 """Exports a model to a folder of four graphs and a manifest, compared with the model; and to ONNX.
 
-Tracing, shrinking, quantising and comparing; what is traced is in `graphs.py`, what is written in `manifest.py`. ONNX
-needs the `export` extra. `coreml_export.py` and `executorch_export.py` write such folders for phones.
+This file traces, shrinks, quantises and compares; `graphs.py` has the traced modules, and `manifest.py` the manifest.
+ONNX needs the `export` extra. `coreml_export.py` and `executorch_export.py` write such folders for phones.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
 
 OPSETS = range(18, 24)
 
-# The largest difference from torch that passes, over the largest value of that output. In int8 some values are off by
-# much and masks are not: what counts there is the mean difference.
+# The largest accepted difference from torch, relative to the largest value of the output. In int8, some values differ
+# much although masks do not, so the mean difference is checked there.
 BOUNDS = {"float32": 1e-3, "float16": 5e-2, "int8": 5e-2}
 
-# What int8 quantises: products with weights. Convolutions, normalisations and products of activations stay in float32.
+# int8 quantises matrix products with weights. Convolutions, normalisations and products of activations stay in float32.
 QUANTISED_OPERATORS = ("MatMul", "Gemm")
 
-# What is compared in a check: from the least there can be to several of each.
+# The input sizes of a check: the smallest possible ones, and several of each.
 CHECKED_COUNTS = (Counts(1, 1, 1, 1), Counts(3, 2, 0, 2), Counts(2, 4, 7, 5))
 
 
 @dataclass(frozen=True)
 class GraphReport:
-    """One graph that was made.
+    """The result of exporting one graph.
 
     Attributes:
-        name: of the graph. size: of its file or folder, in bytes.
-        largest, mean: difference from torch on the same inputs, over the largest value of each output, the worst. None
-            where the graph cannot be run on this system.
-        note: what else there is to say of it.
+        name: the name of the graph. size: the size of its file or folder, in bytes.
+        largest, mean: the largest and the mean difference from torch on the same inputs, relative to the largest value
+            of each output, for the worst output. None if the graph cannot be run on this system.
+        note: a further remark.
     """
 
     name: str
@@ -72,21 +72,21 @@ def export_onnx(
     overwrite: bool = False,
     report: Callable[[GraphReport], None] = lambda graph: None,
 ) -> Manifest:
-    """Export a model: four graphs and `manifest.json` in a folder, which appears whole or not at all.
+    """Export a model to a folder of four graphs and `manifest.json`, which is created completely or not at all.
 
     Args:
-        model: in float32, on the CPU.
-        output: the folder to make.
-        source: how the model is called, for the manifest.
-        dtype: how weights are stored; `int8` quantises products with weights, activations when they occur.
-        opset: ONNX operator set.
+        model: the model in float32, on the CPU.
+        output: the folder to create.
+        source: the user's name of the model, for the manifest.
+        dtype: data type of the stored weights; `int8` also quantises the activations, dynamically.
+        opset: the ONNX operator set.
         overwrite: whether an existing folder of exported graphs may be replaced.
-        report: called with each graph as it is done.
+        report: a function that is called with the report of each finished graph.
 
     Raises:
-        ValueError: for a dtype, an opset or a kind of model that is not supported. FileExistsError: if the folder may
-            not be replaced.
-        ExportError: if a graph's outputs are not the model's. ImportError: without the packages of the extra.
+        ValueError: if a dtype, an opset or a kind of model is not supported. FileExistsError: if the folder may not be
+            replaced.
+        ExportError: if a graph's outputs differ from the model's. ImportError: if a package of the extra is missing.
     """
     if dtype not in DTYPES:
         raise ValueError(f"There is no export in dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
@@ -109,10 +109,10 @@ def export_onnx(
 
 
 def check_exportable(model: EfficientTamVideoModel, output: str | Path, overwrite: bool) -> None:
-    """Raise ValueError for a kind of model without export, FileExistsError for a folder that may not be replaced."""
+    """Raise ValueError if the kind of model cannot be exported, FileExistsError if the folder may not be replaced."""
     attention = model.config.memory_attention_config
     if attention.cross_attention.startswith("pooled") and attention.pooling_scope != "spatial":
-        # Runtimes do not pool what is empty, as object pointers can be.
+        # Runtimes cannot pool empty tensors, and there may be no object pointers.
         raise ValueError(
             f"A model with pooling_scope={attention.pooling_scope!r} cannot be exported: only with 'spatial', as all "
             "published variants have it. The same weights run with either."
@@ -126,9 +126,9 @@ def check_exportable(model: EfficientTamVideoModel, output: str | Path, overwrit
 
 
 def check_difference(made: GraphReport, dtype: str) -> None:
-    """Raise ExportError for a graph whose outputs are not the model's."""
+    """Raise ExportError if a graph's outputs differ from the model's."""
     difference = made.mean if dtype == "int8" else made.largest
-    assert difference is not None  # of a graph that was run
+    assert difference is not None  # the graph was run
     if not difference <= BOUNDS[dtype]:
         raise ExportError(
             f"The exported {made.name} is not the model's: its outputs differ by {difference:.1e} of their "
@@ -139,7 +139,7 @@ def check_difference(made: GraphReport, dtype: str) -> None:
 def manifest_of(
     model: EfficientTamVideoModel, source: str, dtype: str, opset: int | None = None, format: str = FORMAT
 ) -> Manifest:
-    """The manifest of an export to be made; what is known of the graphs only then is for `write_folder`."""
+    """Return the manifest of a future export; `write_folder` adds the files of the graphs."""
     graphs = {
         graph.name: {
             "file": graph.name + SUFFIXES[format],
@@ -157,13 +157,14 @@ def write_folder(
     manifest: Manifest,
     make: Callable[[ExportedGraph, Path, Path], GraphReport],
 ) -> None:
-    """Graphs and manifest in a folder, which appears whole or not at all, in the place of one that is there.
+    """Write graphs and manifest to a folder, completely or not at all. An existing folder is replaced.
 
     Args:
-        network: what `prepared` gave.
-        make: called with each graph, the folder, and another for what is not to stay; writes the graph's file.
+        network: the output of `prepared`.
+        make: a function that writes a graph's file; its arguments are the graph, the folder, and a folder for temporary
+            files.
     """
-    # Whether it may replace a folder was asked by `check_exportable`, before the graphs were made.
+    # `check_exportable` has checked that the folder may be replaced, before the graphs were made.
     with new_folder(output, overwrite=True) as whole, tempfile.TemporaryDirectory() as temporary:
         for graph in (graph_class(network).eval() for graph_class in GRAPHS):
             made, entry = make(graph, whole, Path(temporary)), manifest.graphs[graph.name]
@@ -172,7 +173,7 @@ def write_folder(
 
 
 def rules_of(model: EfficientTamVideoModel) -> Rules:
-    """The numbers of a model that a host needs."""
+    """Return the rules and numbers of a model that a host needs."""
     config = model.config
     pixels = EfficientTamVideoProcessor.from_config(config).video_processor
     taken = {name: getattr(config, name) for name in Rules.__dataclass_fields__ if hasattr(config, name)}
@@ -191,11 +192,11 @@ def rules_of(model: EfficientTamVideoModel) -> Rules:
 
 
 def compare(graph: ExportedGraph, path: Path) -> tuple[float, float]:
-    """`differences` of a saved ONNX graph, run by ONNX Runtime."""
+    """Return `differences` of a saved ONNX graph, run by ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; in half precision it warns of what it computes in float32
+    options.log_severity_level = 3  # errors only; in half precision it warns of float32 operators
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return differences(graph, lambda inputs: session.run(None, {name: x.numpy() for name, x in inputs.items()}))
 
@@ -203,9 +204,10 @@ def compare(graph: ExportedGraph, path: Path) -> tuple[float, float]:
 def differences(
     graph: ExportedGraph, run: Callable[[dict[str, Tensor]], Sequence[np.ndarray | Tensor]]
 ) -> tuple[float, float]:
-    """The largest and the mean difference of what `run` gives from torch, over each output's largest value: the worst.
+    """Return the largest and the mean difference of `run` from torch, relative to the largest value of the output.
 
-    Both run on the same inputs: one object, memory and click, and several; with proposals and without.
+    The values are those of the worst output. Both run on the same inputs: with one object, memory and click, and with
+    several of each; with proposals and without.
     """
     generator = torch.Generator().manual_seed(0)
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {
@@ -243,7 +245,7 @@ def _import_onnx() -> None:
 
 
 def prepared(model: EfficientTamVideoModel, dtype: str) -> EfficientTamVideoModel:
-    """A copy to trace, with attention written out: the fused kernels are not the graph's."""
+    """Return a copy of the model for tracing, with plain attention: graphs do not use the fused kernels."""
     network = EfficientTamVideoModel(model.config)
     network.load_state_dict(model.state_dict())
     network.set_attn_implementation("eager")
@@ -251,14 +253,14 @@ def prepared(model: EfficientTamVideoModel, dtype: str) -> EfficientTamVideoMode
 
 
 def _to_onnx(graph: ExportedGraph, dtype: str, opset: int, folder: Path) -> onnx.ModelProto:
-    """Trace a graph, and quantise it in int8."""
+    """Trace a graph, and quantise it if `dtype` is int8."""
     from .onnx_models import choose_by_memories, quantised, with_axes
 
     models = []
     for counts, axes in traces(graph):
         examples = graph.examples(counts, torch.Generator().manual_seed(1))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about names of axes, and the exporter's own innards
+            warnings.simplefilter("ignore")  # about names of axes, and about internals of the exporter
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
             program = torch.onnx.export(
                 graph,
@@ -269,7 +271,7 @@ def _to_onnx(graph: ExportedGraph, dtype: str, opset: int, folder: Path) -> onnx
                 opset_version=opset,
                 verbose=False,
             )
-        assert program is not None  # it is, with dynamo
+        assert program is not None  # dynamo returns a program
         model = with_axes(program, graph.inputs, graph.outputs)
         models.append(quantised(model, QUANTISED_OPERATORS, folder) if dtype == "int8" else model)
     return models[0] if len(models) == 1 else choose_by_memories(*models)

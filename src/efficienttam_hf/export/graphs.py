@@ -1,8 +1,8 @@
 """The four graphs that an export traces: their inputs, outputs and variable axes.
 
-Each piece is a thin module around methods of `EfficientTamVideoModel` that its tracking step calls too, so there is no
-second implementation. This is the one file of the export that knows the model's insides. Inputs and outputs are
-float32 in every precision, so that a host is the same for all; a half-precision network converts at its borders.
+Each graph is a thin module around methods of `EfficientTamVideoModel` that its tracking step calls too, so there is no
+second implementation. Only this file of the export uses internals of the model. Inputs and outputs are float32 in
+every precision, so that a host needs no changes; a half-precision network converts its inputs and outputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..modeling_efficienttam_video import EfficientTamVideoModel
 
 @dataclass(frozen=True)
 class Counts:
-    """How many of each there are in example inputs: the axes that may vary."""
+    """The sizes of the variable axes in example inputs."""
 
     objects: int = 2
     memories: int = 3
@@ -30,14 +30,14 @@ class Counts:
 
 
 class ExportedGraph(nn.Module):
-    """A piece of the network. Subclasses name their inputs and outputs, in order, with the axes of each.
+    """A part of the network. Subclasses name their inputs and outputs, in order, with the axes of each.
 
     Attributes:
-        name: of the graph and its file.
-        inputs, outputs: shape by name. An axis is a number, or the name of a field of `Counts`.
-        chosen_outputs: those that follow from the choice among proposals, which a check leaves out: where two are about
-            equally good, either may be chosen.
-        needs_several_memories: whether another computation holds for a single memory, to be traced by itself.
+        name: the name of the graph and its file.
+        inputs, outputs: the shapes by name. An axis is a number, or the name of a field of `Counts`.
+        chosen_outputs: the outputs that depend on the choice among proposals. They are not checked, because either of
+            two almost equal proposals may be chosen.
+        needs_several_memories: whether the computation for a single memory differs and is traced separately.
     """
 
     name: str
@@ -52,25 +52,25 @@ class ExportedGraph(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the network's weights."""
+        """The data type of the network's weights."""
         return self.model.no_memory_embedding.dtype
 
     def examples(self, counts: Counts, generator: torch.Generator) -> dict[str, Tensor]:
-        """Inputs with so many objects and so on, of about the values that occur."""
+        """Return inputs with the sizes of `counts` and realistic values."""
         return {name: self.example(name, self.shape(axes, counts), generator) for name, axes in self.inputs.items()}
 
     @staticmethod
     def shape(axes: tuple[int | str, ...], counts: Counts) -> tuple[int, ...]:
-        """The numbers of an input's or output's axes."""
+        """Return the shape of an input or output."""
         return tuple(getattr(counts, axis) if isinstance(axis, str) else axis for axis in axes)
 
     def example(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """One input. Features, memories and pixels are normalised, so that a normal distribution stands for them."""
+        """Return one input. It is normally distributed, because features, memories and pixels are normalised."""
         return torch.randn(shape, generator=generator)
 
 
 class ImageEncoder(ExportedGraph):
-    """Pixels to features, and to the features as the mask decoder wants them where there is no memory."""
+    """Computes features from pixels, and the mask decoder's features for a frame without memory."""
 
     name = "image_encoder"
 
@@ -80,7 +80,7 @@ class ImageEncoder(ExportedGraph):
         features = _features_shape(model.config)
         self.inputs = {"pixel_values": (1, model.config.vision_config.num_channels, height, width)}
         self.outputs = {"features": (1, *features), "image_embeddings": (1, *features)}
-        # A constant of the graph: a runtime would resize them for every image.
+        # The position embeddings are a constant of the graph; otherwise a runtime would resize them for every image.
         self.register_buffer("positions", model.vision_encoder.resized_position_embeddings(), persistent=False)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class ImageEncoder(ExportedGraph):
 
 
 class MemoryAttention(ExportedGraph):
-    """A frame's features, conditioned on what each object remembers."""
+    """Conditions a frame's features on the memories of each object."""
 
     name = "memory_attention"
 
@@ -121,7 +121,7 @@ class MemoryAttention(ExportedGraph):
 
 
 class MaskDecoder(ExportedGraph):
-    """Features and prompts to a mask, its scores and the object's pointer, and to all proposals."""
+    """Computes a mask, its scores, the object pointer and all proposals from features and prompts."""
 
     name = "mask_decoder"
     chosen_outputs = ("pred_masks", "iou_scores", "object_pointer", "proposal_pointers")
@@ -157,7 +157,7 @@ class MaskDecoder(ExportedGraph):
         if name == "input_labels":
             return torch.randint(-1, 4, shape, generator=generator)
         if name == "has_previous_mask":
-            return torch.arange(shape[0]) % 2 == 1  # of some objects, not of others
+            return torch.arange(shape[0]) % 2 == 1  # true for some objects only
         if name == "multimask_output":
             return torch.ones(shape, dtype=torch.bool)
         return super().example(name, shape, generator)
@@ -172,7 +172,7 @@ class MaskDecoder(ExportedGraph):
         multimask_output: Tensor,
     ) -> tuple[Tensor, ...]:
         features = features.to(self.dtype)
-        # Both differ in the last, cheap steps only; what is common is made one in the exported graph.
+        # Both calls differ only in the last, cheap steps; the exported graph computes the common part once.
         several, single = (
             self.model._segment(features, input_points, input_labels, previous_masks, multimask, has_previous_mask)
             for multimask in (True, False)
@@ -192,7 +192,7 @@ class MaskDecoder(ExportedGraph):
 
 
 class MemoryEncoder(ExportedGraph):
-    """A frame's features and an object's mask to the frame's memory."""
+    """Computes a spatial memory from a frame's features and an object's mask."""
 
     name = "memory_encoder"
 
@@ -221,9 +221,9 @@ GRAPHS = (ImageEncoder, MemoryAttention, MaskDecoder, MemoryEncoder)
 
 
 def traces(graph: ExportedGraph) -> Iterator[tuple[Counts, dict[str, dict[int, Any]]]]:
-    """What a graph is to be traced with: counts of the example inputs, and the axes that may vary for each input.
+    """Yield the sizes of the example inputs for tracing, and the variable axes of each input.
 
-    There is one trace, or two where a single memory is treated otherwise: first for several, then for one.
+    There is one trace, or two if the computation for a single memory differs: first for several, then for one.
     """
     several = Counts()
     names = {axis for axes in graph.inputs.values() for axis in axes if isinstance(axis, str)}
@@ -244,11 +244,11 @@ def _dynamic_axes(graph: ExportedGraph, variable: dict[str, Any]) -> dict[str, d
 
 
 def host_constants(model: EfficientTamVideoModel) -> dict[str, Any]:
-    """Learned numbers that a host needs beside the graphs.
+    """Return the learned numbers that a host needs in addition to the graphs.
 
-    `mask_downsample` brings a mask prompt (0 and 1, at the input size) to logits at a quarter of it: a weighted sum
-    over squares of 4 x 4, and a bias. `no_object_pointer` is the pointer of an object that its mask prompt does not
-    show.
+    `mask_downsample` converts a mask prompt (0 and 1, at the input size) to logits at a quarter of that size: a
+    weighted sum over squares of 4 x 4, and a bias. `no_object_pointer` is the pointer of an object whose mask prompt is
+    empty.
     """
     convolution = model.mask_downsample
     assert convolution.bias is not None

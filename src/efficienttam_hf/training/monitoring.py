@@ -31,16 +31,16 @@ CLIPS_ON_SHEET, FRAMES_ON_SHEET = 4, 8
 
 
 def step_numbers(outputs: Sequence[ClipOutput], num_objects: float, accelerator: Accelerator) -> dict[str, float]:
-    """The loss and its terms for a whole step: of all micro-batches in all processes, which all must call this.
+    """Return the loss and its terms for a whole step, over all micro-batches. All processes must call this.
 
     Args:
-        outputs: of this process's micro-batches.
-        num_objects: the mean over processes of the objects in these.
-        accelerator: knows the processes.
+        outputs: the outputs of this process's micro-batches.
+        num_objects: the number of objects in the micro-batches of a process, averaged over processes.
+        accelerator: the accelerator, which communicates with the other processes.
 
     Returns:
-        `loss`, what is minimised. Each of its terms as a mean over objects, unweighted, and `mask_iou`, a mean over the
-        predicted masks. `feature_loss`, where there is a teacher.
+        `loss`, which is minimised; each of its terms, unweighted, as a mean over objects; `mask_iou`, a mean over the
+        predicted masks; and `feature_loss` if there is a teacher.
     """
     iou = torch.cat([output.iou.flatten() for output in outputs])
     sums: dict[str, Any] = {
@@ -60,7 +60,7 @@ def step_numbers(outputs: Sequence[ClipOutput], num_objects: float, accelerator:
 
 
 def progress_bar(total: int, done: int, disable: bool) -> tqdm:
-    """A progress bar over the steps of a run. Where nobody looks on, as in a log file, it is a line now and then."""
+    """Make a progress bar over the steps of a run. In a log file, it is a line from time to time."""
     if sys.stderr.isatty():
         return tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, disable=disable)
     line = "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]\n"
@@ -68,7 +68,7 @@ def progress_bar(total: int, done: int, disable: bool) -> tqdm:
 
 
 def watch(videos: Sequence[T], what: str, disable: bool) -> tqdm[T]:
-    """Some videos, one by one, with a progress bar that says what is done with them."""
+    """Iterate over videos with a progress bar that is labelled with `what`, the work on them."""
     if sys.stderr.isatty():
         return tqdm(videos, desc=what, unit="video", dynamic_ncols=True, leave=False, disable=disable)
     line = what + ": video {n_fmt}/{total_fmt} [{elapsed}<{remaining}]\n"
@@ -76,11 +76,11 @@ def watch(videos: Sequence[T], what: str, disable: bool) -> tqdm[T]:
 
 
 def overlay_sheet(batch: ClipBatch, output: ClipOutput) -> np.ndarray:
-    """The first clips of a batch as a picture: a row with the true masks, and below it one with the predicted.
+    """Draw the first clips of a batch: for each, a row with the true masks and below it a row with the predicted masks.
 
     Args:
         batch: clips of T frames with O objects.
-        output: what the model made of them.
+        output: the model's output for these clips.
 
     Returns:
         uint8 (height, width, 3), RGB.
@@ -106,7 +106,7 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
 
 
 def log_picture(accelerator: Accelerator, name: str, picture: np.ndarray, step: int) -> None:
-    """Give an RGB picture (height, width, 3) to those trackers that take pictures."""
+    """Log an RGB picture (height, width, 3) to the trackers that accept pictures."""
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":
             tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")

@@ -34,17 +34,17 @@ logger = logging.getLogger(__name__)
 
 
 def is_first_process() -> bool:
-    """Whether this process is the only one or the first of those launched together, before Accelerate is set up."""
+    """Whether this process is the first (or only) one of a launch. This also works before Accelerate is set up."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """Accelerate, set up for a run: its precision, its trackers, and the processes it was launched in.
+    """Set up Accelerate for a run: the precision, the trackers, and the processes of the launch.
 
     Raises:
-        ImportError: Accelerate is not installed.
-        ConfigError: a precision or a tracker that is not to be had here, or processes that work together in another
-            way than DDP or FSDP 2.
+        ImportError: if Accelerate is not installed.
+        ConfigError: if a precision or a tracker is not available on this machine, or the processes use another kind of
+            parallelism than DDP or FSDP 2.
     """
     try:
         from accelerate import Accelerator
@@ -53,23 +53,23 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         raise ImportError("Training needs Accelerate: pip install efficienttam-hf[train].") from error
     _check_launch()
     _check_trackers(config)
-    # On machines without any other device, several processes find each other only if this is said.
+    # On machines without an accelerator, several processes find each other only with this setting.
     on_cpu = hasattr(torch, "accelerator") and not torch.accelerator.is_available()
     precision = _precision(config.precision, on_cpu)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`log_with=")  # said below
+            warnings.filterwarnings("ignore", "`log_with=")  # reported below
             accelerator = Accelerator(
                 cpu=on_cpu,
                 mixed_precision=precision,
                 log_with=list(config.trackers) or None,
                 project_dir=config.output,
-                # Which prompts a batch has decides which weights it uses.
+                # The prompts of a batch determine which weights it uses.
                 kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
             )
-    except ValueError as error:  # its messages name what it was given
+    except ValueError as error:  # its messages name the invalid value
         raise ConfigError(f"`precision` {config.precision!r}: {error}") from error
-    if config.precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would quietly go on without
+    if config.precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would silently continue without it
         raise ConfigError("`precision` fp16 needs a GPU. On a CPU, use bf16 or no.")
     there = [str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with]
     missing = [name for name in config.trackers if name not in (*there, "all")]
@@ -92,7 +92,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
 
 
 def _precision(asked: str, on_cpu: bool) -> str:
-    """The precision to compute in: `auto` is bf16 where the machine computes fast in it, and float32 elsewhere."""
+    """Return the precision of the run: `auto` becomes bf16 if the machine is fast in it, and float32 otherwise."""
     if asked not in ("auto", "bf16"):
         return asked
     fast = has_fast_bfloat16() if on_cpu else torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
@@ -107,18 +107,18 @@ def _precision(asked: str, on_cpu: bool) -> str:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether PyTorch multiplies bfloat16 matrices with oneDNN on this CPU; without, it is slower than in float32."""
+    """Whether PyTorch multiplies bfloat16 matrices with oneDNN on this CPU; without it, float32 is faster."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return torch.backends.mkldnn.is_available() and supported is not None and bool(supported())
 
 
 def _check_launch() -> None:
-    """Refuse a launch that asked for several processes and got one, which Accelerate does not mention.
+    """Refuse a launch that requested several processes and started only one, which Accelerate does not report.
 
-    `accelerate launch --cpu --num_processes 2` starts several processes with MPI only. Without, it starts one, and all
-    that tells of the others is the address where they were to meet.
+    `accelerate launch --cpu --num_processes 2` starts several processes only if MPI is installed. Otherwise it starts
+    one, and only the address at which the processes should have met shows that more were requested.
     """
-    sizes = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun, and of MPIs
+    sizes = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # set by torchrun and MPIs
     alone = not any(name in os.environ for name in sizes)
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "t", "y")
     if alone and on_cpu and "MASTER_ADDR" in os.environ:
@@ -130,7 +130,7 @@ def _check_launch() -> None:
 
 
 def _check_trackers(config: TrainingConfig) -> None:
-    """Refuse a tracker that Accelerate does not know, by name and with those that it knows."""
+    """Refuse a tracker that Accelerate does not know. The message lists the known trackers."""
     from accelerate.utils import LoggerType
 
     known = [str(tracker.value) for tracker in LoggerType if tracker is not LoggerType.ALL]
@@ -143,12 +143,12 @@ def _check_trackers(config: TrainingConfig) -> None:
 
 
 def start_logging(accelerator: Accelerator, config: TrainingConfig, step: int) -> None:
-    """Begin to log to the trackers, with the configuration as hyperparameters.
+    """Start the trackers, with the configuration as hyperparameters.
 
     Args:
-        accelerator: of `make_accelerator`.
-        config: of the run.
-        step: where the run is. What a killed run has logged beyond is left out.
+        accelerator: the output of `make_accelerator`.
+        config: the configuration of the run.
+        step: the current step of the run. Entries that a killed run logged for later steps are hidden.
     """
     if accelerator.is_main_process:
         plural = "" if accelerator.num_processes == 1 else "es"
@@ -159,7 +159,7 @@ def start_logging(accelerator: Accelerator, config: TrainingConfig, step: int) -
             config=dict(_flat(config.to_dict())),
             init_kwargs={"tensorboard": {"purge_step": step + 1}} if step else {},
         )
-    except Exception as error:  # trackers of other services fail in their own ways: no account, no network
+    except Exception as error:  # trackers of services raise various errors, such as for a missing account or network
         raise ConfigError(
             f"`trackers` {config.trackers}: one of them cannot be started: {type(error).__name__}: {error}. Log in to "
             "the service, or leave it out; with `trackers=[]` numbers go to metrics.jsonl only."
@@ -167,7 +167,7 @@ def start_logging(accelerator: Accelerator, config: TrainingConfig, step: int) -
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
-    """The leaves of nested values by their path, as `stages.0.steps`."""
+    """Yield the leaves of nested values with their paths, such as `stages.0.steps`."""
     if isinstance(value, Mapping) or (isinstance(value, list | tuple) and value):
         for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _flat(item, f"{name}.{key}" if name else str(key))
@@ -176,7 +176,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, bool | int | float 
 
 
 def fill_state(optimizer: torch.optim.AdamW) -> None:
-    """Give every parameter the state that AdamW makes with its first gradient: sharded checkpoints want all of them."""
+    """Create AdamW's state for every parameter before its first gradient: sharded checkpoints require all of them."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
@@ -184,7 +184,7 @@ def fill_state(optimizer: torch.optim.AdamW) -> None:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by name, put together from their shards, as copies on the CPU. All processes must call this."""
+    """Assemble tensors from their shards, as copies on the CPU, by name. All processes must call this."""
     return {
         name: (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().to("cpu", copy=True)
         for name, tensor in tensors.items()
@@ -192,7 +192,7 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sharded_like(tensors: Mapping[str, Tensor], models: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors, each on the device of that of the same name in `models`, and in shards where that is."""
+    """Move whole tensors to the device of the tensor of the same name in `models`, and shard them as it is sharded."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     return {

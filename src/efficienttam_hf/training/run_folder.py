@@ -1,20 +1,20 @@
 """The folder of a run: atomic checkpoints, and one line of metrics per step.
 
     run/
-      config.json            what was asked for
-      metrics.jsonl          a line every few steps
+      config.json            the configuration
+      metrics.jsonl          one line every few steps
       overlays/              sample pictures
-      tensorboard/           of Accelerate's tracker
+      tensorboard/           the files of Accelerate's tracker
       checkpoints/
-        step-00000500/       loads with `from_pretrained`; its `training_state/` is what resuming needs
-        damaged-step-...     a checkpoint that resuming has set aside
+        step-00000500/       loads with `from_pretrained`; `training_state/` is for resuming
+        damaged-step-...     a checkpoint that was found damaged on resuming
       last -> checkpoints/step-...    the newest
-      best -> checkpoints/step-...    the one that scored best
+      best -> checkpoints/step-...    the checkpoint with the best score
 
-A checkpoint is written under a hidden name and renamed when all of it, with a checksum of each file, is on the disk;
-the links, which are relative, are renamed into place too, and a checkpoint that goes is hidden first. So a run that is
-killed at any moment leaves its newest whole checkpoint, and a run's folder can be moved or copied. What a disk or a
-copy damages later is found when the run is resumed: it then goes on from the newest checkpoint that is intact.
+A checkpoint is written under a hidden name. It is renamed when all its files, with a checksum for each, are on the
+disk. The links are relative and are renamed into place too, and a checkpoint is hidden before it is deleted. So a run
+that is killed at any moment leaves its newest complete checkpoint, and the folder of a run can be moved or copied.
+Files that are damaged later are found when the run is resumed; it then continues from the newest intact checkpoint.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ AVERAGE_FILE = "average.pt"
 
 
 class RunFolder:
-    """One run on disk. Only the main process writes through it, but for `training_state` of sharded models.
+    """One run on disk. Only the main process writes to it, except for the `training_state` of sharded models.
 
     Args:
-        path: the folder.
+        path: the folder of the run.
     """
 
     def __init__(self, path: str | Path):
@@ -59,17 +59,18 @@ class RunFolder:
     # --------------------------------------------------------------------------------------------------- beginning
 
     def claim(self, needed_bytes: int) -> None:
-        """Have the folder for this process alone, until it ends, and remove what a killed run was writing.
+        """Lock the folder for this process until it ends, and remove the unfinished checkpoints of a killed run.
 
         Args:
-            needed_bytes: what the run is going to write, roughly.
+            needed_bytes: roughly, how many bytes the run will write.
 
         Raises:
-            ConfigError: no permission, no folder, not enough space, or another process trains in it.
+            ConfigError: if the folder cannot be made or written, has not enough free space, or is in use by another
+                process that trains.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 -- open as long as the run
+            self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 -- open until the run ends
         except OSError as error:
             raise ConfigError(
                 f"Cannot write to the run's folder {self.path}: {error.strerror or error}. Set `output` to a folder "
@@ -98,21 +99,21 @@ class RunFolder:
             temporary.write_text(json.dumps(_plain(config), indent=2) + "\n", encoding="utf-8")
 
     def check_same_config(self, config: TrainingConfig) -> None:
-        """See that a run is resumed as what it was.
+        """Check that a run is resumed with its own configuration.
 
         Raises:
-            ConfigError: a field that changes what is computed differs; the message has both values.
+            ConfigError: if a field that affects the results differs; the message has both values.
         """
         path = self.path / "config.json"
         try:
-            # Fields that are younger than the run have their default values in it.
+            # Fields that were added to the package after the run began get their default values.
             saved = load_config(read_json(path, error=ConfigError, what="configuration"))
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"Cannot resume: {path} cannot be read ({error}). Bring it back from a copy, or start a new run from "
                 f"its weights (`model: {self.path / 'last'}`, another `output`)."
             ) from error
-        if config.model == f"{PRESET_PREFIX}{saved.model}":  # begun when a preset's name alone meant fresh weights
+        if config.model == f"{PRESET_PREFIX}{saved.model}":  # from a version in which a preset had no prefix
             saved.model = config.model
         different = [
             f"`{name}`: {was!r} then, {now!r} now"
@@ -129,7 +130,7 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------------- checkpoints
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints there are, oldest first."""
+        """Return the steps of the existing checkpoints, oldest first."""
         found = {
             path.name
             for mark in (CHECKSUMS_FILE, f"{STATE_FOLDER}/{PROGRESS_FILE}")
@@ -139,10 +140,10 @@ class RunFolder:
         return sorted(int(name.removeprefix("step-")) for name in found if name.removeprefix("step-").isdigit())
 
     def damage(self, step: int) -> list[str]:
-        """What is wrong with the files of a checkpoint, a sentence each."""
+        """List the problems of the files of a checkpoint, one sentence for each."""
         try:
             return damaged_files(self.checkpoint(step))
-        except FileNotFoundError:  # written before checkpoints had checksums: what can be read is taken as it is
+        except FileNotFoundError:  # from a version without checksums: only the progress is checked
             progress = self.checkpoint(step) / STATE_FOLDER / PROGRESS_FILE
             try:
                 read_json(progress, what="progress of a run")
@@ -151,7 +152,7 @@ class RunFolder:
             return []
 
     def set_aside(self, step: int) -> None:
-        """Rename a damaged checkpoint, so that the run can write that step again. No link points to it any more."""
+        """Rename a damaged checkpoint, so that the run can write that step again. No link points to it afterwards."""
         source, number = self.checkpoint(step), 0
         target = source.with_name(f"damaged-{source.name}")
         while target.exists():
@@ -172,19 +173,19 @@ class RunFolder:
         return (self.path / "best").exists()
 
     def checkpoint(self, step: int) -> Path:
-        """The folder of a checkpoint."""
+        """Return the folder of a checkpoint."""
         return self.checkpoints / f"step-{step:08d}"
 
     def unfinished(self, step: int) -> Path:
-        """Where a checkpoint is written before it is whole."""
+        """Return the folder in which a checkpoint is written before it is complete."""
         return self.checkpoints / f".step-{step:08d}"
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
-        """Write something in this folder. If that fails, what was written is removed, and the error says what is left.
+        """Context for writing `path`. On failure, `path` is removed, and the error names the newest checkpoint.
 
         Raises:
-            OSError: in place of any error that a full disk or the like makes of writing.
+            OSError: instead of any error that writing raises, for example on a full disk.
         """
         try:
             yield
@@ -198,7 +199,7 @@ class RunFolder:
             raise OSError(f"Could not write {path}: {reason}. {newest}") from error
 
     def finish(self, step: int, is_best: bool, keep: int) -> None:
-        """Put a checkpoint that is all written in its place, point `last` (and `best`) at it, and drop old ones."""
+        """Rename a complete checkpoint, let `last` (and `best`) point to it, and delete old checkpoints."""
         target = self.checkpoint(step)
         _finish_files(self.unfinished(step))
         os.rename(self.unfinished(step), target)
@@ -215,7 +216,7 @@ class RunFolder:
                 shutil.rmtree(hidden, ignore_errors=True)
 
     def _point(self, name: str, target: Path) -> None:
-        """Make `name` a link to a checkpoint, in one move."""
+        """Make `name` a link to a checkpoint, atomically."""
         temporary = self.path / f".{name}-{os.getpid()}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target.relative_to(self.path))
@@ -230,23 +231,23 @@ class RunFolder:
             file.write(json.dumps({**line, "time": round(time.time(), 2)}) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps after a checkpoint, 0 for all: they are written anew."""
+        """Remove the lines of the steps after `step` (0 for all lines), because the run writes them again."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return
         kept = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, TypeError, LookupError):  # the line a killed run was writing
+            with contextlib.suppress(ValueError, TypeError, LookupError):  # an incomplete line of a killed run
                 if parse_json(line, str(path))["step"] <= step:
                     kept.append(line + "\n")
         with atomic_path(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
 
 
-# How Safetensors and torch.save report a full disk.
+# The messages with which Safetensors and torch.save report a full disk.
 ERRORS_OF_WRITERS = ("SafetensorError", "PytorchStreamWriter", "inline_container")
 
-# What may differ when a run is resumed, as it changes nothing that is computed, or no more than the rounding.
+# Fields that may differ when a run is resumed, because they change at most the rounding of the results.
 FREE_TO_CHANGE = {
     "output",
     "evaluation",
@@ -262,12 +263,12 @@ FREE_TO_CHANGE = {
 
 
 def _plain(config: TrainingConfig) -> dict[str, Any]:
-    """A configuration as JSON has it."""
+    """Convert a configuration to the types of JSON."""
     return json.loads(json.dumps(config.to_dict()))
 
 
 def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Leaves of two nested values that differ, by name."""
+    """Yield the leaves that differ between two nested values: name, old value, new value."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in [*was, *(k for k in now if k not in was)]:
             yield from _differences(was.get(key), now.get(key), f"{name}.{key}" if name else key)
@@ -279,8 +280,8 @@ def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any,
 
 
 def _finish_files(folder: Path) -> None:
-    """Before a checkpoint gets its name: its checksums, all of it on the disk, and readable as the umask says."""
-    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # safetensors makes files that only their owner reads
+    """Finish the files of a checkpoint: write checksums, sync all to the disk, and set permissions by the umask."""
+    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # safetensors makes files for their owner only
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(mode)
@@ -289,13 +290,13 @@ def _finish_files(folder: Path) -> None:
 
 
 def _lock(file: IO) -> bool:
-    """Lock a file until this process ends, however it does. Returns whether no other process has it."""
+    """Lock a file until this process ends in any way. Return `False` if another process has locked it."""
     try:
         import fcntl
 
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    except (ImportError, OSError):  # a system or a file system without locks
+    except (ImportError, OSError):  # the operating system or file system has no locks
         pass
     return True

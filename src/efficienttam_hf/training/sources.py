@@ -1,8 +1,8 @@
 """Makes batches of clips from the configuration of a run.
 
 The clips of step s of a stage are those with the indices `s * batch_size ... (s + 1) * batch_size - 1` of the stage's
-source, and a clip is a function of its index (`data/clip.py`). So which process loads which clip, and where a resumed
-run continues, is arithmetic, and no order has to be saved.
+source, and a clip is a function of its index (`data/clip.py`). So the clips of each process, and the clip at which a
+resumed run continues, follow from the step, and no order has to be saved.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["StepIndices", "TrainingData", "annotated_videos", "batches", "datase
 
 
 class TrainingData:
-    """The sources of a run's clips. Datasets are looked through when this is made, and a stage's clips sampled anew.
+    """The sources of a run's clips. The constructor checks the datasets; each stage samples its own clips from them.
 
     Args:
-        config: of the run.
+        config: the configuration of the run.
 
     Raises:
-        ConfigError: a dataset that is not there or not sound; the message has all that was found.
+        ConfigError: if a dataset is missing or has problems; the message lists them.
     """
 
     def __init__(self, config: TrainingConfig):
@@ -45,14 +45,14 @@ class TrainingData:
         ]
 
     def of_stage(self, number: int, image_size: int | Sequence[int]) -> ClipSource:
-        """Where the clips of a stage come from.
+        """Return the source of the clips of a stage.
 
         Args:
-            number: of the stage, from 0.
+            number: the number of the stage, from 0.
             image_size: the stage's input size, or its (height, width).
 
         Raises:
-            ConfigError: a source cannot be made of its options.
+            ConfigError: if the options of a source are invalid.
         """
         stage, sources = self.config.stages[number], []
         for place, (options, records) in enumerate(zip(self.config.data, self.records, strict=True)):
@@ -83,17 +83,17 @@ def _clips(options: SourceOptions, records: Sequence[VideoRecord] | None, common
 
 
 def dataset_videos(options: SourceOptions | EvaluationOptions, where: str = "data") -> VideoRecords:
-    """The videos of a dataset, as they are: `annotated_videos` looks through them.
+    """Return the videos of a dataset without checking them; see `annotated_videos`.
 
     Args:
-        options: which dataset, which of its videos.
-        where: the field of the configuration that these are, for messages.
+        options: the dataset and the selection of its videos.
+        where: the configuration field that holds the options, for messages.
 
     Raises:
-        ConfigError: no root, or a dataset that is not there.
+        ConfigError: if no root is given, or there is no such dataset in it.
     """
     kind, root = options.kind, options.root
-    assert kind is not None  # without one there is no evaluation
+    assert kind is not None  # an evaluation without a kind does not run
     if root is None:
         raise ConfigError(f"`{where}` is a dataset of kind {kind!r}, which needs `root`, its folder.")
     loading = {name: value for name, value in options.options.items() if name != "sampling"}
@@ -104,10 +104,10 @@ def dataset_videos(options: SourceOptions | EvaluationOptions, where: str = "dat
 
 
 def annotated_videos(options: SourceOptions | EvaluationOptions, where: str = "data") -> VideoRecords:
-    """The videos of a dataset (see `dataset_videos`), looked through for what would stop a run on them.
+    """Return the videos of a dataset (see `dataset_videos`) after a check for problems that would stop a run.
 
     Raises:
-        ConfigError: also for a dataset that is not sound; the message has all that was found.
+        ConfigError: also if the dataset has problems; the message lists them.
     """
     records = dataset_videos(options, where)
     try:
@@ -122,15 +122,15 @@ def annotated_videos(options: SourceOptions | EvaluationOptions, where: str = "d
 
 
 class StepIndices:
-    """The batches of one process as lists of clip indices, micro-batch by micro-batch, from a step on.
+    """The clip indices of one process, one list for each micro-batch, beginning with a step.
 
     Args:
-        stage: whose batches.
-        rank, world_size: this process and how many there are.
-        start: the step to begin with.
+        stage: the stage.
+        rank, world_size: the number of this process, and the number of processes.
+        start: the first step.
 
     Raises:
-        ConfigError: the batch cannot be shared out evenly.
+        ConfigError: if the batch cannot be divided evenly among processes and micro-batches.
     """
 
     def __init__(self, stage: StageOptions, rank: int, world_size: int, start: int = 0):
@@ -160,10 +160,10 @@ class StepIndices:
 
 
 def batches(source: ClipSource, indices: StepIndices, workers: int, pin_memory: bool) -> Iterator[ClipBatch]:
-    """The batches of a source, prepared by `workers` processes ahead of their use.
+    """Yield the batches of a source, which `workers` processes prepare in advance.
 
     Raises:
-        ValueError, OSError: what a clip could not be made for, as its source said it.
+        ValueError, OSError: the error of a source that could not make a clip, unchanged.
     """
     loader = torch.utils.data.DataLoader(
         _Batches(source),
@@ -182,7 +182,7 @@ def batches(source: ClipSource, indices: StepIndices, workers: int, pin_memory: 
 
 
 class _Batches(torch.utils.data.Dataset):
-    """Batches by their clips' indices. Errors come as values: raised in a worker, they would arrive as tracebacks."""
+    """Batches by clip indices. Errors are returned, because an error raised in a worker arrives as a traceback."""
 
     def __init__(self, source: ClipSource):
         self.source = source
@@ -199,7 +199,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _prepare_worker(_: int) -> None:
-    # A stop is the training process's to handle: it finishes its step, saves, and ends its workers.
+    # Only the training process handles a stop: it finishes its step, saves, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -10,18 +10,18 @@ from typing import Any
 __all__ = ["StopSignals"]
 
 
-# A launcher may pass on a Ctrl-C that the terminal has sent to every process already.
+# A launcher may forward a Ctrl-C that the terminal has already sent to every process.
 SAME_PRESS = 2.0
 
 
 class StopSignals:
-    """While this context lasts, Ctrl-C and SIGTERM only set `asked`. Another Ctrl-C, a while later, ends at once.
+    """Within this context, Ctrl-C and SIGTERM only set `asked`. Another Ctrl-C, some time later, ends at once.
 
-    Handlers are set whatever they were before, also where Ctrl-C is ignored, as it is in a shell's background jobs.
+    The handlers are always set, even if Ctrl-C was ignored before, as in the background jobs of a shell.
 
     Attributes:
-        asked: when a stop was asked for, in `time.monotonic()` seconds; `None` if it was not.
-        number: the signal that asked first, 0 if none did.
+        asked: the time of the request to stop, in `time.monotonic()` seconds; `None` without a request.
+        number: the first signal that requested a stop; 0 without a request.
     """
 
     def __init__(self) -> None:
