@@ -58,6 +58,10 @@ def test_files_that_data_names_lie_in_its_folder(tmp_path):
             contained_path(tmp_path, name)
     with pytest.raises(ValueError, match="leaves the folder"):
         contained_path(tmp_path / "val", "../../x.jpg", within=tmp_path)
+    for name in ("x" * 20_000 + ".jpg", "/".join(["long"] * 1000)):
+        with pytest.raises(ValueError, match="too long") as refused:
+            contained_path(tmp_path, name)
+        assert len(str(refused.value)) < 300
 
 
 def test_formulas_become_text():

@@ -24,6 +24,7 @@ from typing import Any
 __all__ = ["contained_path", "markdown_text", "one_line", "plot_text", "reason_of", "safe_name", "safe_path", "shown"]
 __all__ += ["spreadsheet_cell"]
 
+MAX_PART, MAX_PATH = 255, 2048  # characters of a name that is read; file systems allow no longer parts
 MAX_NAME_BYTES = 160  # leaves room for a suffix and for the name of a temporary file; most systems allow 255
 # Windows' separators count on every system: archives are unpacked there too. Elsewhere, a colon is an ordinary one.
 _UNSAFE = re.compile(
@@ -86,10 +87,15 @@ def contained_path(folder: str | os.PathLike, name: object, within: str | os.Pat
         within: the folder that must not be left; by default `folder`.
 
     Raises:
-        ValueError: if `name` is not text, is empty or absolute, or leaves the folder by ``..``.
+        ValueError: if `name` is not text, is empty, absolute or longer than any file's, or leaves the folder by ``..``.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"A file name must be nonempty text, got {shown(name)}.")
+    if len(name) > MAX_PATH or any(len(part) > MAX_PART for part in re.split(r"[\\/]", name)):
+        raise ValueError(
+            f"The file name {shown(name)} is too long: at most {MAX_PART} characters a part and {MAX_PATH} in all are "
+            "accepted."
+        )
     if os.path.isabs(name) or re.match(r"[A-Za-z]:[\\/]|\\", name):
         raise ValueError(f"The file name {shown(name)} is absolute; a name relative to '{folder}' is accepted.")
     limit = os.path.normpath(folder if within is None else within)
