@@ -111,6 +111,7 @@ class ModelStore:
 
     def __init__(self, names: list[str], first: str, load: Callable[[str], Models], most: int):
         self.names, self.first = names, first
+        self._known = {model.name: model for model in known_models()}
         self._load, self._most = load, most
         self._loaded: OrderedDict[str, Models] = OrderedDict()  # the one used last is at the end
         self._uses: Counter[str] = Counter()
@@ -225,7 +226,7 @@ class ModelStore:
 
     def describe(self, name: str) -> str:
         """A line about a model that is offered: name, size, input, licence, and whether it would be fetched."""
-        known: KnownModel | None = next((model for model in known_models() if model.name == name), None)
+        known: KnownModel | None = self._known.get(name)
         if known is None:
             return shown_name(name)
         here = "here" if known.is_here else f"to be fetched, about {known.download_size / 1e6:.0f} MB"

@@ -138,7 +138,7 @@ class DistractorAware(Recent):
         self.promoted.discard(frame_idx)
         if direction is None:
             return
-        if direction is not self._direction:
+        if direction != self._direction:
             self._areas, self._last_promotion, self._direction = [], None, direction
         self._areas = [*self._areas[-299:], observation.area]
         if self._is_promoted(frame_idx, observation):

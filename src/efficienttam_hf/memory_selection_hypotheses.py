@@ -79,7 +79,7 @@ class Hypotheses(Recent):
                 "hypotheses remembers the masks of several paths, which cannot all compete with other objects' for "
                 "pixels: choose another memory selection, or a model without non_overlap_masks_for_mem_enc."
             )
-        if not self.paths or direction is not self._direction:
+        if not self.paths or direction != self._direction:
             self.paths, self._direction = [Path(memory.tracked, self.facts)], direction
         self.paths[0].tracked = memory.tracked
         return [

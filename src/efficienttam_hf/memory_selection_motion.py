@@ -120,7 +120,7 @@ class MotionAware(Recent):
 
     def choose_proposal(self, observation: FrameObservation, direction: Direction) -> int:
         self._motion = None
-        if direction is not self._direction:  # motion in the other direction does not predict the next frame
+        if direction != self._direction:  # motion in the other direction does not predict the next frame
             self._stable, self._direction = 0, direction
         if self._filter is None or self._stable == 0 or len(observation.iou_scores) == 1:
             return observation.chosen

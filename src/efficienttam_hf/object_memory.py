@@ -85,7 +85,7 @@ class ObjectMemory:
 
     def hidden_at(self, direction: Direction) -> float:
         """The last time at which the object was hidden, as a number that grows in the direction of tracking."""
-        if self.hidden is None or self.hidden[1] is not direction:
+        if self.hidden is None or self.hidden[1] != direction:
             return NEVER
         return float(self.hidden[0] * direction.step)
 

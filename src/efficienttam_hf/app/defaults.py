@@ -11,3 +11,8 @@ MODEL_VARIABLE = "EFFICIENTTAM_MODEL"  # environment variable that names the mod
 PRESET_PREFIX = "preset:"  # stands before a preset's name for a model of that shape with random weights
 DEFAULT_OUTPUT = Path("efficienttam-out")  # the folders of results are created in it
 MAX_OBJECT_ID = 255  # largest value of a pixel in an indexed PNG
+
+
+def default_on(device_type: str) -> str:
+    """The published variant that is the default on a device, by its type (`"cpu"`, `"cuda"`, ...)."""
+    return DEFAULT_ON_CPU if device_type == "cpu" else DEFAULT_ON_GPU

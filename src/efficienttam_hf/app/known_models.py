@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
+from safetensors import safe_open
+
 from ..published import INCLUDED_MODELS, VARIANTS, PublishedVariant, found
+from ..remote_code import included_checkpoint
 
 
 # The columns of the paper's tables that are shown, by a short heading.
@@ -63,11 +65,10 @@ def known_models() -> list[KnownModel]:
 
 def _included(name: str) -> KnownModel:
     """Read the facts about an included model from its files."""
-    folder = files("efficienttam_hf") / "pretrained" / name
+    folder = Path(included_checkpoint(name))
     side = json.loads((folder / "config.json").read_text(encoding="utf-8"))["image_size"]
-    with (folder / "model.safetensors").open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    count = sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
+    with safe_open(folder / "model.safetensors", "np") as weights:
+        count = sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
     return KnownModel(name, count, side, is_included=True)
 
 

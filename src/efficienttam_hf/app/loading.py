@@ -22,7 +22,7 @@ from ..published import (
     fetch,
     found,
 )
-from .defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, INCLUDED_MODEL, MODEL_VARIABLE, PRESET_PREFIX
+from .defaults import INCLUDED_MODEL, MODEL_VARIABLE, PRESET_PREFIX, default_on
 
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def choose_model(given: str | None, device: torch.device) -> ModelSource:
     named = given or os.environ.get(MODEL_VARIABLE)
     if named:
         return find_model(named)
-    wanted = DEFAULT_ON_CPU if device.type == "cpu" else DEFAULT_ON_GPU
+    wanted = default_on(device.type)
     kind = "a CPU" if device.type == "cpu" else "a GPU"
     problem = None
     if found(wanted) is None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..app.defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, PRESET_PREFIX
+from ..app.defaults import PRESET_PREFIX, default_on
 
 
 REPORT_NAMES = ("benchmark.json", "benchmark.md", "benchmark.png")
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     models = args.model
     if models is None and args.random_weights:
-        models = [DEFAULT_ON_CPU if device.type == "cpu" else DEFAULT_ON_GPU]
+        models = [default_on(device.type)]
     elif models is None:
         chosen = choose_model(None, device)
         print(f"Model: {chosen.description}", flush=True)
