@@ -37,6 +37,16 @@ def tiny_config(cross_attention: str = "full", **overrides) -> EfficientTamConfi
     return EfficientTamConfig(**tiny_fields(cross_attention), **overrides)
 
 
+@torch.no_grad()
+def with_objects(model: EfficientTamVideoModel, gain: float = 1.0) -> EfficientTamVideoModel:
+    """The model, changed so that objects are judged present; a gain on its weights gives its masks more of them."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 and "embed" not in name:
+            parameter.mul_(gain)
+    model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    return model
+
+
 def lively_model() -> EfficientTamVideoModel:
     """A small model with one layer of each part, in which objects are judged present."""
     config = tiny_config("pooled_logit_bias").to_dict()
@@ -45,12 +55,17 @@ def lively_model() -> EfficientTamVideoModel:
     config["memory_attention_config"]["num_hidden_layers"] = 1
     torch.manual_seed(1)
     model = EfficientTamVideoModel(type(tiny_config()).from_dict(config)).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "embed" not in name:
-                parameter.mul_(1.5)
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return model
+    return with_objects(model, 1.5)
+
+
+def write_frames(path, rate, frames, **options):
+    """Write a video of images (height, width, 3) of one size, as the package writes it; `options` of `VideoWriter`."""
+    from efficienttam_hf.video_writer import VideoWriter
+
+    height, width = frames[0].shape[:2]
+    with VideoWriter(path, rate, width, height, **options) as writer:
+        for frame in frames:
+            writer.write(frame)
 
 
 def tiny_fields(cross_attention: str = "full") -> dict:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from reference import tiny_config
+from reference import tiny_config, with_objects
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.data.masks import Segmentations
@@ -48,10 +48,7 @@ def record():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = EfficientTamVideoModel(tiny_config("pooled_logit_bias")).eval()
-    with torch.no_grad():  # objects are judged present
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return model
+    return with_objects(EfficientTamVideoModel(tiny_config("pooled_logit_bias")).eval())
 
 
 @pytest.fixture(scope="module")

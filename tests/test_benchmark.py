@@ -238,14 +238,17 @@ def test_accuracy_is_the_papers_and_only_at_the_papers_size():
     assert published_accuracy(_result("efficienttam-nano", 1024)) is None
 
 
-def test_a_folder_of_results_has_a_plot_and_names_what_is_not_in_it(tmp_path):
-    pytest.importorskip("matplotlib", reason="the plot is drawn with Matplotlib")
+def _report(results):
     machine = {"device": "cpu", "processor": "p", "threads": 1, "load average at the start": 0.0}
     machine |= {"torch": "2", "transformers": "5", "date": "today"}
     settings = {"dtype": "float32", "compiled": False, "video_size": [96, 64], "warmup": 2, "frames": 2}
+    return BenchmarkReport(machine, settings, {"float32": Spread(1e9, 1e9, 1e9, 2)}, results)
+
+
+def test_a_folder_of_results_has_a_plot_and_names_what_is_not_in_it(tmp_path):
+    pytest.importorskip("matplotlib", reason="the plot is drawn with Matplotlib")
     results = [_result("efficienttam_s", 1024), _result("unheard-of", 1024)]
-    report = BenchmarkReport(machine, settings, {"float32": Spread(1e9, 1e9, 1e9, 2)}, results)
-    paths = write_report(report, tmp_path / "out")
+    paths = write_report(_report(results), tmp_path / "out")
     assert [path.name for path in paths] == ["benchmark.json", "benchmark.md", "benchmark.png"]
     assert "not in the plot: unheard-of." in paths[1].read_text()
     assert paths[2].read_bytes().startswith(b"\x89PNG")
@@ -254,13 +257,8 @@ def test_a_folder_of_results_has_a_plot_and_names_what_is_not_in_it(tmp_path):
 
 def test_names_of_contenders_act_neither_in_tables_nor_in_the_plot(tmp_path):
     pytest.importorskip("matplotlib", reason="the plot is drawn with Matplotlib")
-    machine = {"device": "cpu", "processor": "p", "threads": 1, "load average at the start": 0.0}
-    machine |= {"torch": "2", "transformers": "5", "date": "today"}
-    settings = {"dtype": "float32", "compiled": False, "video_size": [96, 64], "warmup": 2, "frames": 2}
     results = [_result("<script>x</script>|y", 1024), _result("two\n# lines $\\frac$", 1024)]
-    text = write_report(
-        BenchmarkReport(machine, settings, {"float32": Spread(1e9, 1e9, 1e9, 2)}, results), tmp_path / "out"
-    )[1].read_text()
+    text = write_report(_report(results), tmp_path / "out")[1].read_text()
     assert "<script>" not in text and "\n# lines" not in text
     for table in (part for part in text.split("\n\n") if part.startswith("| contender")):
         assert len({len(row.replace("\\|", "").split("|")) for row in table.splitlines()}) == 1

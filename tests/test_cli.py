@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import tiny_config
+from reference import tiny_config, write_frames
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.checkpoints import published_layout
@@ -39,7 +39,6 @@ from efficienttam_hf.mask_io import decode_rle, read_indexed_png  # noqa: E402
 from efficienttam_hf.mask_io import write_indexed_png as write_png  # noqa: E402
 from efficienttam_hf.output_folders import LIST_NAME  # noqa: E402
 from efficienttam_hf.video_io import open_video  # noqa: E402
-from efficienttam_hf.video_writer import VideoWriter  # noqa: E402
 
 
 WIDTH, HEIGHT, NUM_FRAMES = 160, 96, 6
@@ -60,9 +59,7 @@ def clip(tmp_path_factory):
     """A clip as a video file, as a folder of frames that begins with number 7, and its masks as indexed PNGs."""
     root = tmp_path_factory.mktemp("clip")
     made = make_clip(NUM_FRAMES, WIDTH, HEIGHT)
-    with VideoWriter(root / "video.mp4", 12, WIDTH, HEIGHT, crf=1) as writer:
-        for frame in made.frames:
-            writer.write(frame)
+    write_frames(root / "video.mp4", 12, made.frames, crf=1)
     (root / "frames").mkdir()
     for i, (frame, mask) in enumerate(zip(made.frames, made.masks, strict=True)):
         Image.fromarray(frame).save(root / "frames" / f"{i + 7:05d}.png")
@@ -298,9 +295,7 @@ def test_a_truncated_video_is_tracked_as_far_as_it_goes(model, tmp_path, capsys)
 
 @pytest.mark.parametrize(("number", "code", "name"), [("SIGINT", 130, "Ctrl-C"), ("SIGTERM", 143, "SIGTERM")])
 def test_ctrl_c_and_sigterm_keep_what_is_done_and_say_where(number, code, name, model, tmp_path):
-    with VideoWriter(tmp_path / "long.mp4", 24, 64, 48) as writer:
-        for frame in make_clip(1500, 64, 48).frames:
-            writer.write(frame)
+    write_frames(tmp_path / "long.mp4", 24, make_clip(1500, 64, 48).frames)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "efficienttam_hf.cli", "track", str(tmp_path / "long.mp4"), "--point", "16,28"]
     process = subprocess.Popen(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reference import tiny_config
+from reference import tiny_config, with_objects
 from torch import nn
 
 from efficienttam_hf import EfficientTamVideoInferenceSession, EfficientTamVideoModel
@@ -33,13 +33,7 @@ def make_model(cross_attention="full", dropout=0.0):
     torch.manual_seed(1)
     config = tiny_config(cross_attention, memory_dtype="float32", add_all_frames_to_correct_as_cond=True)
     config.memory_attention_config.dropout = config.memory_attention_config.attention_dropout = dropout
-    model = EfficientTamVideoModel(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "embed" not in name:
-                parameter.mul_(2.0)
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return model
+    return with_objects(EfficientTamVideoModel(config), 2.0)
 
 
 @pytest.fixture(scope="module")

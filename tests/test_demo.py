@@ -19,14 +19,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import tiny_config
+from reference import tiny_config, write_frames
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.cli import main
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png
 from efficienttam_hf.synthetic_clip import make_clip
 from efficienttam_hf.video_io import open_video
-from efficienttam_hf.video_writer import VideoWriter
 
 
 gradio = pytest.importorskip("gradio", reason="the demo is a Gradio app")
@@ -69,9 +68,7 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "a clip.mp4"
-    with VideoWriter(path, 12, WIDTH, HEIGHT) as writer:
-        for frame in make_clip(NUM_FRAMES + 2, WIDTH, HEIGHT).frames:
-            writer.write(frame)
+    write_frames(path, 12, make_clip(NUM_FRAMES + 2, WIDTH, HEIGHT).frames)
     return path
 
 

@@ -30,6 +30,7 @@ from demo_page import changes, click, download, load, move_slider, picture, redd
 from hub_server import hub_server
 from npm_packages import npm_package
 from PIL import Image
+from reference import write_frames
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png
@@ -136,9 +137,7 @@ def video(tmp_path_factory):
         return VIDEOS / "dog.mp4", (0.5, 0.5)
     path = tmp_path_factory.mktemp("video") / "drawn.mp4"
     clip = make_clip(NUM_FRAMES + 6, 320, 240)
-    with VideoWriter(path, 24, 320, 240) as writer:
-        for frame in clip.frames:
-            writer.write(frame)
+    write_frames(path, 24, clip.frames)
     return path, (clip.click[0] / 320, clip.click[1] / 240)
 
 
@@ -275,9 +274,7 @@ def test_ten_visitors_at_once(visit, server, tmp_path):
     for i in range(10):
         clip = make_clip(8, 160 + 16 * i, 128, seed=i)
         path = tmp_path / f"visitor{i}.mp4"
-        with VideoWriter(path, 8, *clip.frames[0].shape[1::-1]) as writer:
-            for frame in clip.frames:
-                writer.write(frame)
+        write_frames(path, 8, clip.frames)
         pages.append((visit(), clip, path))
     for page, _, path in pages:
         load(page, path)

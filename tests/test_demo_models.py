@@ -16,12 +16,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from authors_hub import NAME, SMALL, authors_hub, cut_off, published_file
-from reference import tiny_config, tiny_fields
+from reference import tiny_config, tiny_fields, write_frames
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor, published
 from efficienttam_hf.published import PUBLISHED_FILES, PUBLISHED_REPOSITORY
 from efficienttam_hf.synthetic_clip import make_clip
-from efficienttam_hf.video_writer import VideoWriter
 
 
 gradio = pytest.importorskip("gradio", reason="the demo is a Gradio app")
@@ -225,9 +224,7 @@ def settings(hub, own):
 @pytest.fixture(scope="module")
 def video_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "clip.mp4"
-    with VideoWriter(path, 12, WIDTH, HEIGHT) as writer:
-        for frame in make_clip(NUM_FRAMES, WIDTH, HEIGHT).frames:
-            writer.write(frame)
+    write_frames(path, 12, make_clip(NUM_FRAMES, WIDTH, HEIGHT).frames)
     return path.read_bytes()
 
 

@@ -17,14 +17,13 @@ import pytest
 import torch
 from dataset_trees import TREES, davis_tree
 from PIL import Image
-from reference import tiny_config
+from reference import tiny_config, write_frames
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor, video_io
 from efficienttam_hf.cli import build_parser
 from efficienttam_hf.hub.model_cards import model_card
 from efficienttam_hf.synthetic_clip import make_clip
 from efficienttam_hf.training.config import load_config
-from efficienttam_hf.video_writer import VideoWriter
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,9 +61,7 @@ def files(tmp_path_factory) -> Path:
     (root / "my_media").mkdir()
     Image.fromarray(clip.frames[0]).save(root / "my_media" / "photo.jpg")
     for name, count in (("my.mp4", 8), ("cups.mp4", 32)):
-        with VideoWriter(root / name, 24, 854, 480) as writer:
-            for frame in clip.frames[:count]:
-                writer.write(frame)
+        write_frames(root / name, 24, clip.frames[:count])
     folders = {"youtube_vos2019": "YouTubeVOS2019", "mose": "MOSE", "lvos": "LVOS_v2", "folder": "my_videos"}
     for kind in (*folders, "sav_train", "sav_val", "sa1b", "coco"):
         write, _ = TREES[kind]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from reference import tiny_config
+from reference import tiny_config, with_objects
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.cli import main
@@ -47,9 +47,7 @@ def model(tmp_path_factory):
     """A folder with a small model, in which objects are judged present."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    model = EfficientTamVideoModel(tiny_config())
-    with torch.no_grad():
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    model = with_objects(EfficientTamVideoModel(tiny_config()))
     model.save_pretrained(folder)
     EfficientTamVideoProcessor.from_config(model.config).save_pretrained(folder)
     return folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from oracle import HEIGHT, WIDTH, Oracle, disk
-from reference import REFERENCE, SHARED, tiny_config
+from reference import REFERENCE, SHARED, tiny_config, with_objects
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.data.loading import load_records
@@ -261,10 +261,7 @@ def test_a_box_is_tight():
 def model():
     """A small model with fresh weights, in which objects are judged present."""
     torch.manual_seed(0)
-    model = EfficientTamVideoModel(tiny_config()).eval()
-    with torch.no_grad():
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return model
+    return with_objects(EfficientTamVideoModel(tiny_config()).eval())
 
 
 @pytest.fixture(scope="module")

@@ -464,24 +464,15 @@ def test_recent_is_the_default_bit_for_bit(lively, processor):
         assert torch.equal(a.pred_masks, b.pred_masks) and torch.equal(a.object_pointer, b.object_pointer)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_objects_together_are_what_each_is_alone(lively, processor, name):
-    frames = moving_frames(24)
-    together = track(lively, begin(processor, frames, BOXES, memory_selection=name))
-    for row, (obj_id, box) in enumerate(BOXES.items()):
-        alone = track(lively, begin(processor, frames, {obj_id: box}, memory_selection=name))
-        for a, b in zip(together, alone, strict=True):
-            torch.testing.assert_close(a.pred_masks[row], b.pred_masks[0], rtol=1e-3, atol=1e-3)
-
-
 EIGHT = {i: [5 + 12 * i, 10 + 9 * i, 35 + 11 * i, 45 + 9 * i] for i in range(8)}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_eight_objects_together_are_what_each_is_alone(lively, processor, name):
-    frames = moving_frames(8)
-    together = track(lively, begin(processor, frames, EIGHT, memory_selection=name))
-    for row, (obj_id, box) in enumerate(EIGHT.items()):
+@pytest.mark.parametrize(("boxes", "count"), [(BOXES, 24), (EIGHT, 8)], ids=["few", "eight"])
+def test_objects_together_are_what_each_is_alone(lively, processor, boxes, count, name):
+    frames = moving_frames(count)
+    together = track(lively, begin(processor, frames, boxes, memory_selection=name))
+    for row, (obj_id, box) in enumerate(boxes.items()):
         alone = track(lively, begin(processor, frames, {obj_id: box}, memory_selection=name))
         for a, b in zip(together, alone, strict=True):
             torch.testing.assert_close(a.pred_masks[row], b.pred_masks[0], rtol=1e-3, atol=1e-3)

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from reference import with_objects
 
 from efficienttam_hf.object_competition import NEVER, compete
 from efficienttam_hf.tracking_rules import TrackingRules
@@ -94,10 +95,7 @@ BOXES = {1: [20, 20, 60, 60], 2: [24, 22, 62, 60], 3: [70, 70, 110, 110]}
 @pytest.fixture(scope="module")
 def lively(model):
     """The tiny model with objects judged present, whose masks overlap."""
-    lively = copy.deepcopy(model)
-    with torch.no_grad():
-        lively.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return lively
+    return with_objects(copy.deepcopy(model))
 
 
 def run(model, processor, competition, boxes=BOXES, count=6, **options):

@@ -22,6 +22,7 @@ from reference import (
     load_frames,
     load_models,
     load_suites,
+    write_frames,
 )
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
@@ -289,15 +290,11 @@ def test_the_included_model_tracks_a_real_video_as_with_torch(dtype, least, tmp_
 def test_the_documented_code_runs(exported, tmp_path, monkeypatch):
     from PIL import Image
 
-    from efficienttam_hf.video_writer import VideoWriter
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nano-onnx").symlink_to(exported)
     clip = make_clip(4, 640, 480)
     Image.fromarray(clip.frames[0]).save("truck.jpg")
-    with VideoWriter("my.mp4", 24, 640, 480) as writer:
-        for frame in clip.frames:
-            writer.write(frame)
+    write_frames("my.mp4", 24, clip.frames)
     text = (ROOT / "docs" / "export.md").read_text()
     for code in re.findall(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         exec(code, {})

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference import write_frames
 
 from efficienttam_hf.synthetic_clip import make_clip
 
@@ -152,12 +153,9 @@ def video(frames, tmp_path_factory):
     pytest.importorskip("av", reason="video files are read and written with PyAV")
     pytest.importorskip("cv2", reason="overlays are drawn with OpenCV")
     pytest.importorskip("pycocotools", reason="run-length masks are written with pycocotools")
-    from efficienttam_hf.video_writer import VideoWriter
 
     path = tmp_path_factory.mktemp("video") / "video.mp4"
-    with VideoWriter(path, 12, 160, 96, crf=1) as writer:
-        for frame in frames:
-            writer.write(frame)
+    write_frames(path, 12, frames, crf=1)
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference import ellipse, tiny_config
+from reference import ellipse, tiny_config, with_objects
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 
@@ -21,13 +21,7 @@ ABSENT = -1024.0
 def model(request):
     """A small model with fresh weights, in which objects are judged present."""
     torch.manual_seed(1)
-    model = EfficientTamVideoModel(tiny_config(request.param)).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(1.5 if "embed" not in name else 1.0)
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return model
+    return with_objects(EfficientTamVideoModel(tiny_config(request.param)).eval(), 1.5)
 
 
 @pytest.fixture(scope="module")

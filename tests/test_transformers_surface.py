@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from reference import tiny_config
+from reference import tiny_config, with_objects, write_frames
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.memory import FrameMemory
@@ -135,11 +135,8 @@ def test_a_session_can_be_copied_and_pickled(model, processor, tmp_path, kind):
         video = tmp_path
     elif kind == "file":
         pytest.importorskip("av")
-        from efficienttam_hf.video_writer import VideoWriter
 
-        with VideoWriter(tmp_path / "video.mp4", 24, WIDTH, HEIGHT) as writer:
-            for frame in video:
-                writer.write(frame)
+        write_frames(tmp_path / "video.mp4", 24, video)
         video = str(tmp_path / "video.mp4")
     session = processor.init_video_session(None if kind == "stream" else video)
     processor.add_inputs_to_inference_session(session, 0, 1, **CLICK, original_size=(HEIGHT, WIDTH))
@@ -236,10 +233,7 @@ def test_memories_around_a_prompt_are_dropped_as_in_the_published_code(stride, p
 
 def small_model(**options) -> EfficientTamVideoModel:
     torch.manual_seed(1)
-    model = EfficientTamVideoModel(tiny_config(**options)).eval()
-    with torch.no_grad():
-        model.mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return model
+    return with_objects(EfficientTamVideoModel(tiny_config(**options)).eval())
 
 
 def test_passing_a_prompted_frame_drops_the_memories_around_it():
