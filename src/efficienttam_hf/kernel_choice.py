@@ -1,20 +1,20 @@
 """Chooses among several implementations of an operation: by timing them once, from a stored file, or by a setting.
 
-No one way is fastest on every processor: what doubles the speed on one with AVX-512 costs a third on one with AMX. So
-the candidates are timed, in turns, when a model first computes on a CPU, with the threads that torch then has; it takes
-about a second. What was found is kept in the user's cache directory, so that the next process takes the same, and all
-processes of one run do: of several that measure at once, the first to finish decides. Where that directory cannot be
-written, and wherever gradients are recorded, the choice follows from what the processor has. For a given choice results
-are always the same.
+No implementation is fastest on every processor: one that doubles the speed on a processor with AVX-512 takes a third
+longer on one with AMX. So the candidates are timed in turns when a model first computes on a CPU, with torch's number
+of threads at that time. This takes about a second. The result is stored in the user's cache directory, so that later
+processes and all processes of one run choose the same; if several processes measure at once, the first that finishes
+decides. If the directory is not writable, and whenever gradients are recorded, the choice depends on the processor's
+instructions only. Results are reproducible for a given choice.
 
-The environment variable `EFFICIENTTAM_KERNELS` says otherwise:
+The environment variable `EFFICIENTTAM_KERNELS` changes this:
 
-- `plain`: PyTorch's own way everywhere.
-- `measured`: as above; the default.
-- `capability`: by what the processor has, without measuring.
-- `linear.float32=onednn,attention.bfloat16=rows`: these; the rest by what the processor has.
+- `plain`: PyTorch's implementation is used for every operation.
+- `measured`: candidates are timed, as described above. This is the default.
+- `capability`: the choice depends on the processor's instructions, without timing.
+- `linear.float32=onednn,attention.bfloat16=rows`: these candidates are used, and `capability` chooses the others.
 
-`efficienttam benchmark --kernels` shows what is chosen and what was measured.
+`efficienttam benchmark --kernels` shows the choices and the measured times.
 """
 
 from __future__ import annotations
@@ -39,26 +39,27 @@ import torch
 
 
 VARIABLE = "EFFICIENTTAM_KERNELS"
-PLAIN = "plain"  # every operation's first candidate: PyTorch's own way
+PLAIN = "plain"  # the first candidate of every operation: PyTorch's implementation
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Of the time of the preferred candidate, what another must take less than; less gain may be noise. PyTorch's own way is
-# preferred for its simplicity, and so has to be beaten clearly.
+# Another candidate is chosen if it takes less than this share of the preferred candidate's time, since a smaller gain
+# may be noise. The first number holds if the preferred one is PyTorch's, which is simpler: the gain has to be clear.
 GAIN, SMALL_GAIN = 0.9, 0.98
-ROUNDS = (5, 25)  # at least and at most, of measuring an operation
-SECONDS_EACH = 0.12  # after which there are no more than the least rounds
-HOPELESS = 4.0  # times the fastest, after which a candidate is not run again
+ROUNDS = (5, 25)  # the smallest and the largest number of rounds in which an operation is timed
+SECONDS_EACH = 0.12  # after this time, an operation is timed no longer than the smallest number of rounds
+HOPELESS = 4.0  # a candidate that takes more than this many times the fastest candidate's time is not run again
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation that can be computed in several ways, all with the same result but for rounding.
+    """An operation with several implementations, whose results differ only in rounding.
 
     Attributes:
-        candidates: by dtype, the names of the ways; the first is `PLAIN`.
-        example: makes the call to be timed, of a candidate, on tensors of the model's shapes.
-        by_capability: by dtype and capability (`amx`, `avx512`, `avx2`, `other`), the candidate where nothing is
-            measured; where it says nothing, `preferred`.
-        preferred: the candidate that others must beat.
+        candidates: the names of the implementations by dtype; the first is `PLAIN`.
+        example: a function that returns, for a candidate and a dtype, the call to be timed, on tensors of the model's
+            shapes.
+        by_capability: the candidate to use without a measurement, by dtype and capability (`amx`, `avx512`, `avx2`,
+            `other`). If there is no entry, `preferred` is used.
+        preferred: the candidate that is used unless another one is faster by `GAIN` or `SMALL_GAIN`.
     """
 
     candidates: dict[str, tuple[str, ...]]
@@ -69,14 +70,19 @@ class Operation:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a dtype's operations: the choice of each, and the milliseconds of each candidate that ran."""
+    """A measurement of all operations of a dtype.
+
+    Attributes:
+        choices: the chosen candidate of each operation.
+        milliseconds: the median time of each candidate that ran, by operation.
+    """
 
     choices: dict[str, str]
     milliseconds: dict[str, dict[str, float]]
 
 
 def capability() -> str:
-    """What the processor has for products: `amx`, `avx512`, `avx2`, or `other` (ARM and the rest)."""
+    """Return the processor's best instructions for matrix products: `amx`, `avx512`, `avx2` or `other` (ARM, ...)."""
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
     if has_amx():
         return "amx"
@@ -85,13 +91,13 @@ def capability() -> str:
 
 
 class KernelChoices:
-    """The choice of candidates for a set of operations, made once a process.
+    """Chooses the candidates of a set of operations, once per process.
 
-    It is about the machine, not about a model, so that there is one for all models of a process.
+    The choice depends on the machine and not on the model, so all models of a process share one object.
 
     Args:
-        operations: what there is to choose.
-        prepare: called once, before the first choice that is not forced to be plain.
+        operations: the operations by name.
+        prepare: a function that is called once, before the first choice, unless the setting is `plain`.
     """
 
     def __init__(self, operations: dict[str, Operation], prepare: Callable[[], None] = lambda: None):
@@ -103,10 +109,16 @@ class KernelChoices:
         self._measured: dict[str, Measured | None] = {}
 
     def of(self, operation: str, dtype: torch.dtype, measure: bool) -> str:
-        """The candidate to take. `measure`: whether to go by what is measured, measuring where that is yet to be done.
+        """Return the name of the candidate to use.
+
+        Args:
+            operation: the name of the operation.
+            dtype: the dtype of its tensors.
+            measure: whether the choice may follow a measurement, which is made now if none is stored. If False, it
+                depends on the processor's instructions.
 
         Raises:
-            ValueError: for a value of `EFFICIENTTAM_KERNELS` that names what is not there.
+            ValueError: if `EFFICIENTTAM_KERNELS` names an unknown mode, operation or candidate.
         """
         key = (operation, dtype, measure)
         chosen = self._chosen.get(key)
@@ -116,7 +128,11 @@ class KernelChoices:
 
     @contextlib.contextmanager
     def setting(self, value: str) -> Iterator[None]:
-        """Within the block, `value` in place of the environment variable's, for the whole process."""
+        """Use `value` instead of the environment variable within a `with` block, in all threads of the process.
+
+        Raises:
+            ValueError: if the value names an unknown mode, operation or candidate.
+        """
         before = self._setting, self._chosen
         self._setting, self._chosen = value, {}
         try:
@@ -126,6 +142,7 @@ class KernelChoices:
             self._setting, self._chosen = before
 
     def _choose(self, operation: str, dtype: torch.dtype, measure: bool) -> str:
+        """Return the candidate by the setting, the measurement or the processor's instructions, in this order."""
         name = str(dtype).removeprefix("torch.")
         if name not in self.operations[operation].candidates:
             return PLAIN
@@ -146,15 +163,22 @@ class KernelChoices:
         return by_capability(self.operations[operation], name)
 
     def measured(self, dtype: str) -> Measured | None:
-        """What was measured for a dtype, measuring now where nothing is kept; None where nothing can be kept.
+        """Return the measurement for a dtype. If none is stored, the candidates are timed now.
 
-        Once a process: it does not change with the number of threads later.
+        The result is kept for the process, even if torch's number of threads changes later.
+
+        Args:
+            dtype: `"float32"` or `"bfloat16"`.
+
+        Returns:
+            The measurement, or None if it could not be made or stored.
         """
         if dtype not in self._measured:
             self._measured[dtype] = self._read_or_measure(dtype)
         return self._measured[dtype]
 
     def _read_or_measure(self, dtype: str) -> Measured | None:
+        """Return the stored measurement for a dtype, or measure and store it; None if that is impossible."""
         path = cache_file(dtype)
         kept = self._read(path, dtype)
         if kept is not None:
@@ -170,23 +194,23 @@ class KernelChoices:
                 file.flush()
                 os.fsync(file.fileno())
                 return self._keep(Path(file.name), path, dtype) or found
-        except OSError:  # a disk that is read-only or full, a home that is not there
+        except OSError:  # for example a full or read-only disk, or a missing home directory
             return None
 
     def _keep(self, written: Path, path: Path, dtype: str) -> Measured | None:
-        """Put a written file in its place unless another process was first; what that one found, if so."""
+        """Move a written file to its place. If another process was first, return that process's measurement."""
         try:
             os.link(written, path)
         except FileExistsError:
             kept = self._read(path, dtype)
             if kept is not None:
                 return kept
-            path.unlink(missing_ok=True)  # damaged
+            path.unlink(missing_ok=True)  # the file is damaged
             os.link(written, path)
         return None
 
     def _read(self, path: Path, dtype: str) -> Measured | None:
-        """What a file says, if it says all that is needed and nothing that is not there."""
+        """Read a stored measurement; None if it is damaged, incomplete or names an unknown candidate."""
         try:
             content = json.loads(path.read_text())
             found = Measured(dict(content["choices"]), dict(content["milliseconds"]))
@@ -198,9 +222,9 @@ class KernelChoices:
         return found if set(found.choices) == {n for n, o in self.operations.items() if dtype in o.candidates} else None
 
     def _measure_apart(self, dtype: str) -> Measured | None:
-        """`measure` on a thread: there no mode of torch is on that would count, record or fake what is computed.
+        """Run `measure` in another thread, where none of the caller's torch modes (such as profilers) is active.
 
-        Where measuring fails, a warning says so, and the default of this kind of processor is taken.
+        If this fails, a warning names the error, and the result is None.
         """
         threads = torch.get_num_threads()
         found: list[Measured] = []
@@ -211,7 +235,7 @@ class KernelChoices:
                 torch.set_num_threads(threads)
                 with torch.no_grad():
                     found.append(measure(self.operations, dtype))
-            except Exception as error:  # a choice among equal ways is no reason to stop anybody's work
+            except Exception as error:  # all candidates give the same result, so the user's work goes on without timing
                 errors.append(error)
 
         thread = threading.Thread(target=work, name="efficienttam-kernels")
@@ -227,10 +251,18 @@ class KernelChoices:
 
 
 def parse(value: str, operations: dict[str, Operation]) -> tuple[str, dict[str, str]]:
-    """A value of `EFFICIENTTAM_KERNELS` as its mode and what it forces.
+    """Parse a value of `EFFICIENTTAM_KERNELS`.
+
+    Args:
+        value: the value, as described at the top of this file.
+        operations: the operations by name.
+
+    Returns:
+        The mode (`plain`, `measured` or `capability`), and the candidates that the value names, by
+        `operation.dtype`.
 
     Raises:
-        ValueError: naming what is accepted.
+        ValueError: if the value names an unknown mode, operation or candidate; the message lists the accepted ones.
     """
     if value in (PLAIN, "measured", "capability"):
         return value, {}
@@ -249,16 +281,23 @@ def parse(value: str, operations: dict[str, Operation]) -> tuple[str, dict[str, 
 
 
 def by_capability(operation: Operation, dtype: str) -> str:
-    """The candidate of an operation where nothing is measured."""
+    """Return the candidate of an operation by the processor's instructions, without a measurement."""
     chosen = operation.by_capability.get(dtype, {}).get(capability(), operation.preferred)
     return chosen if chosen in operation.candidates[dtype] else operation.preferred
 
 
 def measure(operations: dict[str, Operation], dtype: str) -> Measured:
-    """Time the candidates of each operation, in turns, and choose.
+    """Time the candidates of each operation in turns, and choose.
 
-    What decides is the median, over rounds, of a candidate's time beside that of the preferred one in the same round:
-    another program that takes the processor for a while slows neighbours alike.
+    The choice depends on the median over rounds of a candidate's time relative to the preferred candidate's time in the
+    same round, because another program on the machine slows both of them.
+
+    Args:
+        operations: the operations by name.
+        dtype: `"float32"` or `"bfloat16"`; operations without candidates for it are left out.
+
+    Returns:
+        The choices and the median times.
     """
     choices, milliseconds = {}, {}
     for name, operation in operations.items():
@@ -278,7 +317,7 @@ def measure(operations: dict[str, Operation], dtype: str) -> Measured:
 
 
 def _that_run(calls: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
-    """The candidates that this build of torch has and that are not hopelessly slow, each called twice."""
+    """Call each candidate twice; return those that run in this build of torch and are not far slower than others."""
     first: dict[str, float] = {}
     for choice, call in calls.items():
         try:
@@ -286,22 +325,23 @@ def _that_run(calls: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any
         except RuntimeError:
             if choice == PLAIN:
                 raise
-    # A first call also makes what later ones find there; only what is far behind is not given a second.
+    # The first call includes initialization, so only a candidate that is very far behind gets no second call.
     second = {c: _seconds(calls[c]) for c in first if c == PLAIN or first[c] <= 5 * HOPELESS * min(first.values())}
     return {c: calls[c] for c in second if c == PLAIN or second[c] <= HOPELESS * min(second.values())}
 
 
 def _seconds(call: Callable[[], Any]) -> float:
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def machine(dtype: str) -> dict[str, Any]:
-    """What a measurement holds for."""
+    """Return what a measurement depends on: processor, number of threads, versions and dtype."""
     try:
         version = importlib.metadata.version("efficienttam-hf")
-    except importlib.metadata.PackageNotFoundError:  # the code of a checkpoint folder
+    except importlib.metadata.PackageNotFoundError:  # this code was loaded from a checkpoint folder
         version = "none"
     return {
         "processor": _processor(),
@@ -314,6 +354,7 @@ def machine(dtype: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Return the name of the processor's model."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -322,7 +363,7 @@ def _processor() -> str:
 
 
 def cache_file(dtype: str) -> Path:
-    """Where the measurement of a dtype is kept: a file for each machine, number of threads and version."""
+    """Return the path of the measurement of a dtype: one file for each result of `machine`."""
     if os.name == "nt":
         root = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     else:
