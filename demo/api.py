@@ -1,4 +1,4 @@
-"""The endpoint `/track` for programs: a video and prompts in, masks out. docs/demo.md of the project describes it."""
+"""The endpoint `/track` for programs: it takes a video and prompts and returns masks. docs/demo.md describes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ EXPECTED = '[{"id": 1, "prompts": [{"frame": 0, "points": [[x, y]], "labels": [1
 
 
 class TrackEndpoint:
-    """Call within the `gr.Blocks`: adds the endpoint, and nothing that is seen."""
+    """Adds the endpoint to the page, without visible components. It is constructed within the `gr.Blocks`.
+
+    Args:
+        visitors: all visitors of the demo.
+        settings: the settings of the demo.
+    """
 
     def __init__(self, visitors: Visitors, settings: Settings):
         self.visitors = visitors
@@ -45,14 +50,17 @@ class TrackEndpoint:
         """Track objects through a video.
 
         Args:
-            video: a video file.
-            prompts: objects in the form of `EXPECTED`, in pixels and frame numbers of the video; label 1 is on the
-                object, 0 beside it; points or a box may be left out.
-            direction: "forward", "backward" or "both", from each object's first prompted frame.
+            video: the path of a video file.
+            prompts: objects in the form of `EXPECTED`, in pixels and frame numbers of the video. Label 1 is a point on
+                the object, and label 0 a point beside it. Points or the box may be left out.
+            direction: "forward", "backward" or "both"; tracking begins at each object's first prompted frame.
 
         Returns:
-            `NAME_masks.json` (COCO run lengths), `NAME_masks.zip` (indexed PNGs) and `NAME_overlay.mp4`, where NAME is
-            that of the video.
+            The paths of `NAME_masks.json` (COCO run lengths), `NAME_masks.zip` (indexed PNGs) and `NAME_overlay.mp4`,
+            where NAME is the name of the video.
+
+        Raises:
+            gr.Error: if the video or the prompts cannot be used, or a limit is exceeded.
         """
         with friendly():
             visitor = self.visitors.of(request.session_hash)
@@ -76,10 +84,15 @@ class TrackEndpoint:
 
 
 def parse_prompts(given: Any, clip: Clip, settings: Settings) -> Prompts:
-    """Prompts of a call, in the form of `EXPECTED`, by frame and object and in pixels of the video.
+    """Convert the prompts of a call to `Prompts`, by frame and object and in pixels of the video.
+
+    Args:
+        given: the parsed JSON, in the form of `EXPECTED`.
+        clip: the part of the video that is used.
+        settings: the settings of the demo, with the limits.
 
     Raises:
-        UserError: if they have another form, do not fit the video, or are more than allowed.
+        UserError: if the prompts have another form, do not fit the video, or exceed a limit.
     """
     _check_amount(given, settings)
     try:
@@ -93,7 +106,7 @@ def parse_prompts(given: Any, clip: Clip, settings: Settings) -> Prompts:
 
 
 def _check_amount(given: Any, settings: Settings) -> None:
-    """Count before anything is read: each point is more work for the model."""
+    """Check the numbers of objects, prompts and points before anything else, because each point costs time."""
     objects = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     lists = [one["prompts"] for one in objects if isinstance(one.get("prompts"), list)]
     if len(objects) > settings.max_objects:
@@ -107,6 +120,7 @@ def _check_amount(given: Any, settings: Settings) -> None:
 
 
 def _check(object_id: int, frame: int, given: ObjectPrompts, clip: Clip) -> None:
+    """Raise `UserError` if a prompt is empty, or its object id, frame or coordinates are not in the clip."""
     where = f" for object {object_id} on frame {frame}"
     if not 1 <= object_id <= 255:
         raise UserError(f"Object ids are 1 to 255, got {object_id}.")

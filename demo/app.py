@@ -1,22 +1,22 @@
-"""The Gradio Space: track objects in a video, segment an image, or try it before the camera.
+"""The Gradio Space: track objects in a video, segment an image, or try the model with a camera.
 
-`python app.py` starts it, and so does `efficienttam demo`. What to change where:
+`python app.py` and `efficienttam demo` start it. The files and their content:
 
-    model_store.py, model_menu.py                which models are offered and in memory; the menu
-    settings.py                                  models, speed, limits (or environment variables)
-    video_tab.py, image_tab.py, live_tab.py      what is on the page, and what happens on a click
-    video_work.py, image_work.py, live_work.py   what a visitor has done so far; no Gradio in there
-    visitors.py                                  who is here; what is deleted when they leave
-    engine.py                                    running the model; ZeroGPU
+    model_store.py, model_menu.py                which models are offered and which are loaded; the menu of models
+    settings.py                                  models, speed and limits, which environment variables can set
+    video_tab.py, image_tab.py, live_tab.py      the layout of the page and the reactions to clicks
+    video_work.py, image_work.py, live_work.py   the state of a visitor's work, without Gradio
+    visitors.py                                  the visitors; deletes their files when they leave
+    engine.py                                    runs the model, also on ZeroGPU
     api.py                                       the endpoint for programs
-    common_ui.py, click_image.py                 what the tabs share
-    fair_queue.py, temporary.py                  a share of the queue for everyone; what is removed at the end
-    style.css, page.html                         looks; keyboard and mouse
+    common_ui.py, click_image.py                 code that the tabs share
+    fair_queue.py, temporary.py                  limits of requests per visitor; the temporary folder
+    style.css, page.html                         the appearance; keyboard and mouse input
 """
 
 from __future__ import annotations
 
-import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads of torch wait
+import efficienttam_hf  # noqa: F401 -- before torch, because it sets the wait policy of torch's threads
 
 
 # isort: split
@@ -28,7 +28,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import engine  # first: on a ZeroGPU Space, `spaces` must come before anything that touches CUDA
+import engine  # first, because on a ZeroGPU Space `spaces` must be imported before anything that uses CUDA
 import gradio as gr
 from api import TrackEndpoint
 from common_ui import object_colours
@@ -46,14 +46,25 @@ from visitors import Visitors
 
 
 HERE = Path(__file__).resolve().parent
-MAX_COLOURS = 255  # *Everything* finds up to so many objects
+MAX_COLOURS = 255  # the largest number of objects that *Everything* finds
 TITLE = "EfficientTAM: track anything in a video"
 
 
 def build(settings: Settings, root: Path) -> gr.Blocks:
-    """The app, with its model loaded; `root` is its own temporary folder, which goes when the process ends."""
+    """Build the app and load its model.
+
+    Args:
+        settings: the settings of the demo.
+        root: the temporary folder of this app, which is deleted when the process ends.
+
+    Returns:
+        The app, which is not yet served.
+
+    Raises:
+        ValueError, OSError: if the model, the device or the memory strategy of the settings does not exist.
+    """
     atexit.register(shutil.rmtree, root, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(root)  # uploads; the only folder files are served from
+    os.environ["GRADIO_TEMP_DIR"] = str(root)  # for uploads; Gradio serves files from this folder only
     engine.load(settings)
     visitors = Visitors(root / "visitors", settings)
     visitors.sweep_now_and_then()
@@ -69,7 +80,7 @@ def build(settings: Settings, root: Path) -> gr.Blocks:
                 tabs.append(VideoTab(visitors, settings, videos, images))
             with gr.Tab("Image", id="image"):
                 tabs.append(ImageTab(visitors, settings, images))
-            if not engine.ON_ZERO_GPU:  # a session cannot outlive the moment that a visitor has the GPU
+            if not engine.ON_ZERO_GPU:  # a session cannot be kept after the time for which a visitor has the GPU
                 with gr.Tab("Live camera", id="live"):
                     tabs.append(LiveTab(visitors, settings))
         menu.wire(demo, *tabs)
@@ -85,7 +96,7 @@ def build(settings: Settings, root: Path) -> gr.Blocks:
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's soft theme with colours that can be read: a contrast of at least 4.5 in light and in dark."""
+    """Return Gradio's soft theme with readable colours: the contrast is at least 4.5, in light and in dark mode."""
     return gr.themes.Soft().set(
         color_accent="*primary_600",
         body_text_color_subdued="*neutral_600",
@@ -114,12 +125,23 @@ def theme() -> gr.themes.Base:
 
 
 def launch(settings: Settings, **options: Any) -> gr.Blocks:
-    """Build and serve; `options` are those of `gr.Blocks.launch`."""
+    """Build the app and serve it.
+
+    Args:
+        settings: the settings of the demo.
+        options: options of `gr.Blocks.launch`.
+
+    Returns:
+        The running app.
+
+    Raises:
+        ValueError, OSError: see `build`.
+    """
     root = make_folder()
     demo = build(settings, root)
 
     def end(*_: Any) -> None:
-        """Tidy up and go at once: Gradio would wait for pages that are open."""
+        """Delete the temporary folder and exit at once. Gradio would wait for open pages."""
         shutil.rmtree(root, ignore_errors=True)
         os._exit(0)
 

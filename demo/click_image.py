@@ -1,6 +1,6 @@
-"""A picture to look at and click on, which leaves no files behind.
+"""A picture that can be viewed and clicked, without files on the server.
 
-In a file of its own, as Gradio writes a stub (`click_image.pyi`) beside the source of every component.
+It has a file of its own because Gradio writes a stub (`click_image.pyi`) beside the source of every component.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from PIL import Image
 
 
 def click_image(**options: Any) -> ClickImage:
-    """A `ClickImage` with nothing on it but the picture; `options` are those of `gr.Image`."""
+    """Return a `ClickImage` without label and buttons; `options` are options of `gr.Image`."""
     return ClickImage(interactive=False, type="numpy", buttons=[], show_label=False, **options)
 
 
 class ClickImage(gr.Image):
-    """`gr.Image` whose pictures travel inside the answer.
+    """A `gr.Image` whose pictures are sent inside the answer.
 
-    That makes each picture a file in Gradio's cache, and tracking shows hundreds.
+    `gr.Image` writes each picture to a file in Gradio's cache, and tracking shows hundreds of pictures.
     """
 
-    is_template = True  # drawn by the page as its parent is
+    is_template = True  # the page draws it as it draws its parent class
 
     def postprocess(self, value: np.ndarray | None) -> ImageData | None:  # type: ignore[override]  # pixels only
-        """uint8 (height, width, 3) RGB as a JPEG in a data URL."""
+        """Encode uint8 (height, width, 3) RGB as a JPEG in a data URL; None shows no picture."""
         if value is None:
             return None
         jpeg = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Clicks to prompts, the same in a video, an image and before the camera."""
+"""Converts clicks to prompts, in the same way for videos, images and the camera."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Point = tuple[float, float]
 def with_click(
     prompts: ObjectPrompts, kind: str, point: Point, corner: Point | None, most: int
 ) -> tuple[ObjectPrompts, Point | None]:
-    """What is said of an object after one more click.
+    """Add one click to the prompts of an object.
 
     Args:
-        prompts: what was said before; not changed.
+        prompts: the prompts before the click; they are not changed.
         kind: one of `KINDS`.
         point: (x, y) in pixels.
-        corner: where a box was begun, if the click before this one did that.
-        most: how many points are accepted.
+        corner: the first corner of a box, if the previous click set one; otherwise `None`.
+        most: the largest number of points.
 
     Returns:
-        The prompts, and where a box now begins, or `None`.
+        The new prompts, and the first corner of a box if the click set one; otherwise `None`.
 
     Raises:
-        UserError: if the click says nothing, such as where there is no object yet.
+        UserError: if the box is too small, there are too many points, or a negative point comes first.
     """
     if kind == BOX:
         if corner is None:
@@ -48,15 +48,24 @@ def with_click(
 
 
 def inside(point: Point, size: tuple[int, int]) -> Point:
-    """The point of an image of (height, width) `size` that is closest: where a drag ended beyond the edge."""
+    """Return the point inside an image that is closest to `point`, since a drag may end outside.
+
+    Args:
+        point: (x, y) in pixels.
+        size: (height, width) of the image.
+    """
     return min(max(float(point[0]), 0.0), float(size[1])), min(max(float(point[1]), 0.0), float(size[0]))
 
 
 def next_object_id(used: list[int], most: int) -> int:
-    """The id of a new object.
+    """Return the id of a new object: the smallest id from 1 that is not used.
+
+    Args:
+        used: the ids in use.
+        most: the largest number of objects.
 
     Raises:
-        UserError: if there are as many as allowed.
+        UserError: if there are already `most` objects.
     """
     if len(used) >= most:
         raise UserError(f"Up to {most} objects at once. Remove one to add another.")

@@ -1,4 +1,4 @@
-"""What the tabs share: examples, what clicks are and for which object, what is said of failures."""
+"""Code that the tabs share: examples, the controls of clicks and objects, and messages about errors."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ from efficienttam_hf.visualization import object_color
 
 logger = logging.getLogger(__name__)
 
-# What an event changes: a value for each of its outputs, or only for some of them.
+# The answer to an event: a value for each of its outputs, or a dictionary with some of them.
 Answer = list[Any] | dict[Any, Any]
 
-# What every event of the pages has in common: callable from the page only. `/track` is for programs.
+# Options of every event of the pages: programs cannot call them. `/track` is the endpoint for programs.
 PAGE_EVENT: dict[str, Any] = {"api_visibility": "private"}
 
 
 def example_gallery(pictures: list[Path], elem_id: str) -> gr.Gallery:
-    """Pictures to choose an example by."""
+    """Return a gallery of pictures from which a visitor chooses an example.
+
+    Args:
+        pictures: one picture for each example.
+        elem_id: the id of the element on the page.
+    """
     return gr.Gallery(
         value=[str(path) for path in pictures],
         label="Or try one of these",
@@ -48,19 +53,24 @@ def example_gallery(pictures: list[Path], elem_id: str) -> gr.Gallery:
 
 
 def camera(side: int) -> gr.WebcamOptions:
-    """What is asked of a visitor's camera: pictures about so wide, the phone's rear camera, no sound."""
+    """Return the options of a visitor's camera: about `side` pixels wide, a phone's rear camera, no sound."""
     video = {"width": {"ideal": side}, "facingMode": {"ideal": "environment"}}
     return gr.WebcamOptions(mirror=False, constraints={"video": video, "audio": False})
 
 
 def as_source(what: str, settings: Settings) -> tuple[str, int]:
-    """The choice of results as large as the video or image: its label and its value, 0."""
+    """Return the label and the value (0) of the choice that results are as large as the video or the image.
+
+    Args:
+        what: `"video"` or `"image"`.
+        settings: the settings of the demo.
+    """
     return f"as the {what}, up to {settings.max_result_side}", 0
 
 
 @dataclass(frozen=True)
 class ObjectControls:
-    """What a click says, for which object, and the buttons beside that."""
+    """The kind of a click, its object, and the buttons beside these choices."""
 
     kind: gr.Radio
     objects: gr.Radio
@@ -70,7 +80,11 @@ class ObjectControls:
 
 
 def object_controls(tab: str) -> ObjectControls:
-    """The controls of a tab, `"video"` or `"image"`, laid out where this is called."""
+    """Lay out the controls of a tab at the place where this function is called.
+
+    Args:
+        tab: `"video"` or `"image"`; the ids of the elements begin with it.
+    """
     kind = gr.Radio(KINDS, value=POSITIVE, label="A click says", elem_id=f"{tab}-kind")
     choices = [("Object 1", "1")]
     objects = gr.Radio(choices, value="1", label="Which object", elem_classes="objects", elem_id=f"{tab}-objects")
@@ -82,12 +96,17 @@ def object_controls(tab: str) -> ObjectControls:
 
 
 def object_choice(objects: list[int], current: int) -> dict[str, Any]:
-    """The radio buttons of objects, after a change."""
+    """Return the update of the radio buttons of objects after a change.
+
+    Args:
+        objects: the ids of all objects.
+        current: the id of the selected object.
+    """
     return gr.update(choices=[(f"Object {i}", str(i)) for i in objects], value=str(current))
 
 
 def object_colours(most: int) -> str:
-    """Style sheet: each object's radio button has the colour that its mask has."""
+    """Return a style sheet in which each object's radio button has the colour of its mask, for ids 1 to `most`."""
     rules = []
     for i in range(1, most + 1):
         colour = ",".join(map(str, object_color(i)))
@@ -96,15 +115,20 @@ def object_colours(most: int) -> str:
 
 
 def status_line(elem_id: str) -> gr.HTML:
-    """Where a visitor is told what happened: a live region, which screen readers read (page.html)."""
+    """Return the line that tells a visitor what happened; screen readers read it aloud (page.html)."""
     return gr.HTML(said(""), elem_id=elem_id, elem_classes="status-line")
 
 
 def said(text: str, progress: float | None = None, what: str = "Tracked so far") -> str:
-    """A status line's content: plain text and, where something is under way, how much of it is done, 0 to 1.
+    """Return the content of a status line.
 
     Args:
-        what: that part is, for those who hear it.
+        text: plain text.
+        progress: the completed part of work that is under way, from 0 to 1; `None` shows no progress bar.
+        what: the name of the progress bar for screen readers.
+
+    Returns:
+        HTML, in which the text is escaped.
     """
     bar = ""
     if progress is not None:
@@ -113,16 +137,19 @@ def said(text: str, progress: float | None = None, what: str = "Tracked so far")
 
 
 def refused(error: Exception) -> str:
-    """A status line's content: why something was not done."""
+    """Return the content of a status line, as HTML, that says why something was not done."""
     return f'<div class="status refused"><span>{html.escape(readable(error))}</span></div>'
 
 
-# What the visitor can put right, or that a video turned out to be damaged.
+# Errors that a visitor can correct, or that show that a video is damaged.
 REFUSALS = (UserError, VideoError, EndOfVideoError)
 
 
 def answered(callback: Callable) -> Callable:
-    """Decorator for a tab's callbacks: what goes wrong is said in the tab's `status`, which is among the outputs."""
+    """Decorate a callback of a tab: its errors are shown in the tab's `status`, which must be one of the outputs.
+
+    The messages of `REFUSALS` are shown as they are. Other errors are logged, and a general message is shown.
+    """
 
     def explain(tab: Any, error: Exception) -> dict[Any, str]:
         if not isinstance(error, REFUSALS):
@@ -165,7 +192,11 @@ def answered(callback: Callable) -> Callable:
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """For programs: what they can put right as an error of Gradio's, whose message reaches them."""
+    """Convert errors that a program can correct to Gradio's errors, whose messages reach the program.
+
+    Raises:
+        gr.Error: in place of one of `REFUSALS`.
+    """
     try:
         yield
     except REFUSALS as error:
@@ -174,31 +205,46 @@ def friendly() -> Iterator[None]:
 
 # ------------------------------------------------------------------------------------------------------------- clicks
 
-# page.html turns a click, however it was made, into a place in the picture and, for a right click, what it says.
+# page.html converts a click, with any input device, to a position in the picture and, for a right click, a kind.
 Place = list[float] | None
 
 
 def click_place() -> gr.JSON:
-    """The input through which a click's place comes: [x, y] as parts of the picture's width and height."""
+    """Return the hidden input that receives a click's position: [x, y] as fractions of width and height."""
     return gr.JSON(visible=False)
 
 
 def with_place(*names: str) -> str:
-    """JavaScript of an event whose last input is a `click_place`; `names` are those of the other inputs."""
+    """Return the JavaScript of an event whose last input is a `click_place`.
+
+    Args:
+        names: the names of the other inputs, in order.
+    """
     values = ", ".join("click.kind ?? kind" if name == "kind" else name for name in names)
     taken = "const click = window.efficienttam?.takeClick() ?? {};"
     return f"({', '.join(names)}) => {{ {taken} return [{values + ', ' if values else ''}click.place ?? null]; }}"
 
 
 def place_in(size: tuple[int, int], place: Place, event: gr.SelectData) -> tuple[float, float]:
-    """(x, y) of a click in pixels of an image of (height, width) `size`, which may be shown in another size."""
+    """Return (x, y) of a click in pixels of an image.
+
+    Args:
+        size: (height, width) of the image, which may be shown in another size.
+        place: the position as fractions of width and height, from `click_place`; `None` if the page sent none.
+        event: Gradio's event, which is used if there is no position.
+    """
     if isinstance(place, list) and len(place) == 2 and all(isinstance(part, int | float) for part in place):
         return float(place[0]) * size[1], float(place[1]) * size[0]
     return float(event.index[0]), float(event.index[1])
 
 
 def canvas_classes(size: tuple[int, int] | None, busy: bool = False) -> list[str]:
-    """Classes of a picture to click on: narrow ones are shown larger and scrolled (style.css)."""
+    """Return the CSS classes of a picture that can be clicked. Long pictures are shown larger and scroll (style.css).
+
+    Args:
+        size: (height, width) of the picture, if there is one.
+        busy: whether the picture ignores clicks at the moment.
+    """
     classes = ["canvas"]
     if size is not None and max(size) > 2.5 * min(size):
         classes.append("tall" if size[0] > size[1] else "wide")

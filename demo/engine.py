@@ -1,7 +1,7 @@
-"""Running models, which `model_store` keeps for all visitors.
+"""Runs the models, which `model_store` loads for all visitors.
 
-The functions take and return plain values and keep nothing, as on a ZeroGPU Space they run in a process of their own
-that has a GPU while they last. There `spaces.GPU` arranges that; elsewhere they are called as they are.
+The functions take and return plain values and have no state. On a ZeroGPU Space, `spaces.GPU` runs each of them in a
+separate process that has a GPU while the function runs. Elsewhere they are ordinary calls.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ try:
 except ImportError:
     spaces = None
 
-# There the model is on the GPU only while a function below runs.
+# On a ZeroGPU Space, the model is on the GPU only while one of the functions below runs.
 ON_ZERO_GPU = spaces is not None and SpacesConfig.zero_gpu
 
 
 def _on_gpu(seconds: int) -> Callable[[Callable], Callable]:
-    """Decorator: on a ZeroGPU Space the function has the GPU for at most so long."""
+    """Return a decorator. On a ZeroGPU Space, the decorated function has the GPU for at most this number of seconds."""
     return spaces.GPU(duration=seconds) if spaces is not None else lambda function: function
 
 
@@ -43,21 +43,28 @@ store: ModelStore  # set by `load`
 
 
 def load(settings: Settings) -> ModelStore:
-    """Load the model that visitors begin with, and make the others that the settings offer ready to be chosen.
+    """Load the model that visitors begin with, and set `store`, which loads the other models when they are chosen.
+
+    Args:
+        settings: the settings of the demo.
+
+    Returns:
+        The store of models.
 
     Raises:
-        ValueError, OSError: if there is none, or no such device or choice of memories.
+        ValueError, OSError: if the model, the device or the memory strategy does not exist.
     """
     global store
     device = choose_device(settings.device)
     chosen = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
     dtype = getattr(torch, chosen)
     if settings.memory != "auto":
-        make_strategy(settings.memory)  # says which there are, if it is none
+        make_strategy(settings.memory)  # raises an error that lists the strategies if this one is unknown
     quiet_transformers()
 
     def load_models(name: str) -> Models:
-        # As float32, and then cast: while Transformers loads another type, that is torch's default in every thread.
+        # Models are loaded as float32 and then converted: Transformers sets torch's default dtype, for all threads,
+        # while it loads.
         video, processor = load_model(EfficientTamVideoModel, name, torch.device("cpu"))
         image, _ = load_model(EfficientTamModel, name, torch.device("cpu"))
         if settings.memory != "auto":
@@ -65,7 +72,7 @@ def load(settings: Settings) -> ModelStore:
         return Models(video.to(device, dtype), image.to(device, dtype), processor)
 
     names, first = offered_models(settings, device)
-    if ON_ZERO_GPU:  # processes that have the GPU only know what was loaded before them
+    if ON_ZERO_GPU:  # processes that have the GPU only know the models that were loaded before they started
         names = [first.name]
     print(f"Model: {first.description}; {device}, {chosen}.")
     if len(names) > 1:
@@ -76,21 +83,45 @@ def load(settings: Settings) -> ModelStore:
 
 @_on_gpu(seconds=120)
 def track(model: str, clip: Clip, prompts: Prompts, plan: TrackingPlan) -> Iterator[TrackedFrame]:
-    """Track objects through a clip by a plan, yielding each frame as it is done."""
+    """Track objects through a clip and yield each frame when it is done.
+
+    Args:
+        model: the name of the model.
+        clip: the part of the video.
+        prompts: the prompts by frame and object, in pixels of the clip.
+        plan: the frames on which each object is tracked.
+    """
     with store.use(model) as models, clip.open() as frames:
         yield from planning.track_objects(models.video, models.processor, frames, prompts, plan)
 
 
 @_on_gpu(seconds=15)
 def segment_frame(model: str, frame: np.ndarray, object_id: int, prompts: ObjectPrompts) -> TrackedFrame:
-    """What prompts on a frame of a video give."""
+    """Segment one object on a frame of a video from its prompts.
+
+    Args:
+        model: the name of the model.
+        frame: uint8 (height, width, 3) RGB.
+        object_id: the id of the object.
+        prompts: its prompts, in pixels of the frame.
+    """
     with store.use(model) as models:
         return planning.segment_frame(models.video, models.processor, frame, {object_id: prompts})
 
 
 @_on_gpu(seconds=15)
 def propose_masks(model: str, image: np.ndarray, object_id: int, prompts: ObjectPrompts) -> list[dict[str, Any]]:
-    """Three masks for an object in an image, each with its predicted IoU, the best first."""
+    """Return three masks for an object in an image, the best first.
+
+    Args:
+        model: the name of the model.
+        image: uint8 (height, width, 3) RGB.
+        object_id: the id of the object.
+        prompts: its prompts, in pixels of the image.
+
+    Returns:
+        Dictionaries with `mask`, bool (height, width), and `score`, the predicted IoU.
+    """
     with store.use(model) as models:
         found = segmenting.propose_masks(models.image, models.processor, image, {object_id: prompts}, multimask=True)
     return sorted(found[object_id], key=lambda proposal: -proposal["score"])
@@ -98,16 +129,26 @@ def propose_masks(model: str, image: np.ndarray, object_id: int, prompts: Object
 
 @_on_gpu(seconds=60)
 def segment_everything(model: str, image: np.ndarray, grid: int, least_iou: float) -> list[dict[str, Any]]:
-    """All objects of an image with a predicted IoU of at least that, largest first.
+    """Return all objects of an image whose predicted IoU is at least `least_iou`, the largest first.
 
-    Masks are not judged by their stability as well: what is usual there depends on the model, and one slider is enough.
+    Masks are not filtered by stability, because its usual values depend on the model and one slider is enough.
+
+    Args:
+        model: the name of the model.
+        image: uint8 (height, width, 3) RGB.
+        grid: the number of points along each side of the image.
+        least_iou: the smallest predicted IoU, from 0 to 1.
     """
     with store.use(model) as models:
         return segmenting.segment_everything(models.image, models.processor, image, grid, least_iou, min_stability=0.0)
 
 
 class LiveSession:
-    """Objects in a camera's frames. Of what passed, only what tracking itself looks at is kept."""
+    """Tracks objects in the frames of a camera. Only the memories that tracking needs are kept.
+
+    Args:
+        model: the name of the model.
+    """
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -117,7 +158,13 @@ class LiveSession:
             )
 
     def prompt(self, object_id: int, prompts: ObjectPrompts, size: tuple[int, int]) -> None:
-        """Prompts for an object on the next frame, of `size` (height, width)."""
+        """Add prompts for an object on the next frame.
+
+        Args:
+            object_id: the id of the object.
+            prompts: its prompts, in pixels of the frame.
+            size: (height, width) of the frame.
+        """
         next_frame = self._session.num_frames or 0
         with store.use(self._model) as models:
             planning.add_prompts(
@@ -132,7 +179,14 @@ class LiveSession:
 
     @torch.no_grad()
     def track(self, frame: np.ndarray) -> dict[int, np.ndarray]:
-        """The objects' masks on the next frame: bool (height, width) by object id."""
+        """Track the objects on the next frame.
+
+        Args:
+            frame: uint8 (height, width, 3) RGB.
+
+        Returns:
+            The masks, bool (height, width), by object id.
+        """
         with store.use(self._model) as models:
             output = models.video(self._session, frame=frame)
             masks = models.processor.post_process_masks([output.pred_masks], [frame.shape[:2]])[0][:, 0].cpu().numpy()

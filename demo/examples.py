@@ -1,4 +1,4 @@
-"""Example videos and images, drawn by the package at the first start rather than kept as files."""
+"""Example videos and images, which the package draws at the first start, so that no files are needed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from efficienttam_hf.app.example_clip import make_example_clip
 from efficienttam_hf.video_io import open_video
 
 
-# Numbers of the synthetic clips that are pleasant to look at, and a name for each.
+# The numbers of synthetic clips that make good examples, by name.
 CLIPS = {"people": 4, "dog": 7, "flies": 8}
 
 
 def draw_examples(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Draw what is not there yet.
+    """Draw the examples that do not exist yet.
+
+    Args:
+        folder: the folder of the examples; it is created if necessary.
 
     Returns:
-        Videos, and the first frame of each as an image.
+        The paths of the videos, and of the first frame of each video as an image.
     """
     folder.mkdir(parents=True, exist_ok=True)
     videos, images = [], []

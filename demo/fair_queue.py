@@ -1,9 +1,8 @@
-"""A share of the server for everyone: how many requests of one visitor, and of one address, may wait at a time, and how
-many each may make in a minute.
+"""Divides the server fairly: it limits the waiting requests of each visitor and network address, and those per minute.
 
-Gradio's queue has one length for all, so that a single page or program could fill it for everybody. The limits are
-checked where Gradio takes a request, before it is queued; whoever is refused is told why. Requests that are not queued,
-such as uploads and camera frames, are counted by :class:`LimitRate`.
+Gradio's queue has one length for all visitors, so one page or program could fill it. The limits are checked before
+Gradio adds a request to the queue, and a refused visitor gets a message. Requests that are not queued, such as uploads
+and camera frames, are counted by :class:`LimitRate`.
 """
 
 from __future__ import annotations
@@ -19,24 +18,30 @@ from starlette.responses import JSONResponse
 
 
 class Rate:
-    """How many requests each of many may make in a minute: so many at once, and again as time goes by.
+    """Limits the requests per minute of each visitor or address. The allowance is refilled continuously.
 
     Args:
-        per_minute: requests that one may make.
-        clock: seconds that only grow.
+        per_minute: the number of requests per minute, and at once.
+        clock: a function that returns seconds that never decrease.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute, self._clock = per_minute, clock
-        self._left: dict[str, tuple[float, float]] = {}  # requests that are left to each, and when that was
+        self._left: dict[str, tuple[float, float]] = {}  # remaining requests, and when they were counted
         self._swept = clock()
 
     def wait(self, who: str | None) -> float:
-        """Seconds until `who` may make a request; 0 if that is now, and then it counts. None is never refused."""
+        """Return the seconds until `who` may make a request.
+
+        If this is 0, the request is allowed now and is counted.
+
+        Args:
+            who: the visitor or address; None is never limited.
+        """
         if who is None:
             return 0
         now, a_second = self._clock(), self.per_minute / 60
-        if now - self._swept > 60:  # by then all that was silent since has all its requests again
+        if now - self._swept > 60:  # whoever made no request for a minute has the full allowance again
             self._left = {one: (left, at) for one, (left, at) in self._left.items() if now - at <= 60}
             self._swept = now
         left, at = self._left.get(who, (self.per_minute, now))
@@ -46,18 +51,23 @@ class Rate:
         return 0 if allowed else (1 - left) / a_second
 
     def __len__(self) -> int:
-        """How many are remembered."""
+        """Return the number of visitors or addresses that are remembered."""
         return len(self._left)
 
 
 class LimitRate:
-    """ASGI middleware: what one network address may ask for in a minute, all but what only reads."""
+    """ASGI middleware that limits the POST requests per minute of each network address.
+
+    Args:
+        app: the ASGI app to which requests are passed on.
+        settings: the settings of the demo, with the limit.
+    """
 
     def __init__(self, app: Callable, settings: Settings) -> None:
         self.app, self.rate = app, Rate(settings.address_requests_per_minute)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, or answer it with 429 and when to come again."""
+        """Pass a request on, or answer it with status 429 and the time to wait."""
         if scope["type"] == "http" and scope["method"] == "POST":
             seconds = self.rate.wait((scope.get("client") or (None,))[0])
             if seconds:
@@ -69,11 +79,17 @@ class LimitRate:
 
 
 def _too_many(rate: Rate, whom: str, seconds: float) -> str:
+    """Return the message for a visitor who made too many requests per minute."""
     return f"More than {rate.per_minute} requests a minute came from {whom}. Go on in {math.ceil(seconds)} s."
 
 
 def share_queue(demo: gr.Blocks, settings: Settings) -> None:
-    """Give the queue of `demo` its length and its limits."""
+    """Set the length of the queue of `demo`, and its limits of requests.
+
+    Args:
+        demo: the app.
+        settings: the settings of the demo, with the limits.
+    """
     demo.queue(default_concurrency_limit=8, max_size=settings.queue_size)
     queue = demo._queue
     push = queue.push
@@ -86,11 +102,18 @@ def share_queue(demo: gr.Blocks, settings: Settings) -> None:
         refusal = _refusal(list(queue.event_ids_to_events.values()), body.session_hash, _address(request), settings)
         return (False, refusal, "queue_full") if refusal else await push(body=body, request=request, username=username)
 
-    vars(queue)["push"] = push_if_allowed  # in place of the method, for this queue
+    vars(queue)["push"] = push_if_allowed  # replaces the method of this queue only
 
 
 def _refusal(events: list[Any], session: str | None, address: str | None, settings: Settings) -> str:
-    """Why a request is not taken beside the `events` that wait or run; '' if it is."""
+    """Return the reason why a request is refused, or '' if it is accepted.
+
+    Args:
+        events: the requests that wait or run.
+        session: the session hash of the visitor.
+        address: the network address of the visitor, if it is known.
+        settings: the settings of the demo, with the limits.
+    """
     unfinished = [event for event in events if event.alive]
     if sum(event.session_hash == session for event in unfinished) >= settings.requests_per_visitor:
         return f"{settings.requests_per_visitor} of your requests are waiting already. Wait until one is answered."
@@ -102,5 +125,6 @@ def _refusal(events: list[Any], session: str | None, address: str | None, settin
 
 
 def _address(request: Any) -> str | None:
+    """Return the network address of a request, if it is known."""
     client = getattr(request, "client", None)
     return getattr(client, "host", None)

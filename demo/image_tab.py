@@ -1,4 +1,4 @@
-"""The image tab: its layout, and what happens on each click. The work itself is in `image_work`."""
+"""The image tab: its layout and its callbacks. `image_work` has the state of the work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from uploads import UserError
 from visitors import Visitors
 
 
-SHOWN = 12  # components that show an image's state
+SHOWN = 12  # the number of components that show the state of an image
 TAKEN_BACK = {
     "corner": "The corner is taken back.",
     "click": "A click is taken back.",
@@ -44,10 +44,12 @@ TAKEN_BACK = {
 
 
 class ImageTab:
-    """Call within a `gr.Tab`.
+    """The layout of the image tab and its callbacks. It is constructed within a `gr.Tab`.
 
     Args:
-        examples: image files to try.
+        visitors: all visitors of the demo.
+        settings: the settings of the demo.
+        examples: the paths of example images.
     """
 
     def __init__(self, visitors: Visitors, settings: Settings, examples: list[Path]):
@@ -58,6 +60,7 @@ class ImageTab:
         self._wire()
 
     def _layout(self) -> None:
+        """Make the components of the tab."""
         settings = self.settings
         gr.Markdown("**1** choose an image · **2** click on an object, or find *everything* · **3** choose a mask.")
         with gr.Accordion("Choose an image", open=True, elem_id="image-source") as self.source, gr.Row():
@@ -107,6 +110,7 @@ class ImageTab:
                 )
 
     def _wire(self) -> None:
+        """Connect the components to the callbacks."""
         controls = self.controls
         shown = [
             *(self.status, self.canvas, controls.objects, self.proposals, self.scores),
@@ -150,26 +154,29 @@ class ImageTab:
         self.everything.click(self.on_everything, inputs, shown, show_progress_on=self.canvas, **tracking)
 
     # ------------------------------------------------------------------------------------------------------- callbacks
-    # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
+    # Each callback is decorated with `answered`: if it refuses, the status line gives the reason and nothing else
+    # changes.
 
     def _work(self, request: gr.Request) -> ImageWork:
+        """Return the state of the visitor's image tab."""
         return self.visitors.of(request.session_hash).image
 
     @answered
     def on_upload(self, path: str | None, side: int, markers: bool, request: gr.Request) -> Answer:
-        """An image was uploaded."""
+        """Load an uploaded image."""
         return self._load(Path(path), side, markers, request) if path else [gr.skip()] * (3 + SHOWN)
 
     @answered
     def on_example(self, event: gr.SelectData, side: int, markers: bool, request: gr.Request) -> Answer:
-        """A picture of the examples was clicked."""
+        """Load the example whose picture was clicked."""
         return self._load(self.examples[event.index], side, markers, request)
 
     def _load(self, path: Path, side: int, markers: bool, request: gr.Request) -> Answer:
+        """Load an image and show it."""
         work = self._work(request)
         try:
             work.load(path, int(side))
-        except REFUSALS as error:  # and make room for another file
+        except REFUSALS as error:  # the upload field is emptied for another file
             return {self.status: refused(error), self.upload: None}
         text = f"{work.original[1]}×{work.original[0]} pixels. Now click on an object, or press Everything."
         status, canvas, *others = self._shown(work, text, markers)
@@ -181,7 +188,7 @@ class ImageTab:
     def on_click(
         self, event: gr.SelectData, kind: str, object_id: str, markers: bool, place: Place, request: gr.Request
     ) -> Answer:
-        """The picture was clicked."""
+        """Add a click on the picture to the prompts of the selected object."""
         work = self._work(request)
         size = work.image.shape[:2] if work.image is not None else (1, 1)
         if work.current != int(object_id):
@@ -193,7 +200,7 @@ class ImageTab:
 
     @answered
     def on_kind(self, markers: bool, request: gr.Request) -> Answer:
-        """Another tool was chosen: a box that was begun is none any more."""
+        """Note that another kind of click was chosen; a box that was begun is discarded."""
         work = self._work(request)
         if work.corner is None:
             return {self.status: gr.skip()}
@@ -202,53 +209,55 @@ class ImageTab:
 
     @answered
     def on_object(self, object_id: str, markers: bool, request: gr.Request) -> Answer:
-        """Another object was chosen."""
+        """Select another object."""
         work = self._work(request)
         work.choose_object(int(object_id))
         return self._shown(work, f"Clicks are for object {work.current}.", markers)
 
     @answered
     def on_next(self, markers: bool, request: gr.Request) -> Answer:
-        """Next object."""
+        """Select a new object."""
         work = self._work(request)
         work.next_object()
         return self._shown(work, f"Clicks are for object {work.current}.", markers)
 
     @answered
     def on_undo(self, markers: bool, request: gr.Request) -> Answer:
-        """Undo."""
+        """Undo the last change."""
         work = self._work(request)
         return self._shown(work, TAKEN_BACK[work.undo()], markers)
 
     @answered
     def on_remove(self, markers: bool, request: gr.Request) -> Answer:
-        """Remove object."""
+        """Remove the selected object."""
         work = self._work(request)
         return self._shown(work, f"Object {work.remove_object()} is removed.", markers)
 
     @answered
     def on_markers(self, markers: bool, request: gr.Request) -> Answer:
-        """The overlay is wanted with clicks, or without."""
+        """Draw clicks in the overlay, or leave them out."""
         text = f"The overlay {'shows' if markers else 'does not show'} clicks and boxes."
         return self._shown(self._work(request), text, markers)
 
     def _chooser(self, number: int) -> Callable:
+        """Return the callback of a click on a proposal."""
+
         def on_choose(markers: bool, request: gr.Request) -> Answer:
-            """A proposal was clicked."""
+            """Use the proposal that was clicked."""
             return self.on_choose(number, markers, request)
 
         return on_choose
 
     @answered
     def on_choose(self, number: int, markers: bool, request: gr.Request) -> Answer:
-        """A proposal was clicked."""
+        """Use a proposal for the selected object."""
         work = self._work(request)
         work.choose(number)
         return self._shown(work, f"Proposal {number + 1} is taken for object {work.current}.", markers)
 
     @answered
     def on_model(self, markers: bool, request: gr.Request) -> Answer:
-        """Another model may have been taken."""
+        """Tell the visitor that another model is used, if it was changed."""
         work = self._work(request)
         if not work.model_is_new:
             return {self.status: gr.skip()}
@@ -257,7 +266,7 @@ class ImageTab:
 
     @answered
     def on_everything(self, least_iou: float, markers: bool, request: gr.Request) -> Answer:
-        """Everything."""
+        """Find all objects of the image."""
         work = self._work(request)
         count = work.everything(least_iou)
         if not count:
@@ -268,6 +277,7 @@ class ImageTab:
         return self._shown(work, text, markers)
 
     def _shown(self, work: ImageWork, text: str, markers: bool) -> list[Any]:
+        """Return the values of all components that show the state, with `text` in the status line."""
         if work.image is None:
             raise UserError("Choose an image first.")
         files = [str(path) for path in work.write_results(markers)]

@@ -1,4 +1,4 @@
-"""What one visitor does in the image tab: objects from clicks, three proposals each, or everything. No Gradio here."""
+"""The state of a visitor's image tab: objects from clicks, with three proposals each, or all objects. No Gradio."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from efficienttam_hf.prompts import ObjectPrompts
 from efficienttam_hf.visualization import overlay_masks
 
 
-MAX_STEPS = 100  # that can be taken back
+MAX_STEPS = 100  # the largest number of steps that can be undone
 
 
 class _Mask:
-    """A mask, eight pixels a byte: taking back needs many of them."""
+    """A mask with eight pixels per byte, because undo keeps many masks."""
 
     def __init__(self, mask: np.ndarray):
         self._shape = mask.shape
         self._bits = np.packbits(mask)
 
     def unpacked(self) -> np.ndarray:
-        """bool (height, width)."""
+        """Return the mask as bool (height, width)."""
         height, width = self._shape
         return np.unpackbits(self._bits, count=height * width).reshape(self._shape).astype(bool)
 
 
 @dataclass(frozen=True)
 class _ImageObject:
-    """What was said of an object, the proposals for that with their predicted IoU, and which of them is taken.
+    """The prompts of an object, its proposals with their predicted IoU, and the number of the proposal that is used.
 
-    Objects of *Everything* have no prompts and one proposal.
+    Objects that *Everything* found have no prompts and one proposal.
     """
 
     prompts: ObjectPrompts
@@ -53,15 +53,17 @@ class _ImageObject:
 
     @property
     def score(self) -> float:
+        """The predicted IoU of the proposal that is used."""
         return self.proposals[self.chosen][0]
 
     def mask(self) -> np.ndarray:
+        """Return the mask of the proposal that is used: bool (height, width)."""
         return self.proposals[self.chosen][1].unpacked()
 
 
 @dataclass(frozen=True)
 class _Step:
-    """Something that can be taken back: what it was, and all objects before."""
+    """A change that can be undone: its kind, and all objects before it."""
 
     what: str
     objects: dict[int, _ImageObject]
@@ -72,15 +74,16 @@ class ImageWork:
     """An image and the objects found in it.
 
     Args:
-        folder: the visitor's own; results lie in it.
+        folder: the visitor's folder for images, which has the results.
+        settings: the settings of the demo.
 
     Attributes:
         image: uint8 (height, width, 3) RGB; `None` before `load`.
         original: (height, width) of the file.
-        current: the object that clicks are for.
-        corner: where a box was begun.
-        model: that finds objects.
-        model_is_new: whether the visitor is still to be told of it.
+        current: the id of the selected object, to which clicks are added.
+        corner: the first corner of a box, or `None`.
+        model: the name of the model.
+        model_is_new: whether the visitor has not yet been told that the model was changed.
     """
 
     def __init__(self, folder: Path, settings: Settings):
@@ -92,24 +95,26 @@ class ImageWork:
         self.original = (0, 0)
         self._name = self._file_name = ""
         self._closed = False
-        self._lock = threading.RLock()  # of clicks, which may be as fast as the two that draw a box
+        self._lock = threading.RLock()  # clicks can follow each other fast, such as the two corners of a box
         self._reset()
 
     def _reset(self) -> None:
-        self._objects: dict[int, _ImageObject] = {}  # replaced, never changed: steps hold earlier ones
+        """Remove all objects and steps."""
+        self._objects: dict[int, _ImageObject] = {}  # the dictionary is never changed in place: steps keep it
         self._steps: list[_Step] = []
         self.current = 1
         self.corner: Point | None = None
 
     def load(self, path: Path, max_side: int | None = None) -> None:
-        """Begin anew with an uploaded file. It is decoded here and then deleted.
+        """Load an uploaded file in place of the current image. The file is decoded and then deleted.
 
         Args:
-            max_side: longer side of the results in pixels, by default that of the settings; 0 for that of the image,
+            path: the path of the uploaded file.
+            max_side: the longer side of the results in pixels; None is that of the settings, and 0 that of the image,
                 within the settings' limit.
 
         Raises:
-            UserError: if it is no image, or larger than allowed; what was there before stays.
+            UserError: if the file is not an image, or larger than allowed. The current image is kept.
         """
         upload = Upload(path, self.folder / f"upload-{secrets.token_hex(4)}", self.settings)
         try:
@@ -131,7 +136,7 @@ class ImageWork:
             self._reset()
 
     def close(self) -> None:
-        """Forget and delete everything."""
+        """Delete the image and all files."""
         with self._lock:
             self._closed = True
             self.image = None
@@ -139,7 +144,7 @@ class ImageWork:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def change_model(self, name: str) -> None:
-        """Work with another model from now on. What was found in the image is forgotten."""
+        """Use another model from now on. The objects of the image are removed."""
         with self._lock:
             if name != self.model:
                 self.model, self.model_is_new = name, self.image is not None
@@ -147,45 +152,51 @@ class ImageWork:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """(height, width) of the image as it is worked on.
+        """(height, width) of the image after it was scaled down.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is no image.
         """
         height, width = self._check_loaded().shape[:2]
         return height, width
 
     def _check_loaded(self) -> np.ndarray:
+        """Return the image, or raise `UserError` if there is none."""
         if self.image is None:
             raise UserError("Choose an image first.")
         return self.image
 
     @property
     def objects(self) -> list[int]:
-        """Ids of the objects there are, and of the one that is to be."""
+        """The ids of all objects, including the selected one, which may be new."""
         return sorted({*self._objects, self.current})
 
     @property
     def proposals(self) -> list[dict[str, Any]]:
-        """For the current object: masks with `score`, the predicted IoU, the best first."""
+        """The proposals for the selected object, best first: `mask`, bool (height, width); `score`, predicted IoU."""
         one = self._objects.get(self.current)
         return [{"score": score, "mask": mask.unpacked()} for score, mask in one.proposals] if one else []
 
     @property
     def chosen(self) -> int:
-        """Which of the current object's proposals is taken."""
+        """The number of the proposal that is used for the selected object."""
         one = self._objects.get(self.current)
         return one.chosen if one else 0
 
     def _change(self, what: str, objects: dict[int, _ImageObject]) -> None:
+        """Replace all objects and keep the previous ones as a step."""
         self._steps = [*self._steps, _Step(what, self._objects, self.current)][-MAX_STEPS:]
         self._objects = objects
 
     def click(self, kind: str, point: Point) -> None:
-        """One click of a kind of `clicks.KINDS` for the current object.
+        """Add a click to the prompts of the selected object, and compute new proposals.
+
+        Args:
+            kind: one of `clicks.KINDS`.
+            point: (x, y) in pixels of the image.
 
         Raises:
-            UserError: if the click says nothing.
+            UserError: if there is no image, or the click cannot be used; see `clicks.with_click`.
         """
         with self._lock:
             image = self._check_loaded()
@@ -200,21 +211,24 @@ class ImageWork:
             self._change("click", {**self._objects, object_id: _ImageObject(prompts, proposals)})
 
     def choose(self, number: int) -> None:
-        """Take another of the current object's proposals."""
+        """Use another proposal for the selected object."""
         with self._lock:
             one = self._objects.get(self.current)
             if one is not None and number < len(one.proposals):
                 self._objects = {**self._objects, self.current: replace(one, chosen=number)}
 
     def choose_object(self, object_id: int) -> None:
-        """Clicks are for this object from now on."""
+        """Select an object, to which clicks are added from now on."""
         self.current, self.corner = object_id, None
 
     def undo(self) -> str:
-        """Take back what was done last: a click, *Everything* or a removal; which of them it was.
+        """Undo the last change.
+
+        Returns:
+            The kind of the change: `"corner"`, `"click"`, `"removal"` or `"everything"`.
 
         Raises:
-            UserError: if there is nothing to take back.
+            UserError: if there is nothing to undo.
         """
         with self._lock:
             self._check_loaded()
@@ -228,20 +242,23 @@ class ImageWork:
             return step.what
 
     def next_object(self) -> None:
-        """Clicks are for a new object from now on.
+        """Select a new object.
 
         Raises:
-            UserError: if there are as many as allowed.
+            UserError: if there are as many objects as allowed.
         """
         self._check_loaded()
         self.corner = None
         self.current = next_object_id(list(self._objects), self.settings.max_objects)
 
     def remove_object(self) -> int:
-        """Forget the current object, whether clicked or found by *Everything*; its id.
+        """Remove the selected object.
+
+        Returns:
+            The id of the object.
 
         Raises:
-            UserError: if there is nothing of it.
+            UserError: if this object has no mask.
         """
         with self._lock:
             self._check_loaded()
@@ -254,9 +271,13 @@ class ImageWork:
             return removed
 
     def everything(self, least_iou: float) -> int:
-        """Find all objects with a predicted IoU of at least that, in place of those there are; how many.
+        """Find all objects of the image, in place of the current objects. If none is found, nothing changes.
 
-        Where there is none, all stays as it is.
+        Args:
+            least_iou: the smallest predicted IoU, from 0 to 1.
+
+        Returns:
+            The number of objects that were found.
         """
         image, model = self._check_loaded(), self.model
         found = engine.segment_everything(model, image, self.settings.grid, least_iou)
@@ -271,15 +292,16 @@ class ImageWork:
         return len(found)
 
     def _masks(self) -> dict[int, np.ndarray]:
+        """Return the masks in use, bool (height, width), by object id."""
         return {i: one.mask() for i, one in sorted(self._objects.items())}
 
     @property
     def _numbered(self) -> bool:
-        """Whether ids are written on objects: not on the many of *Everything*."""
+        """Whether ids are drawn on objects. They are not drawn on the many objects of *Everything*."""
         return len(self._objects) > 1 and not any(one.prompts.is_empty for one in self._objects.values())
 
     def picture(self) -> np.ndarray:
-        """The image with masks and prompts drawn: uint8 (height, width, 3) RGB."""
+        """Return the image with masks and prompts drawn: uint8 (height, width, 3) RGB."""
         with self._lock:
             image = self._check_loaded()
             corner = [ObjectPrompts([self.corner], [1])] if self.corner else []
@@ -287,7 +309,7 @@ class ImageWork:
             return overlay_masks(image, self._masks(), labels=self._numbered, prompts=[*prompts, *corner])
 
     def proposal_pictures(self) -> list[np.ndarray]:
-        """The current object's proposals, each drawn alone; of an object of *Everything* there are none to choose."""
+        """Return a picture of each proposal of the selected object; an object of *Everything* has none to choose."""
         with self._lock:
             one, image = self._objects.get(self.current), self.image
             if image is None or one is None or one.prompts.is_empty:
@@ -295,10 +317,13 @@ class ImageWork:
             return [overlay_masks(image, {self.current: mask.unpacked()}) for _, mask in one.proposals]
 
     def write_results(self, markers: bool = False) -> list[Path]:
-        """Overlay, indexed PNG and JSON, as of `efficienttam segment`; nothing where nothing was found.
+        """Write the overlay, the indexed PNG and the JSON file, as `efficienttam segment` does.
 
         Args:
-            markers: whether clicks and boxes are drawn in the overlay, too.
+            markers: whether clicks and boxes are drawn in the overlay.
+
+        Returns:
+            The paths of the three files; an empty list if there are no objects.
         """
         with self._lock:
             if self.image is None or not self._objects:

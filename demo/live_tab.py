@@ -1,4 +1,4 @@
-"""The camera tab: frames come from the browser, one by one, and go back with masks. The work is in `live_work`."""
+"""The camera tab: it receives frames from the browser one by one and returns them with masks; see `live_work`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ SECONDS_BETWEEN_FRAMES = 0.1
 
 
 class LiveTab:
-    """Call within a `gr.Tab`."""
+    """The layout of the camera tab and its callbacks. It is constructed within a `gr.Tab`.
+
+    Args:
+        visitors: all visitors of the demo.
+        settings: the settings of the demo.
+    """
 
     def __init__(self, visitors: Visitors, settings: Settings):
         self.visitors = visitors
@@ -56,25 +61,26 @@ class LiveTab:
         self.model_inputs: list[Any] = []
         self.model_outputs = [self.status]
 
-    # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
+    # Each callback is decorated with `answered`: if it refuses, the status line gives the reason and nothing else
+    # changes.
 
     @answered
     def on_frame(self, frame: np.ndarray | None, request: gr.Request) -> Any:
-        """A frame arrived."""
+        """Track the objects on a frame of the camera."""
         if frame is None:
             return {self.canvas: gr.skip()}
         return {self.canvas: self.visitors.of(request.session_hash).live.frame(frame)}
 
     @answered
     def on_click(self, event: gr.SelectData, place: Place, request: gr.Request) -> dict:
-        """The picture was clicked."""
+        """Add an object at the click."""
         live = self.visitors.of(request.session_hash).live
         object_id = live.click(place_in(live.size, place, event))
         return {self.status: said(f"Object {object_id} is tracked from here on.")}
 
     @answered
     def on_model(self, request: gr.Request) -> dict:
-        """Another model may have been taken."""
+        """Tell the visitor that another model is used, if it was changed."""
         live = self.visitors.of(request.session_hash).live
         if not live.model_is_new:
             return {self.status: gr.skip()}
@@ -83,6 +89,6 @@ class LiveTab:
 
     @answered
     def on_restart(self, request: gr.Request) -> dict:
-        """Forget all objects."""
+        """Remove all objects."""
         self.visitors.of(request.session_hash).live.reset()
         return {self.status: said("Nothing is tracked any more.")}

@@ -1,4 +1,4 @@
-"""What one visitor does before the camera: objects tracked from frame to frame, in bounded memory. No Gradio here."""
+"""The state of a visitor's camera tab: objects tracked from frame to frame in bounded memory, without Gradio."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from efficienttam_hf.visualization import overlay_masks
 
 
 class LiveWork:
-    """A camera's frames, one at a time. A click counts from the next frame on.
+    """Tracks objects in the frames of a camera. A click takes effect on the next frame.
+
+    Args:
+        settings: the settings of the demo.
 
     Attributes:
-        objects: ids of the objects tracked.
-        model: that tracks them.
-        model_is_new: whether the visitor is still to be told of it.
+        objects: the ids of the tracked objects.
+        model: the name of the model.
+        model_is_new: whether the visitor has not yet been told that the model was changed.
     """
 
     def __init__(self, settings: Settings):
@@ -30,33 +33,39 @@ class LiveWork:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all objects."""
+        """Remove all objects."""
         self.objects: list[int] = []
         self._session: engine.LiveSession | None = None
         self._waiting: list[Point] = []
 
     def change_model(self, name: str) -> None:
-        """Work with another model from now on. What is tracked is forgotten."""
+        """Use another model from now on. All objects are removed."""
         if name != self.model:
             self.model, self.model_is_new = name, bool(self.objects)
             self.reset()
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the frames.
+        """Return (height, width) of the frames.
 
         Raises:
-            UserError: if there was none yet.
+            UserError: if there was no frame yet.
         """
         if self._size is None:
             raise UserError("Start the camera first.")
         return self._size
 
     def click(self, point: Point) -> int:
-        """A click on a new object; its id.
+        """Add an object at a click.
+
+        Args:
+            point: (x, y) in pixels of the last frame.
+
+        Returns:
+            The id of the object.
 
         Raises:
-            UserError: if there are as many objects as allowed.
+            UserError: if there was no frame yet, or there are as many objects as allowed.
         """
         most = self.settings.max_objects
         if len(self.objects) + len(self._waiting) >= most:
@@ -65,7 +74,14 @@ class LiveWork:
         return len(self.objects) + len(self._waiting)
 
     def frame(self, image: np.ndarray) -> np.ndarray:
-        """The next frame, uint8 (height, width, 3) RGB, with the objects' masks drawn."""
+        """Track the objects on the next frame and draw their masks.
+
+        Args:
+            image: uint8 (height, width, 3) RGB.
+
+        Returns:
+            uint8 (height, width, 3) RGB, scaled down to `settings.live_side`.
+        """
         image = resize_image(image, limited_size(image.shape[:2], self.settings.live_side))
         size = image.shape[:2]
         if size != self._size:  # another camera, or a phone was turned

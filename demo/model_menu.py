@@ -1,4 +1,4 @@
-"""The choice of a model, above the tabs. The work itself is in `model_store`."""
+"""The menu of models above the tabs. `model_store` loads the models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ SECONDS_BETWEEN_SIGNS = 0.3
 
 
 class ModelMenu:
-    """Call within the `gr.Blocks`: a line that names the model and, where several are offered, a menu below it."""
+    """A line that names the model and, if several models are offered, a menu below it.
+
+    It is constructed within the `gr.Blocks`.
+
+    Args:
+        visitors: all visitors of the demo.
+        store: the models that are offered.
+    """
 
     def __init__(self, visitors: Visitors, store: ModelStore):
         self.visitors = visitors
@@ -39,15 +46,16 @@ class ModelMenu:
             self.status = status_line("model-status")
 
     def wire(self, demo: gr.Blocks, *tabs: Any) -> None:
-        """Connect the menu.
+        """Connect the menu to the tabs.
 
         Args:
-            tabs: what shows a visitor's work, each with `on_model`, its `model_inputs` and its `model_outputs`.
+            demo: the app.
+            tabs: the tabs that show a visitor's work. Each has `on_model` with its `model_inputs` and `model_outputs`.
         """
         if len(self.store.names) == 1:
             return
         quiet: dict[str, Any] = {**PAGE_EVENT, "show_progress": "hidden"}
-        # Who waits here takes no turn from anybody.
+        # Visitors who wait here do not take the turn of anyone else.
         taken = self.take.click(
             self.on_take,
             self.choice,
@@ -61,18 +69,19 @@ class ModelMenu:
         demo.load(self.on_load, None, self.choice, **quiet)
 
     def _choices(self) -> list[tuple[str, str]]:
+        """Return the label and the value of each model that is offered."""
         return [(self.store.describe(name), self._value(name)) for name in self.store.names]
 
     def _value(self, name: str) -> str:
-        return str(self.store.names.index(name))  # a path on the server is nobody's business
+        return str(self.store.names.index(name))  # visitors do not see paths on the server
 
     def on_load(self) -> dict[str, Any]:
-        """A page was opened: what is here may have changed since the demo began."""
+        """Update the menu when a page is opened, because models may have been downloaded since the demo was started."""
         return gr.update(choices=self._choices())
 
     @answered
     async def on_take(self, value: str, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
-        """Take this model. A later choice of the same visitor takes the place of one that is not there yet."""
+        """Change to the chosen model when it is loaded, unless the visitor chooses another one meanwhile."""
         visitor = self.visitors.of(request.session_hash)
         names = dict(zip(map(self._value, self.store.names), self.store.names, strict=True))
         if value not in names:
@@ -100,4 +109,5 @@ class ModelMenu:
 
 
 def _title(name: str) -> str:
+    """Return the title of the menu."""
     return f"Model: {shown_name(name)}"

@@ -1,9 +1,9 @@
-"""The models of the demo: which are offered, which are in memory, and how another one gets there. No Gradio here.
+"""The models of the demo: which are offered, which are loaded, and how another one is loaded. This file has no Gradio.
 
-A model is loaded once for all visitors and only ever read. At most `settings.models_in_memory` are in memory at a time:
-another one takes the place of that which nobody has used for longest. Whoever uses a model holds it meanwhile, so
-that it stays; whoever finds no room within seconds is told so. A model that is not on this machine is fetched by a
-thread of its own, once for all who wait for it, and nobody else waits.
+A model is loaded once for all visitors and is never changed. At most `settings.models_in_memory` models are loaded at a
+time: another one replaces the least recently used model. A model cannot be replaced while it is in use. If no model can
+be replaced within a few seconds, the visitor gets a message. A model that is not on this machine is downloaded in a
+separate thread, once for all visitors who wait for it, and no other visitor waits.
 """
 
 from __future__ import annotations
@@ -36,13 +36,20 @@ DOWNLOADS_AT_ONCE = 2
 
 
 def offered_models(settings: Settings, device: torch.device) -> tuple[list[str], ModelSource]:
-    """Which models may be chosen on the page, and the one that it begins with.
+    """Return the models that may be chosen on the page, and the model that the page begins with.
 
-    Where the settings name a model and no others, that one is fixed. Where they name neither, every model that has a
-    name is offered, and the page begins with the default of the commands.
+    If the settings name a model and no others, it cannot be changed. If they name neither, every model that has a name
+    is offered, and the page begins with the default of the commands.
+
+    Args:
+        settings: the settings of the demo.
+        device: the device that the models run on; the default model depends on it.
+
+    Returns:
+        The names, and the source of the first model.
 
     Raises:
-        ValueError, OSError: if there is no such model, or the first cannot be fetched.
+        ValueError, OSError: if a model does not exist, or the first model cannot be downloaded.
     """
     everything = [model.name for model in known_models()]
     names = [name for given in settings.models for name in (everything if given == ALL else [given])]
@@ -51,14 +58,14 @@ def offered_models(settings: Settings, device: torch.device) -> tuple[list[str],
     if not names:
         names = [] if settings.model else everything
     for name in names:
-        if name not in VARIANTS:  # which are fetched when they are chosen
+        if name not in VARIANTS:  # variants are downloaded when they are chosen
             find_model(name)
     return list(dict.fromkeys(names if first.name in names else [first.name, *names])), first
 
 
 @dataclass(frozen=True)
 class Models:
-    """The model of videos and that of images, from the same weights, and their processor."""
+    """The video model and the image model with the same weights, and their processor."""
 
     video: EfficientTamVideoModel
     image: EfficientTamModel
@@ -66,11 +73,12 @@ class Models:
 
 
 class Preparation:
-    """A model on its way into memory.
+    """The state of a model that is being downloaded and loaded.
 
     Attributes:
-        done: whether it is over, well or not.
-        problem: why it is not there, for the visitor; `None` if it is.
+        name: the name of the model.
+        done: whether the preparation has ended, with or without success.
+        problem: a message for the visitor if the model could not be loaded; otherwise `None`.
     """
 
     def __init__(self, name: str):
@@ -80,47 +88,52 @@ class Preparation:
         self._text, self._part = "Loading …", 0.0
 
     def says(self) -> tuple[str, float]:
-        """What is going on, for the visitor, and how much of it is done, 0 to 1."""
+        """Return the current step, as text for the visitor, and the completed part of it, from 0 to 1."""
         return self._text, self._part
 
     def fetching(self, here: int, total: int | None) -> None:
-        """So many bytes have arrived."""
+        """Note the progress of a download.
+
+        Args:
+            here: the number of bytes that have arrived.
+            total: the number of bytes of the file, if it is known.
+        """
         known = total or VARIANTS[self.name].parameters * 4
         self._text, self._part = f"Fetching {here / 1e6:.0f} of {known / 1e6:.0f} MB …", min(here / known, 1.0)
         if here >= known:
             self._text = "Converting …"
 
     def waiting(self) -> None:
-        """Others are fetched first."""
+        """Note that other downloads come first."""
         self._text = "Waiting for other downloads …"
 
     def loading(self) -> None:
-        """It is on this machine."""
+        """Note that the model is on this machine and is being loaded."""
         self._text, self._part = "Loading …", 1.0
 
 
 class ModelStore:
-    """Models by name, as many in memory as there is room for.
+    """Loads models by name and keeps a limited number of them.
 
     Args:
-        names: those that are offered, `first` among them.
-        first: that visitors begin with.
-        load: from a name to a model that is ready to run.
-        most: how many are in memory at a time.
+        names: the names of the models that are offered, including `first`.
+        first: the model that visitors begin with.
+        load: a function that loads a model by name and makes it ready to run.
+        most: the largest number of models that are loaded at a time.
     """
 
     def __init__(self, names: list[str], first: str, load: Callable[[str], Models], most: int):
         self.names, self.first = names, first
         self._known = {model.name: model for model in known_models()}
         self._load, self._most = load, most
-        self._loaded: OrderedDict[str, Models] = OrderedDict()  # the one used last is at the end
+        self._loaded: OrderedDict[str, Models] = OrderedDict()  # the most recently used model is at the end
         self._uses: Counter[str] = Counter()
         self._loading: set[str] = set()
         self._changed = threading.Condition()
-        self._one_load_at_a_time = threading.Lock()  # Transformers replaces functions of torch while it loads
+        self._one_load_at_a_time = threading.Lock()  # Transformers replaces functions of torch while it loads a model
         self._downloads = threading.Semaphore(DOWNLOADS_AT_ONCE)
         self._preparations: dict[str, Preparation] = {}
-        # A model that is the only one needs no lock. A process that ZeroGPU forks might inherit a held one.
+        # If there is only one model, no lock is needed. A process that ZeroGPU forks could inherit a lock that is held.
         self._only = load(first) if len(names) == 1 else None
         if self._only is None:
             with self.use(first):
@@ -128,10 +141,10 @@ class ModelStore:
 
     @contextmanager
     def use(self, name: str) -> Iterator[Models]:
-        """A model, which stays in memory until the block ends; loaded first if it is not.
+        """Give a model, which stays loaded until the `with` block ends. It is loaded first if necessary.
 
         Raises:
-            UserError: if there is no room, as others are being used.
+            UserError: if no model can be replaced, because all loaded models are in use.
         """
         if self._only is not None:
             yield self._only
@@ -145,6 +158,7 @@ class ModelStore:
                 self._changed.notify_all()
 
     def _take(self, name: str) -> Models:
+        """Return a model and count one more use of it; wait for a limited time if no model can be replaced."""
         deadline = time.monotonic() + SECONDS_FOR_ROOM
         with self._changed:
             while name not in self._loaded:
@@ -178,7 +192,7 @@ class ModelStore:
         return models
 
     def _has_room(self) -> bool:
-        """Whether one more may be loaded; lets go of the one unused for longest where that makes room."""
+        """Whether one more model may be loaded. If necessary, the least recently used model is removed."""
         if len(self._loaded) + len(self._loading) < self._most:
             return True
         unused = next((name for name in self._loaded if not self._uses[name]), None)
@@ -190,11 +204,15 @@ class ModelStore:
 
     @property
     def in_memory(self) -> list[str]:
-        """Names of the models that are, the one used last at the end."""
+        """Return the names of the loaded models; the most recently used model is the last."""
         return [self.first] if self._only is not None else list(self._loaded)
 
     def prepare(self, name: str) -> Preparation:
-        """Fetch a model if it is not here, and load it, in the background; once for all who ask meanwhile."""
+        """Download a model if necessary and load it, in the background.
+
+        Returns:
+            The state of the preparation. Visitors who ask for the same model meanwhile share it.
+        """
         with self._changed:
             if name in self._preparations:
                 return self._preparations[name]
@@ -203,6 +221,7 @@ class ModelStore:
         return preparation
 
     def _prepare(self, preparation: Preparation) -> None:
+        """Download and load a model, and note in `preparation` how this ended. It runs in a thread."""
         name = preparation.name
         try:
             if name in VARIANTS and found(name) is None:
@@ -225,7 +244,7 @@ class ModelStore:
             preparation.done = True
 
     def describe(self, name: str) -> str:
-        """A line about a model that is offered: name, size, input, licence, and whether it would be fetched."""
+        """Return a line about a model: its name, size, input size and licence, and whether it would be downloaded."""
         known: KnownModel | None = self._known.get(name)
         if known is None:
             return shown_name(name)
@@ -235,5 +254,5 @@ class ModelStore:
 
 
 def shown_name(name: str) -> str:
-    """A model's name for visitors: of a folder on the server, only what it is called."""
+    """Return a model's name as it is shown to visitors. Of a folder on the server, only the last part is shown."""
     return Path(name).name if Path(name).is_dir() else name

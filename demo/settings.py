@@ -1,7 +1,7 @@
-"""Every number of the demo: which model, how fast, and what a visitor may upload.
+"""All settings of the demo: the models, the speed and the limits of uploads.
 
-Each is read from the environment, so a Space is configured in its settings page (Variables) without a change to its
-files: `EFFICIENTTAM_MODEL=someone/a-model`, `EFFICIENTTAM_MAX_FRAMES=600`.
+Each setting can be given as an environment variable, so that a Space is configured on its settings page (Variables)
+without a change of files: `EFFICIENTTAM_MODEL=someone/a-model`, `EFFICIENTTAM_MAX_FRAMES=600`.
 """
 
 from __future__ import annotations
@@ -13,40 +13,46 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """The demo's settings; the environment variable of each is its name in capitals after `EFFICIENTTAM_`.
+    """The settings of the demo. The environment variable of a setting is `EFFICIENTTAM_` and its name in capitals.
 
     Attributes:
-        model: that the page begins with: a folder, an id on the Hub, or a name that `efficienttam models` lists; by
-            default as of the commands.
-        models: those that visitors may choose among, with commas; `all` stands for every one that has a name. By
-            default all of them, and where `model` is set, that one alone.
-        models_in_memory: at a time, whatever visitors choose. Each that is tracked with needs one of its own.
-        device: `cpu`, `cuda`, `mps`; `auto` is the best there is.
-        dtype: `float32`, `bfloat16`, `float16`; `auto` is bfloat16 on a GPU and float32 elsewhere.
-        memory: how memories are chosen, a name of docs/memory.md; `auto` is as the model's configuration says.
-        result_sides: choices for the longer side of frames and masks in pixels; the first is the default.
-        strides: choices for "every n-th frame"; the first is the default.
-        max_frames: frames of a video that are used; what follows is left out, and the visitor is told.
-        max_upload_mb: of an uploaded file.
-        max_pixels: of a frame or an image before it is scaled down.
-        max_result_side: longer side of results in pixels where they are to be as large as the video.
-        max_objects: per visitor.
-        max_points: per object and frame.
-        max_prompts: per visitor; one is what is said of an object on a frame.
-        image_side: longer side of an image in pixels; larger ones are scaled down.
-        live_side: longer side of camera frames in pixels.
-        live_seconds: of camera in one go; then whoever waits has a turn.
-        grid: clicks along each side for "everything" in an image.
-        tracking_at_once: visitors whose videos are tracked at the same time; others wait in the queue.
-        clicks_at_once: clicks answered at the same time. They do not wait for tracking.
-        max_visitors: at the same time. Those who have loaded nothing make room for others.
-        requests_per_visitor: that wait or run at the same time.
-        requests_per_address: likewise, of all visitors from one network address.
-        requests_per_minute: of a visitor, that wait or run: clicks, sliders, calls of `/track`.
-        address_requests_per_minute: of all visitors from one network address, uploads and camera frames too.
-        queue_size: requests that wait, of all visitors.
-        results_per_visitor: calls of `/track` whose files are kept; the oldest make room for new ones.
-        idle_minutes: after this long without a sign of life, a visitor's files are deleted.
+        model: the model that the page begins with: a folder, an id on the Hub, or a name that `efficienttam models`
+            lists. The default is the default of the commands.
+        models: the models that visitors may choose; `all` stands for every model that has a name. The default is all of
+            them, or only `model` if it is set.
+        models_in_memory: the largest number of models that are loaded at a time. Visitors who use different models at
+            the same time need one each.
+        device: `cpu`, `cuda` or `mps`; `auto` is the best that is available.
+        dtype: `float32`, `bfloat16` or `float16`; `auto` is bfloat16 on a GPU and float32 elsewhere.
+        memory: the memory selection strategy, by its name in docs/memory.md; `auto` uses the model's configuration.
+        result_sides: the choices for the longer side of frames and masks, in pixels; the first is the default.
+        strides: the choices for "every n-th frame"; the first is the default.
+        max_frames: the largest number of frames of a video that are used. The visitor is told that the others are left
+            out.
+        max_upload_mb: the largest size of an uploaded file, in MiB.
+        max_pixels: the largest number of pixels of a frame or an image before it is scaled down.
+        max_result_side: the largest longer side, in pixels, of results that are as large as the video.
+        max_objects: the largest number of objects of a visitor.
+        max_points: the largest number of points of an object on a frame.
+        max_prompts: the largest number of prompts of a visitor; a prompt is everything given for one object on one
+            frame.
+        image_side: the longer side of an image in pixels; larger images are scaled down.
+        live_side: the longer side of camera frames in pixels; larger frames are scaled down.
+        live_seconds: the number of seconds after which a camera stops, so that other visitors have a turn.
+        grid: the number of points along each side of an image for *Everything*.
+        tracking_at_once: the number of videos that are tracked at the same time; others wait in the queue.
+        clicks_at_once: the number of clicks that are answered at the same time. Clicks do not wait for tracking.
+        max_visitors: the largest number of visitors at the same time. Visitors who have loaded nothing make room for
+            others.
+        requests_per_visitor: the largest number of requests of a visitor that wait or run at the same time.
+        requests_per_address: the same, for all visitors from one network address.
+        requests_per_minute: the largest number of queued requests of a visitor per minute: clicks, sliders, calls of
+            `/track`.
+        address_requests_per_minute: the same, for all visitors from one network address, with uploads and camera
+            frames.
+        queue_size: the largest number of requests of all visitors that wait.
+        results_per_visitor: the number of calls of `/track` whose files are kept; the oldest are deleted first.
+        idle_minutes: the number of minutes without activity after which a visitor's files are deleted.
     """
 
     model: str = ""
@@ -81,7 +87,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Settings from environment variables; a list of choices is numbers or names with commas.
+        """Read the settings from environment variables; several choices are numbers or names separated by commas.
 
         Raises:
             ValueError: if a number is not a whole number above 0.
@@ -95,9 +101,10 @@ class Settings:
 
 
 def _parse(name: str, text: str, default: object) -> object:
+    """Parse the text of an environment variable to the type of the setting's default."""
     if isinstance(default, str):
         return text
-    if default == ():  # names
+    if default == ():  # a list of names
         return tuple(filter(None, (part.strip() for part in text.split(","))))
     try:
         numbers = tuple(int(part) for part in text.split(","))

@@ -1,7 +1,7 @@
-"""The part of a video that a visitor works on: the first frames, or every second of them, scaled down.
+"""The part of a video that a visitor works on: the first frames, or every n-th of them, scaled down.
 
-A `Clip` only says which frames of which file, so it can be handed to another process; `open` gives the frames. Files
-are decoded by PyAV in `efficienttam_hf.video_io` and by nothing else.
+A `Clip` only states which frames of which file are used, so it can be passed to another process; `open` gives the
+frames. `efficienttam_hf.video_io` decodes the file.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from efficienttam_hf.video_io import FrameSource, open_video
 
 @dataclass(frozen=True)
 class Clip:
-    """Some frames of a video file, counted from 0.
+    """A selection of the frames of a video file, numbered from 0.
 
     Attributes:
-        path: the file.
-        name: for names of files, see `file_name`.
+        path: the path of the file.
+        name: the beginning of the names of result files; see `file_name`.
         original: (height, width) of the video.
-        size: (height, width) of the frames as given here.
-        fps: frames per second as given here.
-        stride: frame `i` here is frame `i * stride` of the video.
-        count: how many frames.
-        in_video: how many frames the video has.
-        shortfall: why these are fewer than the file states, in a sentence; '' if they are not.
+        size: (height, width) of the clip's frames.
+        fps: frames per second of the clip.
+        stride: frame `i` of the clip is frame `i * stride` of the video.
+        count: the number of frames of the clip.
+        in_video: the number of frames of the video.
+        shortfall: a sentence that says why the video has fewer frames than the file states; '' if it has not.
     """
 
     path: Path
@@ -49,21 +49,28 @@ class Clip:
 
     @contextmanager
     def open(self, read_ahead: int = 4) -> Iterator[ClipFrames]:
-        """The frames: `len`, and indexing that gives uint8 (height, width, 3) RGB."""
+        """Open the frames, which have a length and give uint8 (height, width, 3) RGB when indexed.
+
+        Args:
+            read_ahead: the number of frames that are decoded ahead; without effect if frames are left out.
+
+        Raises:
+            VideoError: if the file cannot be opened.
+        """
         with open_video(self.path, prefetch=read_ahead if self.stride == 1 else 0) as source:
             yield ClipFrames(self, source)
 
     def number(self, index: int) -> int:
-        """The number in the video of a frame here."""
+        """Return the number in the video of a frame of the clip."""
         return index * self.stride
 
     def index(self, number: int) -> int:
-        """The frame here with that number in the video."""
+        """Return the frame of the clip with a number in the video."""
         return number // self.stride
 
 
 class ClipFrames:
-    """Frames of an open clip."""
+    """The frames of an open clip, as a sequence of uint8 (height, width, 3) RGB."""
 
     def __init__(self, clip: Clip, source: FrameSource):
         self._clip, self._source = clip, source
@@ -71,11 +78,11 @@ class ClipFrames:
         self.sound = source.sound
 
     def __len__(self) -> int:
-        # A damaged file turns out shorter than it says.
+        # A damaged file may have fewer frames than it states.
         return min(self._clip.count, -(-len(self._source) // self._clip.stride))
 
     def times(self, index: int) -> tuple[float, float]:
-        """When a frame begins and ends, in seconds on the video's clock."""
+        """Return the begin and the end of a frame, in seconds of the video's clock."""
         begin = self._clip.number(index)
         end = min(begin + self._clip.stride, len(self._source))
         return self._source.frame_time(begin), self._source.frame_time(max(end, begin + 1))
@@ -87,13 +94,16 @@ class ClipFrames:
 
 
 def clip_of_file(path: Path, settings: Settings, max_side: int, stride: int) -> Clip:
-    """Look at an uploaded file and say which part of it is used.
+    """Open an uploaded file and decide which part of it is used.
 
     Args:
-        max_side: longer side of the results in pixels; 0 for that of the video, within the settings' limit.
+        path: the path of the file.
+        settings: the settings of the demo, with the limits.
+        max_side: the longer side of the results in pixels; 0 is that of the video, within the settings' limit.
+        stride: take every n-th frame; 1 takes all.
 
     Raises:
-        UserError: if it is not a video that can be decoded, or its frames are larger than allowed.
+        UserError: if the file is not a video that can be decoded, or its frames are larger or smaller than allowed.
     """
     try:
         with open_video(path, prefetch=0, threads=1) as source:
@@ -110,12 +120,16 @@ def clip_of_file(path: Path, settings: Settings, max_side: int, stride: int) -> 
 
 
 def file_name(path: Path) -> str:
-    """What files made from this one begin with: its name without suffix; no spaces, nothing that a shell minds."""
+    """Return the beginning of the names of result files: the file's name without suffix and special characters."""
     return safe_name(re.sub(r"[^\w.-]+", "_", path.stem).strip("._")[:40] or "video")
 
 
 def check_pixels(height: int, width: int, settings: Settings) -> None:
-    """Raise `UserError` for a picture that is too large to handle, or too small to see anything in."""
+    """Check the size of an image.
+
+    Raises:
+        UserError: if it has more than `settings.max_pixels` pixels, or a side of less than 16 pixels.
+    """
     if height * width > settings.max_pixels:
         limit = settings.max_pixels / 1e6
         raise UserError(
@@ -127,5 +141,5 @@ def check_pixels(height: int, width: int, settings: Settings) -> None:
 
 
 def readable(error: Exception) -> str:
-    """An error's message with the names of files in place of where they lie."""
+    """Return an error's message with file names instead of full paths."""
     return re.sub(r"'[^']*/([^'/]+)'", r"'\1'", str(error))

@@ -1,4 +1,4 @@
-"""The video tab: its layout, and what happens on each click. The work itself is in `video_work`."""
+"""The video tab: its layout and its callbacks. `video_work` has the state of the work."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from efficienttam_hf.visualization import object_color
 
 
 DIRECTIONS = ("forward", "backward", "both")
-# The last ones are videos that not every system calls so.
+# The suffixes are of videos that not every system recognizes as such.
 FILE_TYPES = ["video", ".gif", ".mkv", ".3gp", ".ts", ".mts", ".m2ts"]
-LOADED = 9  # components that a new video changes
+LOADED = 9  # the number of components that a new video changes
 SECONDS_BETWEEN_PICTURES = 0.2
-SHOWN_SIDE = 1280  # pixels of the longer side of pictures on the page
+SHOWN_SIDE = 1280  # the longer side of pictures on the page, in pixels
 TO_DO = "Click on an object, or press Track."
 
 HOW_TO = (
@@ -55,11 +55,13 @@ HOW_TO = (
 
 
 class VideoTab:
-    """Call within a `gr.Tab`.
+    """The layout of the video tab and its callbacks. It is constructed within a `gr.Tab`.
 
     Args:
-        examples: video files to try.
-        example_pictures: a picture of each.
+        visitors: all visitors of the demo.
+        settings: the settings of the demo.
+        examples: the paths of example videos.
+        example_pictures: the path of a picture of each example.
     """
 
     def __init__(self, visitors: Visitors, settings: Settings, examples: list[Path], example_pictures: list[Path]):
@@ -72,6 +74,7 @@ class VideoTab:
     # ---------------------------------------------------------------------------------------------------------- layout
 
     def _layout(self, example_pictures: list[Path]) -> None:
+        """Make the components of the tab."""
         settings = self.settings
         gr.Markdown(HOW_TO)
         with gr.Accordion("Choose a video", open=True, elem_id="video-source") as self.source, gr.Row():
@@ -84,7 +87,8 @@ class VideoTab:
                         elem_id="video-upload",
                     )
                 with gr.Tab("Record"):
-                    # Not turned, not muted, no other format: Gradio would run FFmpeg for each of these.
+                    # Recordings are not mirrored, muted or converted, because Gradio would run FFmpeg for each of
+                    # these.
                     self.recorder = gr.Video(
                         sources=["webcam"],
                         webcam_options=camera(1280),
@@ -152,11 +156,12 @@ class VideoTab:
                     y_title="probability that the object is in the frame",
                     height=360,
                     min_width=320,
-                    show_label=False,  # Gradio leaves no room for it
+                    show_label=False,  # Gradio leaves no space for the label
                     elem_id="video-plot",
                 )
 
     def _wire(self) -> None:
+        """Connect the components to the callbacks."""
         controls, status = self.controls, self.status
         edited = [self.canvas, controls.objects, status, self.results]
         loaded = [self.source, self.upload, self.recorder, self.workspace, self.frame, *edited]
@@ -191,7 +196,7 @@ class VideoTab:
         controls.undo.click(self.on_undo, shown, [self.frame, *edited], **quiet)
         controls.remove.click(self.on_remove, shown, edited, **quiet)
 
-        # Tracking waits in the queue; what comes before and after does not, nor does Cancel.
+        # Tracking waits in the queue. The events before and after it do not wait, and neither does Cancel.
         self.while_tracking = [
             *(self.track, self.retrack, self.cancel, controls.next_object, controls.undo, controls.remove),
             self.canvas,
@@ -204,8 +209,8 @@ class VideoTab:
             begun = button.click(self.on_begin, inputs, [status, *self.while_tracking], **at_once)
             ended = begun.then(self.on_track, [self.opacity, self.markers], tracked, **waiting, **tracking)
             ended.then(self.on_end, None, [status, *self.while_tracking], **at_once)
-        # What is said of it is written in the browser, at the click: an answer of the server could come after that of
-        # tracking, which says how it ended. One that is clicked later than that is overwritten by `on_end`.
+        # The browser writes this text at the click, because an answer of the server could arrive after the message that
+        # says how tracking ended. A click after that message is overwritten by `on_end`.
         stopping = said("Stopping after the frame that is under way …")
         self.cancel.click(None, None, status, js=f"() => {json.dumps(stopping)}", **PAGE_EVENT)
         self.cancel.click(self.on_cancel, None, None, **at_once)
@@ -213,30 +218,33 @@ class VideoTab:
         self.model_inputs, self.model_outputs = shown, edited
 
     # ------------------------------------------------------------------------------------------------------- callbacks
-    # Each is decorated with `answered`: where it refuses, the status line says why, and nothing else changes.
+    # Each callback is decorated with `answered`: if it refuses, the status line gives the reason and nothing else
+    # changes.
 
     def _work(self, request: gr.Request) -> VideoWork:
+        """Return the state of the visitor's video tab."""
         return self.visitors.of(request.session_hash).video
 
     @answered
     def on_upload(self, path: str | None, side: int, stride: int, request: gr.Request) -> Answer:
-        """A video was uploaded or recorded."""
+        """Load an uploaded or recorded video."""
         if path is None:
             return [gr.skip()] * LOADED
         return self._load(Path(path), side, stride, request)
 
     @answered
     def on_example(self, event: gr.SelectData, side: int, stride: int, request: gr.Request) -> Answer:
-        """A picture of the examples was clicked."""
+        """Load the example whose picture was clicked."""
         return self._load(self.examples[event.index], side, stride, request)
 
     def _load(self, path: Path, side: int, stride: int, request: gr.Request) -> Answer:
+        """Load a video and show its first frame."""
         work = self._work(request)
         try:
             clip = work.load(path, int(side), int(stride))
             picture = self._picture(work, 0)
-        except REFUSALS as error:  # and make room for another file
-            if work.tracking:  # the status line says how far it is, and would say this for an instant only
+        except REFUSALS as error:  # the upload field is emptied for another file
+            if work.tracking:  # the status line shows the progress of tracking, which would replace the message at once
                 gr.Warning(readable(error), duration=8)
             return {self.status: refused(error), self.upload: None, self.recorder: None}
         used = clip.count * clip.stride
@@ -264,13 +272,13 @@ class VideoTab:
         ]
 
     def _picture(self, work: VideoWork, frame: int, opacity: float = 0.5) -> np.ndarray:
-        """What is shown: large results are scaled down for that."""
+        """Return a frame as it is shown on the page, where large pictures are scaled down."""
         picture = work.picture(frame, opacity)
         return resize_image(picture, limited_size(picture.shape[:2], SHOWN_SIDE))
 
     @answered
     def on_frame(self, frame: int, opacity: float, request: gr.Request) -> Answer:
-        """A slider moved."""
+        """Show the frame that the slider was moved to."""
         work = self._work(request)
         return {self.canvas: self._picture(work, _within(work, frame), opacity) if work.clip else gr.skip()}
 
@@ -285,7 +293,7 @@ class VideoTab:
         place: Place,
         request: gr.Request,
     ) -> Answer:
-        """The picture was clicked."""
+        """Add a click on the picture to the prompts of the selected object."""
         work = self._work(request)
         size = work.clip.size if work.clip else (1, 1)
         if work.current != int(object_id):
@@ -299,7 +307,7 @@ class VideoTab:
 
     @answered
     def on_kind(self, frame: int, opacity: float, request: gr.Request) -> Answer:
-        """Another tool was chosen: a box that was begun is none any more."""
+        """Note that another kind of click was chosen; a box that was begun is discarded."""
         work = self._work(request)
         if work.corner is None:
             return {self.status: gr.skip()}
@@ -308,20 +316,21 @@ class VideoTab:
 
     @answered
     def on_object(self, object_id: str, frame: int, opacity: float, request: gr.Request) -> Answer:
-        """Another object was chosen."""
+        """Select another object."""
         work = self._work(request)
         work.choose(int(object_id))
         return self._chosen(work, frame, opacity)
 
     @answered
     def on_next(self, frame: int, opacity: float, request: gr.Request) -> Answer:
-        """Next object."""
+        """Select a new object."""
         work = self._work(request)
         work.next_object()
         choice = object_choice(work.objects, work.current)
         return {**self._chosen(work, frame, opacity), self.controls.objects: choice}
 
     def _chosen(self, work: VideoWork, frame: int, opacity: float) -> dict[Any, Any]:
+        """Return the answer to a change of the selected object."""
         answer: dict[Any, Any] = {self.status: said(f"Clicks are for object {work.current}.")}
         if work.clip is not None:
             answer[self.canvas] = self._picture(work, _within(work, frame), opacity)
@@ -329,7 +338,7 @@ class VideoTab:
 
     @answered
     def on_undo(self, frame: int, opacity: float, request: gr.Request) -> Answer:
-        """Undo; shows the frame where it was."""
+        """Undo the last click and show its frame."""
         work = self._work(request)
         at = work.undo()
         text = "The corner is taken back." if at is None else f"A click on frame {at} is taken back."
@@ -338,12 +347,12 @@ class VideoTab:
 
     @answered
     def on_remove(self, frame: int, opacity: float, request: gr.Request) -> Answer:
-        """Remove object."""
+        """Remove the selected object."""
         work = self._work(request)
         return self._edited(work, frame, opacity, f"Object {work.remove_object()} is removed.")
 
     def _edited(self, work: VideoWork, frame: int, opacity: float, text: str) -> list[Any]:
-        """After a change of prompts: the files of before no longer fit."""
+        """Return the answer to a change of prompts. The result files are hidden, because they are out of date."""
         return [
             self._picture(work, _within(work, frame), opacity),
             object_choice(work.objects, work.current),
@@ -353,7 +362,7 @@ class VideoTab:
 
     @answered
     def on_model(self, frame: int, opacity: float, request: gr.Request) -> Answer:
-        """Another model may have been taken."""
+        """Tell the visitor that another model is used, if it was changed."""
         work = self._work(request)
         if not work.model_is_new:
             return {self.status: gr.skip()}
@@ -365,7 +374,7 @@ class VideoTab:
 
     @answered
     def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> Answer:
-        """Track or, `again`, re-track was pressed. If others are tracking, it waits now."""
+        """Prepare tracking when Track or, with `again`, Re-track was pressed. If other videos are tracked, it waits."""
         work = self._work(request)
         self.visitors.of(request.session_hash).tracking_status = ""
         work.prepare_tracking(direction, _within(work, frame) if again else None)
@@ -373,13 +382,13 @@ class VideoTab:
 
     @answered
     def on_end(self, request: gr.Request) -> Answer:
-        """Tracking ended in whatever way, or did not begin."""
+        """Restore the buttons after tracking ended in any way, or did not begin."""
         visitor = self.visitors.of(request.session_hash)
         status = gr.skip() if visitor.video.tracking else visitor.tracking_status or gr.skip()
         return [status, *_while_tracking(visitor.video, visitor.video.tracking)]
 
     def on_track(self, opacity: float, markers: bool, request: gr.Request) -> Iterator[dict[Any, Any]]:
-        """Track what `on_begin` has prepared; nothing where it refused."""
+        """Track what `on_begin` prepared; if it refused, do nothing."""
         for answer in self._track(opacity, markers, request):
             visitor = self.visitors.known(request.session_hash)
             if visitor is not None and isinstance(answer.get(self.status), str):
@@ -388,6 +397,7 @@ class VideoTab:
 
     @answered
     def _track(self, opacity: float, markers: bool, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Track and yield the answers with progress, pictures and, at the end, the result files."""
         visitor = self.visitors.of(request.session_hash)
         work = visitor.video
         prepared = work.take_prepared()
@@ -423,6 +433,7 @@ class VideoTab:
         }
 
     def _files(self, work: VideoWork, markers: bool) -> dict[Any, str]:
+        """Write the result files and return the updates of the components that offer them."""
         results = work.write_results(markers)
         if results is None:
             return {}
@@ -435,29 +446,30 @@ class VideoTab:
 
     @answered
     def on_markers(self, markers: bool, request: gr.Request) -> Answer:
-        """The overlay is wanted with clicks, or without."""
+        """Draw clicks in the overlay, or leave them out."""
         files = self._files(self._work(request), markers)
         shown = "shows" if markers else "does not show"
         return {**files, self.status: said(f"The overlay video {shown} clicks and boxes.") if files else gr.skip()}
 
     def on_cancel(self, request: gr.Request) -> None:
-        """Cancel."""
+        """Stop tracking."""
         self._work(request).cancel()
 
 
 def _within(work: VideoWork, frame: float) -> int:
-    """A slider's value as a frame that there is."""
+    """Convert a slider's value to a frame of the clip."""
     return max(0, min(int(frame), work.clip.count - 1)) if work.clip else 0
 
 
 def _while_tracking(work: VideoWork, tracking: bool) -> list[Any]:
-    """Buttons that track and re-track; cancel; next object, undo, remove; the picture, which takes no clicks then."""
+    """Return the updates of the buttons and of the picture, which ignores clicks during tracking."""
     buttons = [gr.update(interactive=on) for on in (not tracking, not tracking, tracking, *[not tracking] * 3)]
     size = work.clip.size if work.clip else None
     return [*buttons, gr.update(elem_classes=canvas_classes(size, busy=tracking))]
 
 
 def _score_table(work: VideoWork) -> Any:
+    """Return the object scores of all frames as a table for the plot."""
     import pandas as pd
 
     rows = [(frame, str(object_id), score) for frame, object_id, score in work.scores()]
@@ -465,4 +477,5 @@ def _score_table(work: VideoWork) -> Any:
 
 
 def _css_colour(object_id: int) -> str:
+    """Return the colour of an object as `#rrggbb`."""
     return "#{:02x}{:02x}{:02x}".format(*object_color(object_id))

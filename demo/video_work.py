@@ -1,8 +1,8 @@
-"""What one visitor does in the video tab: prompts, masks, tracking, undo, results. Knows nothing of Gradio.
+"""The state of a visitor's video tab: prompts, masks, tracking, undo and results, without Gradio.
 
-Coordinates are pixels of the clip's frames, and frames are numbered as in the clip, until results are written: there
-both are the video's own. Masks lie on disk, in the visitor's folder, as those of `efficienttam track` do. All methods
-may be called from several threads; tracking gives way to the others between frames.
+Coordinates are pixels of the clip's frames, and frames are numbered as in the clip. In the result files, both are those
+of the video. Masks are stored in the visitor's folder, as `efficienttam track` writes them. All methods may be called
+from several threads; during tracking, other methods run between frames.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from efficienttam_hf.visualization import overlay_masks
 
 @dataclass
 class _Step:
-    """What a click changed: an object on a frame, as it was before."""
+    """The prompts and the result of an object on a frame before a click."""
 
     frame: int
     object_id: int
@@ -45,7 +45,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class Results:
-    """The files that a visitor takes home."""
+    """The paths of the files that a visitor can download."""
 
     overlay: Path
     masks_zip: Path
@@ -53,19 +53,20 @@ class Results:
 
 
 class VideoWork:
-    """A clip, the prompts on it, and the masks so far.
+    """A clip, the prompts on it and the masks so far.
 
     Args:
-        folder: the visitor's own; everything here lies in it and goes with `close`.
+        folder: the visitor's folder for this work; `close` deletes it.
+        settings: the settings of the demo.
 
     Attributes:
-        clip: `None` before `load`.
-        prompts: by frame and object.
-        current: the object that clicks are for.
-        corner: where a box was begun.
+        clip: the part of the video that is used; `None` before `load`.
+        prompts: the prompts by frame and object.
+        current: the id of the selected object, to which clicks are added.
+        corner: the first corner of a box, or `None`.
         cancelled: whether the last tracking was stopped before its end.
-        model: that finds objects.
-        model_is_new: whether the visitor is still to be told of it.
+        model: the name of the model.
+        model_is_new: whether the visitor has not yet been told that the model was changed.
     """
 
     def __init__(self, folder: Path, settings: Settings):
@@ -85,6 +86,7 @@ class VideoWork:
         self._reset()
 
     def _reset(self) -> None:
+        """Remove all prompts and steps."""
         self.prompts: Prompts = {}
         self.current = 1
         self.corner: Point | None = None
@@ -96,9 +98,10 @@ class VideoWork:
     # ------------------------------------------------------------------------------------------------------ the model
 
     def change_model(self, name: str) -> None:
-        """Work with another model from now on. Clicks stay; masks, which were the other's, are forgotten.
+        """Use another model from now on. Clicks are kept; masks, and corrections of tracked masks, are removed.
 
-        Corrections of tracked masks are forgotten with these.
+        Args:
+            name: the name of the model.
 
         Raises:
             UserError: if tracking is under way.
@@ -124,10 +127,15 @@ class VideoWork:
     # ------------------------------------------------------------------------------------------------------- the clip
 
     def load(self, path: Path, max_side: int, stride: int) -> Clip:
-        """Begin anew with an uploaded file.
+        """Load an uploaded file in place of the current video.
+
+        Args:
+            path: the path of the uploaded file.
+            max_side: the longer side of the results in pixels; 0 is that of the video, within the settings' limit.
+            stride: take every n-th frame; 1 takes all.
 
         Raises:
-            UserError: if it is no video, or larger than allowed; it is deleted, and what was there before stays.
+            UserError: if the file is not a video, or larger than allowed. It is deleted, and the current video is kept.
         """
         self.check_not_tracking()
         upload = Upload(path, self.folder / f"upload-{secrets.token_hex(4)}", self.settings)
@@ -149,12 +157,13 @@ class VideoWork:
         return clip
 
     def _let_go(self) -> None:
+        """Close the video and delete all results."""
         self.release()
         for name in ("results", "files"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def release(self) -> None:
-        """Let go of the video and of all that is open. Written results stay."""
+        """Close the video and delete the upload. Written results are kept."""
         with self._lock:
             self._open.close()
             self.clip = self._open_frames = None
@@ -165,7 +174,7 @@ class VideoWork:
                 self._upload = None
 
     def close(self) -> None:
-        """Stop what is running and delete everything."""
+        """Stop what is running and delete all files."""
         self._stop.set()
         with self._lock:
             self._closed = True
@@ -183,18 +192,21 @@ class VideoWork:
         return self._tracking
 
     def _check_loaded(self) -> Clip:
+        """Return the clip, or raise `UserError` if there is none."""
         if self.clip is None:
             raise UserError("Choose a video first.")
         return self.clip
 
     @property
     def _frames(self) -> ClipFrames:
+        """The open frames; raises `UserError` if there is no video."""
         if self._open_frames is None:
             raise UserError("Choose a video first.")
         return self._open_frames
 
     @property
     def _folder(self) -> TrackFolder:
+        """The folder of the masks; raises `UserError` if there is no video."""
         if self._open_folder is None:
             raise UserError("Choose a video first.")
         return self._open_folder
@@ -202,7 +214,18 @@ class VideoWork:
     # ----------------------------------------------------------------------------------------------------- the picture
 
     def picture(self, frame: int, opacity: float = 0.5) -> np.ndarray:
-        """A frame with its masks and prompts drawn: uint8 (height, width, 3) RGB."""
+        """Draw a frame with its masks and prompts.
+
+        Args:
+            frame: the frame of the clip.
+            opacity: the opacity of masks, from 0 to 1.
+
+        Returns:
+            uint8 (height, width, 3) RGB.
+
+        Raises:
+            UserError: if there is no video, or it ends before this frame.
+        """
         with self._lock:
             clip = self._check_loaded()
             image = self._frame(frame)
@@ -213,6 +236,7 @@ class VideoWork:
         return overlay_masks(image, masks, opacity, labels=len(self.objects) > 1, prompts=here)
 
     def _frame(self, frame: int) -> np.ndarray:
+        """Return a frame, or raise `UserError` if the video ends before it."""
         try:
             return self._frames[frame]
         except IndexError as error:
@@ -220,11 +244,11 @@ class VideoWork:
 
     @property
     def objects(self) -> list[int]:
-        """Ids of the objects prompted, and of the one that is to be."""
+        """The ids of all prompted objects and of the selected one, which may be new."""
         return sorted({i for on_frame in self.prompts.values() for i in on_frame} | {self.current})
 
     def scores(self) -> list[tuple[int, int, float]]:
-        """For each frame and object with a mask: frame number in the video, object id, probability that it is there."""
+        """Return (frame number in the video, object id, probability of presence) of each mask."""
         with self._lock:
             if self.clip is None:
                 return []
@@ -233,12 +257,17 @@ class VideoWork:
     # --------------------------------------------------------------------------------------------------------- prompts
 
     def click(self, frame: int, kind: str, point: Point) -> None:
-        """One click of a kind of `clicks.KINDS` for the current object, answered with a mask on that frame.
+        """Add a click to the prompts of the selected object and segment the object on this frame.
 
-        The first click on a frame that was tracked corrects the mask there.
+        The first click on a tracked frame corrects the mask there.
+
+        Args:
+            frame: the frame of the clip.
+            kind: one of `clicks.KINDS`.
+            point: (x, y) in pixels of the clip's frames.
 
         Raises:
-            UserError: if the click says nothing, or tracking is under way.
+            UserError: if there is no video, the click cannot be used, or tracking is under way.
         """
         with self._lock:
             clip = self._check_loaded()
@@ -256,31 +285,38 @@ class VideoWork:
                 return
             image = self._frame(frame)
             model = self.model
-        found = engine.segment_frame(model, image, object_id, given)  # others may draw meanwhile
+        found = engine.segment_frame(model, image, object_id, given)  # without the lock, for other methods
         with self._lock:
             if self.clip is not clip:
                 return
             if self.model != model:
                 raise UserError("The model was changed while this click was answered. Click again.")
-            self.check_not_tracking()  # it began while this click was answered
+            self.check_not_tracking()  # tracking may have begun meanwhile
             self._steps.append(_Step(frame, object_id, before, result))
             self.prompts.setdefault(frame, {})[object_id] = given
             self._keep(frame, [object_id], found.logits, found.scores)
 
     def add_prompts(self, prompts: Prompts) -> None:
-        """Prompts by frame and object, in pixels of the video, in place of those there are. Nothing is run yet."""
+        """Replace all prompts. Nothing is segmented yet.
+
+        Args:
+            prompts: the prompts by frame and object, in pixels of the video.
+        """
         clip = self._check_loaded()
         self.prompts = scaled_prompts(prompts, clip.original, clip.size)
 
     def choose(self, object_id: int) -> None:
-        """Clicks are for this object from now on."""
+        """Select an object, to which clicks are added from now on."""
         self.current, self.corner = object_id, None
 
     def undo(self) -> int | None:
-        """Take back the last click; its frame, or `None` if it was a corner of a box, which is on no frame yet.
+        """Undo the last click.
+
+        Returns:
+            The frame of the click, or `None` if it was the first corner of a box, which is not stored for a frame.
 
         Raises:
-            UserError: if there is nothing to take back, or tracking is under way.
+            UserError: if there is nothing to undo, or tracking is under way.
         """
         with self._lock:
             self.check_not_tracking()
@@ -301,10 +337,10 @@ class VideoWork:
             return step.frame
 
     def next_object(self) -> None:
-        """Clicks are for a new object from now on.
+        """Select a new object.
 
         Raises:
-            UserError: if there are as many as allowed.
+            UserError: if there are as many objects as allowed.
         """
         with self._lock:
             self.corner = None
@@ -312,10 +348,13 @@ class VideoWork:
             self.current = next_object_id(prompted, self.settings.max_objects)
 
     def remove_object(self) -> int:
-        """Forget the current object, its prompts and its masks; its id.
+        """Remove the selected object with its prompts and masks.
+
+        Returns:
+            The id of the object.
 
         Raises:
-            UserError: if there is nothing of it, or tracking is under way.
+            UserError: if this object has no prompt and no mask, or tracking is under way.
         """
         with self._lock:
             self.check_not_tracking()
@@ -336,6 +375,7 @@ class VideoWork:
             return removed
 
     def _set_prompts(self, frame: int, object_id: int, prompts: ObjectPrompts | None) -> None:
+        """Replace the prompts of an object on a frame; None removes them."""
         on_frame = self.prompts.setdefault(frame, {})
         on_frame.pop(object_id, None)
         if prompts is not None:
@@ -344,22 +384,32 @@ class VideoWork:
             del self.prompts[frame]
 
     def _result(self, frame: int, object_id: int) -> dict[str, Any] | None:
+        """Return the record of an object on a frame, or None."""
         number = self._check_loaded().number(frame)
         if number not in self._folder.frames:
             return None
         return next((o for o in self._folder.record(number)["objects"] if o["id"] == object_id), None)
 
     def _keep(self, frame: int, object_ids: list[int], logits: np.ndarray, scores: list[float]) -> None:
+        """Store the masks and the probabilities of objects on a frame."""
         number = self._check_loaded().number(frame)
         self._folder.add(number, f"{number:05d}", object_ids, logits, scores)
 
     # -------------------------------------------------------------------------------------------------------- tracking
 
     def plan(self, direction: str, start: int | None = None) -> tuple[Prompts, TrackingPlan]:
-        """What to track: every object from its prompts on or, with `start`, from there those prompted on that frame.
+        """Plan which objects are tracked on which frames.
+
+        Args:
+            direction: "forward", "backward" or "both".
+            start: None to track every object from its prompts on; a frame to track the objects prompted there from it
+                on.
+
+        Returns:
+            The prompts by frame and object, and the plan.
 
         Raises:
-            UserError: if nothing is prompted.
+            UserError: if there is no prompt, or none on the frame `start`.
         """
         self._check_loaded()
         if not self.prompts:
@@ -373,10 +423,14 @@ class VideoWork:
         return chosen, TrackingPlan(dict.fromkeys(ids, start), dict.fromkeys(ids, start), direction)
 
     def prepare_tracking(self, direction: str, start: int | None = None) -> None:
-        """`track` is wanted, but has to wait: a `cancel` counts from here on.
+        """Prepare a call of `track` that waits for its turn. From now on, `cancel` applies to it.
+
+        Args:
+            direction: "forward", "backward" or "both".
+            start: see `plan`.
 
         Raises:
-            UserError: where `track` would.
+            UserError: if `track` would raise it.
         """
         with self._lock:
             self.check_not_tracking()
@@ -386,22 +440,23 @@ class VideoWork:
             self._stop.clear()
 
     def take_prepared(self) -> tuple[str, int | None] | None:
-        """What `prepare_tracking` was given, once; `None` where it refused."""
+        """Return the arguments of the last `prepare_tracking` once, or `None` if it refused."""
         with self._lock:
             prepared, self._prepared = self._prepared, None
             return prepared
 
     def track(self, direction: str, start: int | None = None) -> Iterator[tuple[int, int, int]]:
-        """Track, yielding for each frame done: the frame, how many are done, how many there will be.
-
-        Ends early after `cancel`, also one of before; what was done stays, and `cancelled` is true.
+        """Track the objects. It ends early after `cancel`: the masks so far are kept, and `cancelled` is true.
 
         Args:
             direction: "forward", "backward" or "both".
             start: see `plan`.
 
+        Yields:
+            For each frame that is done: its number in the clip, the number of frames done, and their total.
+
         Raises:
-            UserError: if nothing is prompted, or tracking is under way already.
+            UserError: if there is no prompt, or tracking is under way already.
         """
         with self._lock:
             self.check_not_tracking()
@@ -418,7 +473,7 @@ class VideoWork:
                 self._forget_tracked()
         done = 0
         try:
-            with closing(engine.track(self.model, clip, prompts, plan)) as steps:  # and the model is let go
+            with closing(engine.track(self.model, clip, prompts, plan)) as steps:  # to end the use of the model
                 for found in steps:
                     done += 1
                     with self._lock:
@@ -434,11 +489,11 @@ class VideoWork:
             self._stop.clear()
 
     def cancel(self) -> None:
-        """Stop tracking after the frame it is on."""
+        """Stop tracking after the current frame."""
         self._stop.set()
 
     def _forget_tracked(self) -> None:
-        """Masks of an earlier run, on frames without prompts, that this one may not reach."""
+        """Remove the masks of an earlier run from frames without prompts, because this run may not reach them."""
         prompted = {self._check_loaded().number(frame) for frame in self.prompts}
         for number in self._folder.frames:
             if number not in prompted:
@@ -448,10 +503,13 @@ class VideoWork:
     # --------------------------------------------------------------------------------------------------------- results
 
     def write_results(self, markers: bool = False) -> Results | None:
-        """Write what there is, as `efficienttam track` does; `None` where there is nothing yet.
+        """Write the results so far, as `efficienttam track` does.
 
         Args:
-            markers: whether clicks and boxes are drawn in the overlay, too.
+            markers: whether clicks and boxes are drawn in the overlay.
+
+        Returns:
+            The paths of the files, or `None` if there are no masks yet.
         """
         with self._lock:
             if self.clip is None or not self._folder.frames:
@@ -480,28 +538,29 @@ class VideoWork:
                     show_prompts=markers,
                 )
             archive = self._named("masks.zip")
-            archive.unlink(missing_ok=True)  # the file itself: a download of the last one goes on
-            with zipfile.ZipFile(archive, "w") as file:  # PNGs are compressed already
+            archive.unlink(missing_ok=True)  # a running download of the previous file continues
+            with zipfile.ZipFile(archive, "w") as file:  # without compression, because PNGs are compressed already
                 for png in sorted(folder.annotations.iterdir()):
                     file.write(png, png.relative_to(folder.path))
             return Results(self._as_named(folder.overlay), archive, self._as_named(folder.json))
 
     def _named(self, name: str) -> Path:
-        """Where a result lies under the name that it is taken home with, which begins with that of the video."""
+        """Return the path of a file for download; its name begins with the name of the video."""
         path = self.folder / "files" / f"{self._check_loaded().name}_{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _as_named(self, path: Path) -> Path:
+        """Make a link to a file under its name for download, or a copy if the file system has no links."""
         named = self._named(path.name)
         named.unlink(missing_ok=True)
         try:
             os.link(path, named)
-        except OSError:  # a file system without links
+        except OSError:  # the file system has no links
             shutil.copyfile(path, named)
         return named
 
 
 def _shown(result: dict[str, Any] | None) -> np.ndarray | None:
-    """The mask of a frame's result, unless it is empty."""
+    """Return the mask of a frame's result, bool (height, width), or None if it is empty."""
     return decode_rle(result["segmentation"]) if result and result["area"] else None

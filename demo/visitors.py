@@ -1,7 +1,7 @@
-"""Who is here, and what is theirs: a folder each, deleted when they leave or have been silent for long.
+"""The visitors and their files: each has a folder, which is deleted when they leave or are inactive for long.
 
-Gradio gives every open page a session hash. All that a visitor uploads and makes lies in one folder with a random name,
-inside the folder that Gradio serves files from, so that no second copy is made for downloads.
+Gradio gives every open page a session hash. All files of a visitor are in one folder with a random name. It is inside
+the folder from which Gradio serves files, so that downloads need no second copy.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from video_work import VideoWork
 
 
 class Visitor:
-    """What belongs to one open page.
+    """The state of one open page.
+
+    Args:
+        folder: the visitor's folder, which must not exist yet.
+        settings: the settings of the demo.
 
     Attributes:
-        model: that the visitor works with.
-        wanted_model: the one that was chosen last, which may be on its way.
+        model: the name of the model that the visitor uses.
+        wanted_model: the model that was chosen last, which may still be loading; `None` if there is none.
     """
 
     def __init__(self, folder: Path, settings: Settings):
@@ -36,7 +40,7 @@ class Visitor:
         self.video = VideoWork(folder / "video", settings)
         self.image = ImageWork(folder / "image", settings)
         self.live = LiveWork(settings)
-        self.tracking_status = ""  # what was said last of tracking
+        self.tracking_status = ""  # the last message about tracking
         self.model = engine.store.first
         self.wanted_model: str | None = None
         self._calls: list[VideoWork] = []
@@ -44,7 +48,7 @@ class Visitor:
         self._lock = threading.Lock()
 
     def new_call(self) -> VideoWork:
-        """Room for one more call of the API. The oldest ones, as far as they are done, make room for it.
+        """Make the state of one more call of the API. The files of the oldest finished calls are deleted.
 
         Raises:
             UserError: if the visitor has left.
@@ -60,27 +64,30 @@ class Visitor:
             return self._calls[-1]
 
     def take_model(self, name: str) -> None:
-        """Work with another model from now on.
+        """Use another model from now on.
+
+        Args:
+            name: the name of the model.
 
         Raises:
             UserError: if a video is being tracked.
         """
-        self.video.change_model(name)  # first, as it may refuse
+        self.video.change_model(name)  # first, because it may raise an error
         self.image.change_model(name)
         self.live.change_model(name)
         self.model = name
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing was loaded yet."""
+        """Whether the visitor has loaded nothing yet."""
         return self.video.clip is None and self.image.image is None and not self._calls and not self.live.objects
 
     def seen(self) -> None:
-        """Note a sign of life."""
+        """Note that the visitor is active."""
         self.last_seen = time.monotonic()
 
     def close(self) -> None:
-        """Stop what is running and delete everything."""
+        """Stop what is running and delete all files."""
         with self._lock:
             self._closed = True
         self.wanted_model = None
@@ -95,7 +102,8 @@ class Visitors:
     """All visitors, by session hash.
 
     Args:
-        root: the folder that theirs are made in.
+        root: the folder of the visitors' folders.
+        settings: the settings of the demo.
     """
 
     def __init__(self, root: Path, settings: Settings):
@@ -108,12 +116,15 @@ class Visitors:
         return len(self._visitors)
 
     def of(self, session: str | None) -> Visitor:
-        """The visitor of a session; a new one where there is none (any more).
+        """Return the visitor of a session, and make a new one if there is none.
+
+        Args:
+            session: the session hash.
 
         Raises:
-            UserError: if there are as many as allowed, and all are at work.
+            UserError: if there are as many visitors as allowed, and none of them is idle.
         """
-        session = session or ""  # Gradio types it as optional; every page has one
+        session = session or ""  # optional in Gradio's types; every page has one
         self.sweep()
         if session not in self._visitors and len(self._visitors) >= self.settings.max_visitors:
             self._make_room()
@@ -125,25 +136,25 @@ class Visitors:
             return visitor
 
     def known(self, session: str | None) -> Visitor | None:
-        """The visitor of a session, if it is here: one that has left is not made anew."""
+        """Return the visitor of a session, or None if there is none; no new visitor is made."""
         return self._visitors.get(session or "")
 
     def _make_room(self) -> None:
-        """Let go whoever has been silent for longest of those who have loaded nothing."""
+        """Remove the visitor that has been inactive for longest among those who have loaded nothing."""
         idle = [(visitor.last_seen, session) for session, visitor in list(self._visitors.items()) if visitor.is_idle]
         if not idle:
             raise UserError("There are too many visitors at the moment. Please try again later.")
         self.leave(min(idle)[1])
 
     def leave(self, session: str | None) -> None:
-        """A page was closed."""
+        """Remove a visitor whose page was closed."""
         with self._lock:
             visitor = self._visitors.pop(session or "", None)
         if visitor is not None:
             visitor.close()
 
     def sweep_now_and_then(self) -> None:
-        """Sweep in the background, as long as the process lives."""
+        """Call `sweep` every minute in a background thread."""
 
         def run() -> None:
             while True:
@@ -153,7 +164,7 @@ class Visitors:
         threading.Thread(target=run, name="visitors", daemon=True).start()
 
     def sweep(self) -> None:
-        """Let visitors go who were silent for longer than `settings.idle_minutes`."""
+        """Remove visitors who were inactive for more than `settings.idle_minutes`."""
         limit = time.monotonic() - 60 * self.settings.idle_minutes
         for session in [s for s, visitor in list(self._visitors.items()) if visitor.last_seen < limit]:
             self.leave(session)
