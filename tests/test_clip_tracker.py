@@ -351,12 +351,17 @@ def test_what_is_not_kept_is_computed_again_in_the_backward_pass(monkeypatch, mo
 
 
 class MeanFeature(nn.Module):
-    def __init__(self):
+    def __init__(self, frames=tuple(range(FRAMES))):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(2.0))
+        self.frames = list(frames)
+
+    def chosen_frames(self, num_frames):
+        return self.frames
 
     def forward(self, pixels, features):
-        assert len(pixels) == len(features) == FRAMES * 2
+        assert len(pixels) == len(features) == len(self.frames) * 2
+        self.pixels = pixels
         return self.scale * features.pow(2).mean()
 
 
@@ -367,3 +372,11 @@ def test_a_feature_loss_is_added_and_learns(model, batch):
     assert plain.feature_loss is None and output.feature_loss > 0
     torch.testing.assert_close(output.loss, plain.loss + output.feature_loss)
     torch.testing.assert_close(grads["distillation.scale"], output.feature_loss / 2)
+
+
+def test_the_teacher_sees_the_chosen_frames_of_each_clip(model, batch):
+    teacher = MeanFeature([1])
+    make_tracker(model, distillation=teacher)(batch, MASK, 3.0)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    shown = (teacher.pixels * std.view(3, 1, 1) + mean.view(3, 1, 1)) * 255
+    torch.testing.assert_close(shown, batch.frames[1].float(), atol=1e-2, rtol=0)

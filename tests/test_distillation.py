@@ -6,12 +6,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import tiny_config
+from script_files import load_script
 from torch import nn
-from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2VideoConfig, Sam2VideoModel
+from transformers import (
+    BitImageProcessor,
+    Dinov2Config,
+    Dinov2Model,
+    Sam2Config,
+    Sam2ImageProcessor,
+    Sam2Model,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+)
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.training.config import ConfigError, DistillationOptions
-from efficienttam_hf.training.distillation import FeatureDistillation
+from efficienttam_hf.training.distillation import FeatureDistillation, check_teacher
 
 
 SAM2_VISION = {
@@ -216,3 +226,103 @@ def test_a_model_without_feature_maps_cannot_teach(tmp_path):
     ).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="ViTModel, which gives no feature maps.*Sam2Model"):
         FeatureDistillation(DistillationOptions(str(tmp_path)), tiny_config())
+
+
+# ------------------------------------------------------------------------------------- a backbone that teaches
+
+
+@pytest.fixture(scope="module")
+def dino_teacher(tmp_path_factory):
+    """A folder with a DINOv2 of 48 channels and patches of 14 pixels, whose position embeddings are for 56 pixels."""
+    torch.manual_seed(9)
+    config = Dinov2Config(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14, mlp_ratio=2
+    )
+    processor = BitImageProcessor(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.25, 0.3])
+    return save(Dinov2Model(config), processor, tmp_path_factory)
+
+
+def test_a_backbone_sees_frames_at_which_its_cells_are_the_students(dino_teacher):
+    student, pixels = make_student(), make_pixels()
+    distillation = FeatureDistillation(DistillationOptions(dino_teacher), student.config)
+    seen = []
+    distillation.teacher.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    features = features_of(student, pixels)
+    loss = distillation(pixels, features)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
+    resized = F.interpolate(make_images(), (8 * 14, 8 * 14), mode="bilinear", antialias=True)
+    expected = (resized - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    torch.testing.assert_close(seen[0], expected, atol=1e-4, rtol=0)
+    # The tokens of the model itself, normalised, without the class token, are what the student is compared with.
+    teacher = Dinov2Model.from_pretrained(dino_teacher).eval()
+    with torch.no_grad():
+        target = teacher(expected).last_hidden_state[:, 1:].unflatten(1, (8, 8)).permute(0, 3, 1, 2)
+        cosine = F.cosine_similarity(distillation.projection(features), target, dim=1)
+    assert loss.item() == pytest.approx(1 - cosine.mean().item(), abs=1e-4)
+
+
+def test_a_student_comes_nearer_to_a_backbone(dino_teacher):
+    student, pixels = make_student(), make_pixels()
+    distillation = FeatureDistillation(DistillationOptions(dino_teacher), student.config)
+    optimizer = torch.optim.AdamW([*student.vision_encoder.parameters(), *distillation.parameters()], lr=1e-3)
+    losses = []
+    for _ in range(12):
+        loss = distillation(pixels, features_of(student, pixels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_backbone_passes_the_check_before_weights_are_read(dino_teacher):
+    check_teacher(dino_teacher)
+
+
+@pytest.mark.parametrize(
+    ("frames", "length", "chosen"),
+    [(None, 3, [0, 1, 2]), (1, 4, [2]), (2, 4, [1, 3]), (9, 3, [0, 1, 2]), (2, 8, [2, 6])],
+)
+def test_the_teacher_sees_frames_at_equal_distances(own_teacher, frames, length, chosen):
+    distillation = FeatureDistillation(DistillationOptions(own_teacher, frames=frames), tiny_config())
+    assert distillation.chosen_frames(length) == chosen
+
+
+@pytest.mark.parametrize("frames", [0, -1])
+def test_a_teacher_that_sees_no_frames_is_refused(frames):
+    with pytest.raises(ValueError, match=f"`frames` must be at least 1, got {frames}"):
+        DistillationOptions("somewhere", frames=frames)
+
+
+def test_a_backbone_within_an_onnx_file_becomes_a_teacher(dino_teacher, tmp_path):
+    """A graph whose linear layers are unnamed matrices, as exporters write them."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    script = load_script("convert_feature_teacher")
+    model = Dinov2Model.from_pretrained(dino_teacher).eval()
+    renamed = {"q_proj": "attention.query", "k_proj": "attention.key", "v_proj": "attention.value"}
+    renamed["o_proj"] = "output.dense"  # the names of files are those that Transformers had first
+    arrays, nodes = {}, []
+    for name, weight in model.state_dict().items():
+        for new, old in renamed.items():
+            name = name.replace(f".attention.{new}.", f".attention.{old}.")
+        if name.endswith("position_embeddings"):
+            arrays["of_class"], arrays["of_patches"] = weight[:, :1].numpy(), weight[:, 1:].numpy()
+        elif weight.ndim == 2 and name.startswith("encoder.layer.") and name.endswith(".weight"):
+            place = name.removesuffix(".weight").replace(".", "/").replace("layer/", "layer.")
+            arrays[f"onnx::MatMul_{len(nodes)}"] = weight.T.numpy()
+            node = f"/backbone/{place}/MatMul"
+            nodes.append(onnx.helper.make_node("MatMul", ["x", f"onnx::MatMul_{len(nodes)}"], ["y"], node))
+        elif not name.endswith("mask_token"):
+            arrays[f"backbone.{name}"] = weight.numpy()
+    initializers = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], initializers)), tmp_path / "file.onnx")
+
+    script.save_teacher(script.read_backbone(tmp_path / "file.onnx"), tmp_path / "teacher")
+    found = Dinov2Model.from_pretrained(tmp_path / "teacher").state_dict()
+    for name, weight in model.state_dict().items():
+        assert name.endswith("mask_token") or torch.equal(found[name], weight), name
+
+    graph = onnx.helper.make_graph([], "g", [], [], [onnx.helper.make_tensor("x", 1, [1], [0.0])])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"other\.onnx' carries no Dinov2"):
+        script.read_backbone(tmp_path / "other.onnx")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from pathlib import Path
@@ -14,6 +13,7 @@ from huggingface_hub import HfApi, ModelCard, constants
 from huggingface_hub.utils import close_session
 from reference import tiny_config
 from safetensors.torch import load_file, save_file
+from script_files import load_script
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoVideoProcessor
 
 from efficienttam_hf import (
@@ -35,13 +35,6 @@ ROOT = Path(__file__).resolve().parents[1]
 HUB_CONFIGS = ROOT / "hub_configs"
 MODELS = [*PRESETS, *INCLUDED_MODELS]
 STALE = "hub_configs/ is stale: run python scripts/make_hub_configs.py"
-
-
-def load_script(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # ------------------------------------------------------------------------------------------- hub_configs and cards

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import importlib.util
 import json
 import pickle
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from script_files import load_script
 
 from efficienttam_hf.data.ingredients import Ingredients
 from efficienttam_hf.video_io import VideoError
@@ -126,10 +126,7 @@ def test_a_missing_folder_and_a_damaged_file_are_named(tmp_path):
 @pytest.fixture(scope="module")
 def script():
     pytest.importorskip("cv2", reason="scripts/build_ingredients.py needs OpenCV")
-    spec = importlib.util.spec_from_file_location("build_ingredients", ROOT / "scripts" / "build_ingredients.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("build_ingredients")
 
 
 CLIP_ART = "clipart/usr/share/openclipart/png"

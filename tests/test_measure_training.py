@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from reference import tiny_config
+from script_files import load_script
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from efficienttam_hf import EfficientTamConfig
@@ -18,10 +18,7 @@ from efficienttam_hf import EfficientTamConfig
 @pytest.fixture
 def script(monkeypatch):
     """The script, with the tiny model for every preset."""
-    path = Path(__file__).resolve().parents[1] / "scripts" / "measure_training.py"
-    spec = importlib.util.spec_from_file_location("measure_training", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("measure_training")
     monkeypatch.setattr(EfficientTamConfig, "from_preset", classmethod(lambda cls, name: tiny_config()))
     return module
 

@@ -1,13 +1,12 @@
 """What runs beside the model: results written and drawn while it computes the next frame."""
 
-import importlib.util
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from reference import write_frames
+from script_files import load_script
 
 from efficienttam_hf.synthetic_clip import make_clip
 
@@ -210,10 +209,7 @@ def test_the_overlay_drawn_while_tracking_is_that_drawn_afterwards(video, model,
 def test_the_pipeline_is_measured(video, tmp_path, capsys, model, processor):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    path = Path(__file__).resolve().parents[1] / "scripts" / "measure_pipeline.py"
-    spec = importlib.util.spec_from_file_location("measure_pipeline", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("measure_pipeline")
     script.main([str(video), "--point", "40,60", "--model", str(tmp_path), "--frames", "4", "--rounds", "1"])
     rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     taken = {name.strip(): float(value) for name, value in rows}

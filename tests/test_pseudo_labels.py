@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,13 +9,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from script_files import load_script
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamModel, EfficientTamVideoProcessor
 from efficienttam_hf.cli import main
 from efficienttam_hf.data.checking import check_dataset
 from efficienttam_hf.data.loading import load_records
 from efficienttam_hf.data.pseudo_labels import labelling, saliency
-from efficienttam_hf.data.pseudo_labels.labelling import LabellingOptions, find_media, label_folder, load_teacher
+from efficienttam_hf.data.pseudo_labels.labelling import (
+    LabellingOptions,
+    find_media,
+    label_folder,
+    load_teacher,
+    read_prompts,
+)
 from efficienttam_hf.data.pseudo_labels.proposals import (
     ObjectMask,
     ProposalOptions,
@@ -32,6 +38,7 @@ from efficienttam_hf.data.pseudo_labels.writing import remove_objects, split_int
 from efficienttam_hf.data.schema import DatasetError
 from efficienttam_hf.mask_io import write_indexed_png
 from efficienttam_hf.output_folders import LIST_NAME, OutputFolder
+from efficienttam_hf.prompts import Box, ObjectPrompts
 
 
 HEIGHT, WIDTH = 96, 160
@@ -307,6 +314,48 @@ def test_a_damaged_file_is_reported_and_the_rest_is_labelled(media, tmp_path):
     assert results["photo.png"].objects == 2
 
 
+def test_in_a_clip_that_a_person_prompted_their_objects_are_followed_and_no_others(media, tmp_path):
+    folder, teacher = media
+    file = tmp_path / "prompts.json"
+    mover = [{"id": 7, "prompts": [{"frame": 0, "points": [[30, 30]]}]}]
+    file.write_text(json.dumps({"clip": mover}))
+    prompts = read_prompts(file, folder)
+    results = list(label_folder(folder, tmp_path / "labels", teacher, OPTIONS, prompts=prompts))
+    assert [(result.file.name, result.objects) for result in results] == [("clip", 1), ("photo.png", 2)]
+    (record,) = [record for record in load_records("folder", tmp_path / "labels") if record.video_id == "clip"]
+    for frame in record.annotated_frames:
+        (mask,) = record.masks(frame).values()
+        assert mask_iou(mask, moving_scene(6)[frame][1][1]) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ({"other.mp4": []}, "'other.mp4', which is not in"),
+        ({"clip": {"box": [1, 2, 3, 4]}}, "'clip' in .* cannot be read: Prompts are a list"),
+        ({"clip": [{"id": 1, "prompts": [{"frame": 0, "box": [1, "x", 3, 4]}]}]}, "'clip' in .* cannot be read"),
+        (
+            {"clip": [{"id": 1, "prompts": [{"frame": 3, "points": [[9, 9]]}]}]},
+            r"frames \[3\]. Give prompts",
+        ),
+        ({"clip": [{"id": 1, "prompts": [{"frame": 0, "points": [[9, 9]], "labels": [0]}]}]}, "negative clicks"),
+        ({"clip": []}, r"on frames \[\]. Give prompts on frame 0"),
+    ],
+)
+def test_prompts_of_a_person_that_cannot_be_used_are_named(media, tmp_path, listed, message):
+    file = tmp_path / "prompts.json"
+    file.write_text(json.dumps(listed))
+    with pytest.raises(DatasetError, match=message):
+        read_prompts(file, media[0])
+
+
+def test_a_prompt_outside_its_frame_is_a_problem_of_its_clip_alone(media, tmp_path):
+    folder, teacher = media
+    prompts = {"clip": {1: ObjectPrompts(box=Box(5, 5, 4000, 40))}}
+    results = list(label_folder(folder, tmp_path / "labels", teacher, OPTIONS, prompts=prompts))
+    assert "4000" in results[0].problem and results[1].objects == 2
+
+
 def test_folders_without_anything_to_label_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="neither photographs nor clips"):
         find_media(tmp_path)
@@ -506,7 +555,7 @@ def test_the_command_labels_with_a_model_and_what_it_writes_can_be_trained_on(me
 def test_the_command_limits_threads_and_looks_for_objects_where_it_is_told(media, tmp_path, monkeypatch):
     calls = {}
 
-    def label(folder, output, teacher, options, proposer):
+    def label(folder, output, teacher, options, proposer, prompts):
         calls["seed_every"] = options.seed_every
         return []
 
@@ -534,11 +583,7 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
 
 
 def test_training_data_are_made_of_what_has_a_licence_and_is_not_held_out(tmp_path, monkeypatch):
-    path = Path(__file__).resolve().parents[1] / "scripts" / "build_training_data.py"
-    spec = importlib.util.spec_from_file_location("build_training_data", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-
+    script = load_script("build_training_data")
     media, output = tmp_path / "media", tmp_path / "data"
     for folder in ("clips", "photos", "photos_masked/images", "photos_masked/masks"):
         (media / folder).mkdir(parents=True)
@@ -552,7 +597,7 @@ def test_training_data_are_made_of_what_has_a_licence_and_is_not_held_out(tmp_pa
     (media / "ATTRIBUTION.csv").write_text("\n".join(rows) + "\n")
 
     teacher, proposer = tiny_onnx_pair(tmp_path), tiny_saliency_network(tmp_path)
-    command = [str(path), str(media), str(output), "--teacher", *teacher, "--proposer", proposer]
+    command = ["build_training_data.py", str(media), str(output), "--teacher", *teacher, "--proposer", proposer]
     monkeypatch.setattr("sys.argv", command)
     monkeypatch.setattr(script, "OPTIONS", LabellingOptions(proposals=ProposalOptions(min_iou=0, grid=4)))
     script.main()

@@ -37,6 +37,14 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         help="an ONNX file of a saliency network (U2-Net's interface) that proposes whole objects",
     )
     parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        type=Path,
+        help="a JSON file with clicks or boxes of the objects to follow, by the name of the video: "
+        '{"dog.mp4": [{"id": 1, "prompts": [{"frame": 0, "box": [10, 20, 110, 220]}]}]}; in other videos, objects are '
+        "found as usual",
+    )
+    parser.add_argument(
         "--output",
         "--out",
         metavar="FOLDER",
@@ -94,7 +102,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..app.loading import choose_device, choose_model, quiet_transformers
-    from ..data.pseudo_labels.labelling import LabellingOptions, find_media, label_folder, load_teacher
+    from ..data.pseudo_labels.labelling import LabellingOptions, find_media, label_folder, load_teacher, read_prompts
     from ..data.pseudo_labels.proposals import ProposalOptions
     from ..data.pseudo_labels.saliency import SaliencyProposer
     from ..data.pseudo_labels.tracks import TrackOptions
@@ -115,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
         tracks=TrackOptions(max_objects=args.max_objects, min_agreement=args.min_agreement),
     )
     total = len(find_media(args.folder))
+    prompts = read_prompts(args.prompts, args.folder) if args.prompts else None
     quiet_transformers()
     device = choose_device(args.device)
     names = args.teacher
@@ -129,7 +138,8 @@ def run(args: argparse.Namespace) -> int:
     teacher = load_teacher(names, str(device), args.threads)
     objects = problems = 0
     proposer = SaliencyProposer(args.proposer, args.threads) if args.proposer else None
-    for number, result in enumerate(label_folder(args.folder, args.output, teacher, options, proposer), start=1):
+    results = label_folder(args.folder, args.output, teacher, options, proposer, prompts)
+    for number, result in enumerate(results, start=1):
         objects += result.objects
         problems += result.problem is not None
         known = " (labelled before)" if result.is_known else ""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,10 @@ from ..object_memory import ObjectMemory
 from ..tracking_rules import Direction, TrackingRules
 from .losses import LossOptions, ObjectLosses, mask_iou, tracking_losses
 from .simulated_user import PromptPlan, SimulatedUser, UserOptions
+
+
+if TYPE_CHECKING:
+    from .distillation import FeatureDistillation
 
 
 __all__ = ["ClipOutput", "ClipTracker"]
@@ -79,7 +83,7 @@ class ClipTracker(nn.Module):
         losses: LossOptions,
         image_mean: list[float],
         image_std: list[float],
-        distillation: nn.Module | None = None,
+        distillation: FeatureDistillation | None = None,
         checkpoint_steps: bool = False,
     ):
         super().__init__()
@@ -104,9 +108,11 @@ class ClipTracker(nn.Module):
         pixels = (batch.frames.flatten(0, 1).float() / 255 - self.image_mean) / self.image_std
         features = self.model.get_image_features(pixels, return_dict=True).fpn_hidden_states[-1]
         feature_loss = None
-        if self.distillation is not None:
-            feature_loss = self.distillation(pixels, features)
         features = features.unflatten(0, (num_frames, num_clips))
+        if self.distillation is not None:
+            frames = self.distillation.chosen_frames(num_frames)
+            taught = pixels.unflatten(0, (num_frames, num_clips))[frames]
+            feature_loss = self.distillation(taught.flatten(0, 1), features[frames].flatten(0, 1))
 
         total: ObjectLosses | None = None
         iou = torch.full(batch.masks.shape[:2], torch.nan, device=pixels.device)

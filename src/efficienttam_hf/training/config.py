@@ -159,12 +159,18 @@ class DistillationOptions:
     """The options of a loss that brings image features closer to those of a larger model.
 
     Attributes:
-        teacher: folder or Hub id of a Transformers model with an image encoder (`Sam2Model`, `EfficientTamModel`, ...).
+        teacher: folder or Hub id of a Transformers model with an image encoder (`Sam2Model`, `EfficientTamModel`, ...),
+            or of a backbone (`Dinov2Model`, ...).
         weight: the weight of the feature loss, which is one minus the cosine between features.
+        frames: number of frames of each clip that the teacher sees, at equal distances; `None`: all.
     """
 
     teacher: str | None = None
     weight: float = 1.0
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, "frames", least=1)
 
 
 @dataclass

@@ -7,7 +7,7 @@ passed over, so that a run of hours may be stopped and started again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,19 +17,20 @@ from ..._media import VideoError
 from ...atomic_file import atomic_path
 from ...image_io import IMAGE_SUFFIXES, read_image
 from ...output_folders import OutputFolder
+from ...prompts import ObjectPrompts, prompts_from_json
 from ...safe_names import shown
 from ...structured_files import build, read_json
 from ...structured_files import field as checked_field
 from ...video_io import open_video
 from ..layouts.folder import VIDEO_SUFFIXES
 from ..schema import DatasetError
-from .proposals import ProposalOptions, propose_objects
+from .proposals import ProposalOptions, inner_point, propose_objects
 from .teachers import OnnxTeacher, Prompt, Teacher
 from .tracks import ClipFrames, Track, TrackOptions, track_clip
 from .writing import write_labels
 
 
-__all__ = ["LabelledFile", "LabellingOptions", "find_media", "label_folder", "load_teacher"]
+__all__ = ["LabelledFile", "LabellingOptions", "find_media", "label_folder", "load_teacher", "read_prompts"]
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,45 @@ class _Done:
 Proposer = Callable[[np.ndarray], list[Prompt]]
 
 
+def read_prompts(file: Path, folder: Path) -> dict[str, dict[int, ObjectPrompts]]:
+    """Read the objects that a person prompted on first frames: for each file name, the prompts of each object id.
+
+    The file is a JSON object whose keys are names of media in `folder` and whose values list objects as the results of
+    `track` do: `{"dog.mp4": [{"id": 1, "prompts": [{"frame": 0, "box": [10, 20, 110, 220]}]}]}`.
+
+    Raises:
+        DatasetError: no such file, a name that is not among the media, a prompt that cannot be read, is not on frame 0,
+            or has negative clicks, which a teacher does not take.
+    """
+    names = {media.name for media in find_media(folder)}
+    prompts = {}
+    for name, listed in read_json(file, error=DatasetError, what="file of prompts").items():
+        if name not in names:
+            raise DatasetError(f"'{file}' has prompts for {shown(name)}, which is not in '{folder}'.")
+        try:
+            by_frame = prompts_from_json(listed)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"The prompts for {shown(name)} in '{file}' cannot be read: {error}") from error
+        if set(by_frame) != {0}:
+            raise DatasetError(
+                f"'{file}' has prompts for {shown(name)} on frames {shown(sorted(by_frame))}. Give prompts on frame 0, "
+                "from which objects are followed."
+            )
+        if any(0 in prompt.labels for prompt in by_frame[0].values()):
+            raise DatasetError(
+                f"'{file}' has negative clicks (label 0) for {shown(name)}. Give positive clicks, a box or a mask."
+            )
+        prompts[name] = dict(by_frame[0])
+    return prompts
+
+
 def label_folder(
-    folder: Path, output: Path, teacher: Teacher, options: LabellingOptions, proposer: Proposer | None = None
+    folder: Path,
+    output: Path,
+    teacher: Teacher,
+    options: LabellingOptions,
+    proposer: Proposer | None = None,
+    prompts: Mapping[str, Mapping[int, ObjectPrompts]] | None = None,
 ) -> Iterator[LabelledFile]:
     """Label a folder, file by file.
 
@@ -145,6 +183,8 @@ def label_folder(
         teacher: draws the masks.
         options: what is labelled.
         proposer: prompts where whole objects are (`SaliencyProposer`), asked before a grid of clicks.
+        prompts: objects that a person prompted on the first frame of a clip, by file name (`read_prompts`). In these
+            clips no other objects are looked for.
 
     Raises:
         DatasetError: nothing to label, labels in `output` that another teacher drew, or a damaged list of them.
@@ -173,8 +213,8 @@ def label_folder(
             yield LabelledFile(file, done[name].videos, done[name].objects, is_known=True)
             continue
         try:
-            images, tracks = _label_file(file, teacher, options, proposer)
-        except VideoError as error:
+            images, tracks = _label_file(file, teacher, options, proposer, (prompts or {}).get(file.name, {}))
+        except (VideoError, _PromptError) as error:
             yield LabelledFile(file, [], 0, problem=str(error))
             continue
         described = {"source": str(file.relative_to(folder)), "teacher": teacher.name}
@@ -187,24 +227,47 @@ def label_folder(
 
 
 def _label_file(
-    file: Path, teacher: Teacher, options: LabellingOptions, proposer: Proposer | None
+    file: Path,
+    teacher: Teacher,
+    options: LabellingOptions,
+    proposer: Proposer | None,
+    prompts: Mapping[int, ObjectPrompts],
 ) -> tuple[list[np.ndarray], list[Track]]:
     """The labelled frames of a file and its objects."""
     if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-        clip = ClipFrames([_limited(read_image(file), options.max_side)])
+        image = read_image(file)
+        size = image.shape[:2]
+        clip = ClipFrames([_limited(image, options.max_side)])
     else:
-        clip = read_clip(file, options)
+        clip, size = read_clip(file, options)
     first = clip.images[0]
     if len(clip.images) == 1:
         prompts = proposer(first) if proposer else []
         found = propose_objects(teacher.look_at(first), first.shape[:2], options.proposals, prompts)
         return clip.images, [Track({0: p.mask}, p.iou, p.stability, 1.0, 0, p.part_of) for p in found]
+    given = [_teacher_prompt(prompt, size, first.shape[:2]) for prompt in prompts.values()]
     seeds = range(0, len(clip.images), options.seed_every or len(clip.images))
-    return clip.images, track_clip(clip, teacher, options.proposals, options.tracks, seeds, proposer)
+    return clip.images, track_clip(clip, teacher, options.proposals, options.tracks, seeds, proposer, given)
 
 
-def read_clip(file: Path, options: LabellingOptions) -> ClipFrames:
-    """The frames of a clip that are labelled, and one between each two of them where there is one.
+class _PromptError(ValueError):
+    """A person's prompt does not fit the frame that it is on."""
+
+
+def _teacher_prompt(prompt: ObjectPrompts, size: tuple[int, int], new_size: tuple[int, int]) -> Prompt:
+    """A person's prompt in the form that teachers take, in pixels of the scaled picture."""
+    try:
+        prompt.check(size)
+    except ValueError as error:
+        raise _PromptError(str(error)) from error
+    prompt = prompt.scaled(size, new_size)
+    if prompt.mask is not None:
+        return Prompt(inner_point(prompt.mask), mask=prompt.mask)
+    return Prompt(np.asarray(prompt.points, dtype=np.float32).reshape(-1, 2), prompt.box)
+
+
+def read_clip(file: Path, options: LabellingOptions) -> tuple[ClipFrames, tuple[int, int]]:
+    """The frames of a clip that are labelled, and one between each two of them where there is one; and its size.
 
     Raises:
         VideoError: the clip cannot be read.
@@ -212,14 +275,14 @@ def read_clip(file: Path, options: LabellingOptions) -> ClipFrames:
     with open_video(file, prefetch=0, threads=1) as source:
         step = max(1, round(source.fps / options.fps))
         wanted = list(range(0, len(source), step))[: options.max_frames]
-        images, between = [], []
+        images, between, size = [], [], source[0].shape[:2]
         for k, frame in enumerate(wanted):
             if k and step > 1:
                 between.append([_limited(source[frame - step + step // 2], options.max_side)])
             elif k:
                 between.append([])
             images.append(_limited(source[frame], options.max_side))
-    return ClipFrames(images, between)
+    return ClipFrames(images, between), size
 
 
 def _limited(image: np.ndarray, max_side: int) -> np.ndarray:

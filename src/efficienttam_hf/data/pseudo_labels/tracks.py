@@ -130,6 +130,7 @@ def track_clip(
     options: TrackOptions,
     seed_frames: Sequence[int] = (0,),
     proposer: Callable[[np.ndarray], list[Prompt]] | None = None,
+    given: Sequence[Prompt] = (),
 ) -> list[Track]:
     """The objects of a clip, the ones that move on their own first.
 
@@ -140,9 +141,13 @@ def track_clip(
         options: how they are followed, and which are kept.
         seed_frames: where objects are looked for; those known from an earlier one are not taken again.
         proposer: prompts where whole objects are in a picture (`SaliencyProposer`); asked first.
+        given: prompts of a person on the first frame, one an object; these objects are then followed, and no others.
     """
     footage = _Footage(clip, teacher)
     tracks: list[Track] = []
+    if given:
+        found = (_track(footage, _given_object(footage, prompt), 0, options) for prompt in given)
+        return [track for track in found if track is not None]
     for seed_frame in seed_frames:
         size = clip.images[seed_frame].shape[:2]
         motion = footage.motion(seed_frame)
@@ -158,6 +163,14 @@ def track_clip(
                 if track is not None:
                     tracks.append(track)
     return tracks
+
+
+def _given_object(footage: _Footage, prompt: Prompt) -> ObjectMask:
+    """The object of the first frame that a person prompted: their own mask, or the teacher's best answer."""
+    if prompt.mask is not None:
+        return ObjectMask(prompt.mask, 1.0, 1.0, is_whole=True)
+    best = max(footage.view(0).segment(prompt), key=lambda answer: answer.iou)
+    return ObjectMask(best.mask, best.iou, best.stability, is_whole=True)
 
 
 def _track(footage: _Footage, seed: ObjectMask, seed_frame: int, options: TrackOptions) -> Track | None:
