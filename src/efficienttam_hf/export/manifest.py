@@ -1,4 +1,4 @@
-"""`manifest.json` of an exported folder: everything that an application needs to run the graphs.
+"""`manifest.json` of an exported folder: all facts that an application needs to run the graphs.
 
 Reading and checking it needs neither torch nor onnx.
 """
@@ -21,7 +21,7 @@ MANIFEST_NAME = "manifest.json"
 FORMAT = "efficienttam-onnx"
 SUFFIXES = {FORMAT: ".onnx", "efficienttam-coreml": ".mlpackage", "efficienttam-executorch": ".pte"}
 FORMAT_VERSION = 1
-MAX_BYTES = 64 * 2**20  # of the file; that of the largest model has some 100 kB
+MAX_BYTES = 64 * 2**20  # the largest size of the file; that of the largest model has about 100 kB
 DTYPES = ("float32", "float16", "int8")
 
 GUIDE = {
@@ -61,15 +61,15 @@ GUIDE = {
 
 
 class ExportError(ValueError):
-    """A folder of exported graphs is not what it should be; the message says what, and the way out."""
+    """A folder of exported graphs is incomplete or damaged. The message says what is wrong and how to correct it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules(TrackingRules):
-    """The rules of tracking, and the other numbers of a model that a host needs, by the names of `EfficientTamConfig`.
+    """The rules of tracking, and other parameters that a host needs, with the names of `EfficientTamConfig`.
 
-    Sizes are (height, width). `feature_size` is that of the feature map, `mask_size` that of masks (four times it);
-    `mask_downsample_*` and `no_object_pointer` are learned (see `graphs.host_constants`).
+    Sizes are (height, width). `feature_size` is the size of the feature map, and `mask_size` that of masks, which is
+    four times as large. `mask_downsample_*` and `no_object_pointer` are learned (see `graphs.host_constants`).
     """
 
     image_size: list[int]
@@ -88,12 +88,12 @@ class Rules(TrackingRules):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """`image_size`, (height, width), as a pair."""
+        """`image_size` as a pair (height, width)."""
         height, width = self.image_size
         return height, width
 
 
-# Rules that folders exported before they existed do not name: they were made with the defaults.
+# Older exported folders do not name these rules; they were made with the defaults.
 LATER_RULES = (
     "memory_temporal_stride_for_eval",
     "clear_non_cond_mem_around_input",
@@ -106,19 +106,19 @@ LATER_RULES = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """`manifest.json`.
+    """The content of `manifest.json`.
 
     Attributes:
-        source: the model the graphs were made of, as its user named it.
-        weights_sha256: of its weights in float32, see `checkpoints.weights_sha256`; the same for each dtype, so that it
-            says which exports are of one model, whatever they are called.
-        package_version: of this package.
-        dtype: one of `DTYPES`: how weights are stored. Inputs and outputs are float32 in all.
-        opset: the ONNX operator set; None for other formats.
-        graphs: by name `file`, `sha256`, `bytes`, and the axes of `inputs` and `outputs`: a number, or the name of one
-            that may vary. Where axes are bounded or a graph is several functions (see `bounded.py`), also `functions`:
-            by name, the least and the largest of each axis.
-        rules: see `Rules`.
+        source: the name of the exported model, as it was given.
+        weights_sha256: the checksum of its weights in float32; see `checkpoints.weights_sha256`. It does not depend on
+            the dtype, so exports of the same model have the same checksum.
+        package_version: the version of this package that exported the graphs.
+        dtype: the dtype of the stored weights, one of `DTYPES`. Inputs and outputs are always float32.
+        opset: the version of the ONNX operator set; None for other formats.
+        graphs: for each graph, `file`, `sha256`, `bytes`, and the axes of `inputs` and `outputs`: a number, or the name
+            of an axis that may vary. If axes are bounded or a graph has several functions (see `bounded.py`), also
+            `functions`: for each function, the smallest and the largest size of each axis.
+        rules: the rules of tracking and other parameters; see `Rules`.
         format: one of `SUFFIXES`.
     """
 
@@ -132,16 +132,21 @@ class Manifest:
     format: str = FORMAT
 
     def write(self, folder: Path) -> None:
-        """Write the file, with `GUIDE` for whoever reads it."""
+        """Write the file to a folder, with `GUIDE` for readers of the file."""
         content = {"format": self.format, "format_version": FORMAT_VERSION, **asdict(self), "guide": GUIDE}
         (folder / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: str | Path, format: str = FORMAT) -> Manifest:
-        """The manifest of an exported folder.
+        """Read the manifest of an exported folder.
+
+        Args:
+            folder: the exported folder.
+            format: the format that the caller can run.
 
         Raises:
-            FileNotFoundError: if there is none. ExportError: if it is not one, or of another version.
+            FileNotFoundError: if the folder has no manifest.
+            ExportError: if the file is not a manifest, or has another version or format.
         """
         path = Path(folder) / MANIFEST_NAME
         if not path.is_file():
@@ -173,16 +178,21 @@ class Manifest:
         return build(cls, values, f"'{path}'", error=ExportError)
 
     def graph_file(self, folder: str | Path, name: str) -> Path:
-        """The file of a graph, checked to be the one that was exported.
+        """Return the path of a graph's file after checking that it is the exported file.
+
+        Args:
+            folder: the exported folder.
+            name: the name of the graph.
 
         Raises:
-            FileNotFoundError: if it is not there. ExportError: if it is another, of another model say.
+            FileNotFoundError: if the file does not exist.
+            ExportError: if it is another file, such as that of another model.
         """
         entry = self.graphs.get(name)
         if entry is None:
             raise ExportError(f"The manifest in '{folder}' names no graph {name!r}: export the model again.")
         where = f"The graph {name!r} of the manifest in '{folder}'"
-        try:  # of a manifest that somebody else wrote: the file must be one of the folder
+        try:  # a manifest may come from somebody else, so the file must be inside the folder
             path = contained_path(folder, field(entry, "file", str, where, error=ExportError))
         except ValueError as error:
             raise ExportError(f"{where} cannot be used: {error}") from error
@@ -198,11 +208,11 @@ class Manifest:
         return path
 
     def properties(self, graph: str) -> dict[str, str]:
-        """What a graph's file says of itself, in its metadata."""
+        """Return the metadata that a graph's file contains."""
         return {"graph": graph, "source": self.source, "weights_sha256": self.weights_sha256, "dtype": self.dtype}
 
     def _difference(self, path: Path, graph: str) -> str:
-        """In words: how another graph than that of the manifest differs, by what both say of themselves."""
+        """Describe the difference between a graph's file and the manifest, by their metadata."""
         try:
             import onnxruntime
 
@@ -212,13 +222,13 @@ class Manifest:
             others = [
                 f"its {key} is {found[key]}, not {value}" for key, value in expected.items() if found[key] != value
             ]
-        except Exception:  # it is no graph any more, or none of this package
+        except Exception:  # the file is not a graph of this package
             return "it was damaged, or belongs to another model"
         return " and ".join(others) or "it is from another export of this model"
 
 
 def sha256(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal; a folder's is of its files' contents, one after another by their paths."""
+    """Return a file's SHA-256 in hexadecimal; for a folder, that of its files' contents in the order of their paths."""
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         with file.open("rb") as content:

@@ -17,13 +17,13 @@ from .arrays import pack, unpack
 from .onnx_graphs import OnnxBank, OnnxGraphs, StepOutput
 
 
-# Of an entry of memory, what an output has a row of for each object.
+# The fields of a memory that are a row of a batch output.
 ROWS = ("pred_masks", "object_score_logits", "iou_scores", "object_pointer")
 
 
 @dataclass
 class OnnxFrameMemory:
-    """One object on one frame, as `memory.FrameMemory`, in arrays; `spatial` as `pack` keeps it."""
+    """The memory of one object on one frame, as `memory.FrameMemory`, in arrays; `spatial` is the output of `pack`."""
 
     pred_masks: np.ndarray
     object_score_logits: np.ndarray
@@ -32,7 +32,7 @@ class OnnxFrameMemory:
     spatial: np.ndarray | None = None
 
     def offloaded(self) -> OnnxFrameMemory:
-        """A copy with masks in float16."""
+        """Return a copy with masks in float16."""
         return replace(self, pred_masks=self.pred_masks.astype(np.float16))
 
 
@@ -49,36 +49,42 @@ class OnnxVideoSegmentationOutput:
 
 
 class OnnxInferenceSession(TrackingSession):
-    """The state of tracking in one video or stream; made by `OnnxVideoTracker.init_video_session`."""
+    """The state of tracking in one video or stream. `OnnxVideoTracker.init_video_session` makes it."""
 
     def get_frame(self, frame_idx: int) -> np.ndarray:
-        """As `TrackingSession`: pixels (3, height, width), float32."""
+        """Return a frame's pixels, float32 (3, height, width); see `TrackingSession`."""
         return super().get_frame(frame_idx).astype(np.float32, copy=False)
 
     def _compact(self, pixels: np.ndarray) -> np.ndarray:
+        """Store pixels in float16."""
         return pixels.astype(np.float16)
 
 
 @dataclass
 class _Conditioned:
-    """(1 or B, C, H, W) features for the mask decoder, and the frame's own, of which a mask's pointer is made."""
+    """Features (1 or B, C, H, W) for the mask decoder, and those of the frame itself, for the pointer of a mask."""
 
     features: np.ndarray
     unconditioned: np.ndarray
 
 
 class OnnxBackend:
-    """Graphs as `session_walk.WalkBackend`: the methods are described there."""
+    """Runs exported graphs as a `session_walk.WalkBackend`, which describes the methods.
+
+    Args:
+        graphs: the loaded graphs.
+    """
 
     def __init__(self, graphs: OnnxGraphs):
         self.graphs = graphs
 
     @property
     def rules(self) -> TrackingRules:
+        """The rules of the exported model."""
         return self.graphs.rules
 
     def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The graph's `features`, and `image_embeddings`: those of a frame that is segmented without memory."""
+        """Return `features` and `image_embeddings`, (1, C, H, W) each; the latter are for segmenting without memory."""
         return self.graphs.encode_image(pixels)
 
     def condition(
@@ -124,7 +130,7 @@ class OnnxBackend:
         return self.graphs.segment(conditioned.features, points, labels, previous_masks, multimask_output)
 
     def observe(self, result: StepOutput, with_masks: bool) -> list[FrameObservation]:
-        if result.proposals is None or result.proposal_iou_scores is None:  # of a mask prompt: no choice
+        if result.proposals is None or result.proposal_iou_scores is None:  # a mask prompt has no proposals
             iou_scores, masks = result.iou_scores, result.pred_masks
         else:
             iou_scores, masks = result.proposal_iou_scores, result.proposals
@@ -191,7 +197,7 @@ class OnnxBackend:
     def entries(
         self, session: OnnxInferenceSession, result: StepOutput, memories: np.ndarray | None
     ) -> list[OnnxFrameMemory]:
-        # Copies, so that no batch is kept alive by one of its rows.
+        # Rows are copied, so that no batch stays in RAM because of one of its rows.
         return [
             OnnxFrameMemory(
                 **{name: getattr(result, name)[row : row + 1].copy() for name in ROWS},

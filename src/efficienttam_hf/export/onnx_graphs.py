@@ -1,7 +1,7 @@
-"""Exported graphs, loaded and called by name, and the steps of tracking that are made of them: arrays in, arrays out.
+"""Loads exported graphs and calls them by name, with the steps of tracking that consist of them. Values are arrays.
 
-`OnnxGraphs` is for NumPy what `EfficientTamVideoModel` is without its session: `segment` and `use_mask` are the two
-ways of its tracking step. It needs onnxruntime and NumPy.
+`OnnxGraphs` corresponds to `EfficientTamVideoModel` without its session: `segment` and `use_mask` are the two cases of
+its tracking step. It needs onnxruntime and NumPy.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ GRAPH_NAMES = ("image_encoder", "memory_attention", "mask_decoder", "memory_enco
 
 @dataclass
 class StepOutput:
-    """What a step gives for B objects, float32.
+    """The output of a step for B objects, in float32.
 
     Attributes:
-        pred_masks: (B, 1, h, w) logits at a quarter of the input size.
-        iou_scores, object_score_logits: (B, 1).
-        object_pointer: (B, C).
-        proposals, proposal_iou_scores, proposal_pointers: (B, K, h, w), (B, K) and (B, K, C), what the mask was chosen
-            from, by the mask decoder; older exported folders have no pointers.
+        pred_masks: (B, 1, h, w), mask logits at a quarter of the input size.
+        iou_scores: (B, 1), predicted IoU.
+        object_score_logits: (B, 1), object scores.
+        object_pointer: (B, C), object pointers.
+        proposals, proposal_iou_scores, proposal_pointers: (B, K, h, w), (B, K) and (B, K, C), the mask decoder's
+            proposals, of which one was chosen. Older exported folders have no pointers of proposals.
     """
 
     pred_masks: np.ndarray
@@ -41,7 +42,13 @@ class StepOutput:
 
 @dataclass
 class OnnxBank:
-    """As `memory.MemoryBank`: spatial (B, M, N, c), temporal_index (B, M) int64, object_pointers (B, K, C)."""
+    """A batch of memories, as `memory.MemoryBank`.
+
+    Attributes:
+        spatial: float32 (B, M, N, c), spatial memories.
+        temporal_index: int64 (B, M), their temporal encodings.
+        object_pointers: float32 (B, K, C), object pointers.
+    """
 
     spatial: np.ndarray
     temporal_index: np.ndarray
@@ -52,14 +59,15 @@ class OnnxGraphs:
     """The graphs of an exported folder.
 
     Args:
-        folder: that `efficienttam export` made.
-        names: the graphs to load.
-        providers: of ONNX Runtime; by default the CPU's.
-        num_threads: for each operator; by default as many as ONNX Runtime takes.
+        folder: a folder that `efficienttam export` made.
+        names: the names of the graphs to load.
+        providers: the providers of ONNX Runtime; the default is the CPU's.
+        num_threads: the number of threads of each operator; None is ONNX Runtime's default.
 
     Raises:
-        FileNotFoundError, ExportError: if the folder is not complete, or a graph is not the manifest's.
-        ImportError: without onnxruntime.
+        FileNotFoundError: if a file is missing.
+        ExportError: if the manifest is damaged, or a graph is not the one that the manifest describes.
+        ImportError: if onnxruntime is not installed.
     """
 
     def __init__(
@@ -84,16 +92,16 @@ class OnnxGraphs:
         }
 
     def run(self, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
-        """A graph's outputs, in the manifest's order."""
+        """Run a graph and return its outputs in the manifest's order."""
         return self._sessions[graph].run(None, inputs)
 
     def encode_image(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(3, height, width) pixels to `features` and `image_embeddings`, (1, C, H, W) each."""
+        """Map pixels, float32 (3, height, width), to `features` and `image_embeddings`, (1, C, H, W) each."""
         features, embeddings = self.run("image_encoder", pixel_values=pixels[None])
         return features, embeddings
 
     def condition_on_memory(self, features: np.ndarray, bank: OnnxBank) -> np.ndarray:
-        """(1, C, H, W) features after memory attention: (B, C, H, W)."""
+        """Run memory attention on features (1, C, H, W) and return (B, C, H, W)."""
         (conditioned,) = self.run(
             "memory_attention",
             features=features,
@@ -111,10 +119,21 @@ class OnnxGraphs:
         previous_masks: np.ndarray | None = None,
         multimask_output: bool = True,
     ) -> StepOutput:
-        """The mask decoder on (1 or B, C, H, W) features; (B, K, 2) points and (B, K) labels, in model pixels."""
+        """Run the mask decoder.
+
+        Args:
+            features: (1 or B, C, H, W).
+            points: (B, K, 2), (x, y) in pixels of the model's input; None for no points.
+            labels: (B, K), the labels of the points.
+            previous_masks: (B, 1, h, w), mask logits to refine; None for no masks.
+            multimask_output: whether the best of three proposals is chosen instead of a single mask.
+
+        Returns:
+            The output for B objects.
+        """
         given = [x.shape[0] for x in (features, points, previous_masks) if x is not None]
         batch = max(given)
-        if points is None or labels is None:  # one that is none
+        if points is None or labels is None:  # a single padding point stands for no points
             points, labels = np.zeros((batch, 1, 2)), np.full((batch, 1), -1)
         has_previous_mask = np.full(batch, previous_masks is not None)
         if previous_masks is None:
@@ -131,7 +150,15 @@ class OnnxGraphs:
         return StepOutput(*outputs)
 
     def use_mask(self, features: np.ndarray, masks: np.ndarray) -> StepOutput:
-        """(B, 1, height, width) mask prompts of 0 and 1 as the result; the decoder gives their pointers only."""
+        """Use mask prompts as the result. The mask decoder only computes their object pointers.
+
+        Args:
+            features: (1 or B, C, H, W).
+            masks: float32 (B, 1, height, width) of 0 and 1, at the size of the model's input.
+
+        Returns:
+            The output for B objects, without proposals.
+        """
         rules = self.rules
         batch, side = len(masks), 4
         squares = masks.reshape(batch, 1, *(n for s in rules.mask_size for n in (s, side)))
@@ -149,7 +176,16 @@ class OnnxGraphs:
         )
 
     def encode_memory(self, features: np.ndarray, pred_masks: np.ndarray, from_prompts: bool) -> np.ndarray:
-        """The spatial memory of a frame, (B, N, c), of (1, C, H, W) features and (B, 1, h, w) logits."""
+        """Compute the spatial memories of a frame.
+
+        Args:
+            features: (1, C, H, W).
+            pred_masks: (B, 1, h, w), mask logits.
+            from_prompts: whether the masks are results of prompts.
+
+        Returns:
+            (B, N, c).
+        """
         flags = np.full(len(pred_masks), from_prompts)
         (memory,) = self.run("memory_encoder", features=features, pred_masks=pred_masks, mask_from_prompts=flags)
         return memory

@@ -1,4 +1,4 @@
-"""Changes to ONNX models as data: common parts merged, axes named, weights quantised, two graphs made one."""
+"""Transforms ONNX models: merges common parts, names axes, quantises weights, and joins two graphs to one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ def with_axes(
     inputs: dict[str, tuple[int | str, ...]],
     outputs: dict[str, tuple[int | str, ...]],
 ) -> onnx.ModelProto:
-    """A traced program as a model that computes nothing twice and names its axes as given, in place of `s17`."""
+    """Convert a traced program to a model without repeated computations whose axes have the given names.
+
+    Args:
+        program: the traced program, whose axes have names such as `s17`.
+        inputs: the axes of each input: a number, or the name of an axis that may vary.
+        outputs: the axes of each output.
+
+    Returns:
+        The model.
+    """
     from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
     CommonSubexpressionEliminationPass()(program.model)
@@ -29,23 +38,31 @@ def with_axes(
             for dimension, axis in zip(value.type.tensor_type.shape.dim, axes[value.name], strict=True):
                 if isinstance(axis, str):
                     dimension.dim_param = axis
-    del model.graph.value_info[:]  # shapes inside, by the old names; runtimes infer them
+    del model.graph.value_info[:]  # the shapes of inner values have the old names; runtimes infer them again
     for node in model.graph.node:
-        del node.metadata_props[:]  # where in the Python code it came from
+        del node.metadata_props[:]  # the positions in the Python code
     return model
 
 
 def quantised(model: onnx.ModelProto, operators: tuple[str, ...], folder: Path) -> onnx.ModelProto:
-    """The model with the weights of these operators in int8, one scale a column, by ONNX Runtime's own quantiser.
+    """Quantise the weights of some operators to int8, with one scale per column, by ONNX Runtime's quantiser.
 
-    Activations are quantised when they occur (dynamic quantisation), so no data is needed.
+    Activations are quantised at run time (dynamic quantisation), so no data is needed.
+
+    Args:
+        model: the model in float32.
+        operators: the types of operators whose weights are quantised.
+        folder: a folder for temporary files.
+
+    Returns:
+        The quantised model.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     before, after = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(model, before)
-    logging.disable(logging.WARNING)  # its advice to simplify the graph first, which it is
+    logging.disable(logging.WARNING)  # hides the advice to simplify the graph first, which is done already
     try:
         quantize_dynamic(
             before, after, op_types_to_quantize=list(operators), per_channel=True, weight_type=QuantType.QInt8
@@ -56,15 +73,20 @@ def quantised(model: onnx.ModelProto, operators: tuple[str, ...], folder: Path) 
 
 
 def choose_by_memories(several: onnx.ModelProto, single: onnx.ModelProto) -> onnx.ModelProto:
-    """One model of two that take and give the same, for several memories and for one, sharing their weights.
+    """Join two models with the same inputs and outputs, for several memories and for one; they share their weights.
 
-    An `If` on the number of memories runs the one or the other.
+    Args:
+        several: the model for several memories.
+        single: the model for one memory.
+
+    Returns:
+        A model with an `If` on the number of memories, which runs one of them.
     """
     import onnx
     from onnx import compose, helper
 
     branches: list[onnx.GraphProto] = []
-    weights: dict[tuple, onnx.TensorProto] = {}  # by content: what both have is there once
+    weights: dict[tuple, onnx.TensorProto] = {}  # by content, so that weights of both models are stored once
     for prefix, model in (("several/", several), ("single/", single)):
         graph = compose.add_prefix_graph(model.graph, prefix, rename_inputs=False)
         renamed = {tensor.name: weights.setdefault(_content(tensor), tensor).name for tensor in graph.initializer}
@@ -91,6 +113,7 @@ def choose_by_memories(several: onnx.ModelProto, single: onnx.ModelProto) -> onn
 
 
 def _content(tensor: onnx.TensorProto) -> tuple:
+    """Return a key that is equal for tensors with equal type, shape and values."""
     from onnx import numpy_helper
 
     values = numpy_helper.to_array(tensor)

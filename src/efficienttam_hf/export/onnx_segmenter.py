@@ -1,4 +1,4 @@
-"""Images with exported graphs: masks from points and boxes, on ONNX Runtime, NumPy and Pillow alone.
+"""Segments images with exported graphs: masks from points and boxes, with ONNX Runtime, NumPy and Pillow only.
 
 segmenter = OnnxImageSegmenter("exported")
 output = segmenter(image, input_points=[[[[500, 375]]]], input_labels=[[[1]]])
@@ -22,7 +22,12 @@ from .onnx_graphs import OnnxGraphs
 
 @dataclass
 class ImageEmbeddings:
-    """An encoded image: its (1, C, H, W) embeddings, and its own (height, width), to which prompts refer."""
+    """An encoded image.
+
+    Attributes:
+        embeddings: float32 (1, C, H, W).
+        original_size: (height, width) of the image, to which prompts refer.
+    """
 
     embeddings: np.ndarray
     original_size: tuple[int, int]
@@ -30,11 +35,13 @@ class ImageEmbeddings:
 
 @dataclass
 class OnnxImageSegmentationOutput:
-    """Masks of P prompted objects, as `EfficientTamImageSegmentationOutput`, in float32 arrays.
+    """The masks of P prompted objects, as `EfficientTamImageSegmentationOutput`, in float32 arrays.
 
     Attributes:
-        iou_scores: (1, P, M). pred_masks: (1, P, M, h, w) logits. object_score_logits: (1, P, 1).
-        image_embeddings: to be fed again in place of the image.
+        iou_scores: (1, P, M), predicted IoU.
+        pred_masks: (1, P, M, h, w), mask logits.
+        object_score_logits: (1, P, 1), object scores.
+        image_embeddings: the encoded image, which can be used in place of the image in further calls.
     """
 
     iou_scores: np.ndarray
@@ -44,16 +51,25 @@ class OnnxImageSegmentationOutput:
 
 
 class OnnxImageSegmenter:
-    """Segments prompted objects in images with two graphs of an exported folder; arguments as `OnnxVideoTracker`."""
+    """Segments prompted objects in images with two graphs of an exported folder.
+
+    Args:
+        folder: a folder that `efficienttam export` made.
+        providers: the providers of ONNX Runtime; the default is the CPU's.
+        num_threads: the number of threads of each operator; None is ONNX Runtime's default.
+
+    Raises:
+        FileNotFoundError, ExportError, ImportError: see `OnnxGraphs`.
+    """
 
     def __init__(self, folder: str | Path, providers: list[str] | None = None, num_threads: int | None = None):
         self.graphs = OnnxGraphs(folder, ("image_encoder", "mask_decoder"), providers, num_threads)
 
     def get_image_embeddings(self, image: Any) -> ImageEmbeddings:
-        """Encode an image once, to prompt it many times.
+        """Encode an image once for any number of prompts.
 
         Raises:
-            ValueError: if it is no image; see `to_rgb`.
+            ValueError: if the argument is not an image; see `to_rgb`.
         """
         rules, image = self.graphs.rules, to_rgb(image)
         pixels = image_pixels(image, rules.image_size, rules.image_mean, rules.image_std)
@@ -72,15 +88,20 @@ class OnnxImageSegmenter:
         """Segment P prompted objects in one image.
 
         Args:
-            image: any that `to_rgb` takes, or `image_embeddings` of it.
-            input_points: [[[[x, y], ...] an object]] in pixels of the image, input_labels: [[[label, ...]]]: 1
-                positive, 0 negative.
-            input_boxes: [[[x0, y0, x1, y1] an object]].
-            input_masks: (P, 1, h, w) logits of masks to be refined, as `pred_masks` have them.
-            multimask_output: three proposals for each object, or one.
+            image: an image in any form that `to_rgb` accepts.
+            input_points: [[[[x, y], ...] per object]] in pixels of the image.
+            input_labels: [[[label, ...] per object]]; 1 is a positive point, and 0 a negative one.
+            input_boxes: [[[x_min, y_min, x_max, y_max] per object]] in pixels of the image.
+            input_masks: (P, 1, h, w), mask logits to refine, at the size of `pred_masks`.
+            image_embeddings: the encoded image, in place of `image`.
+            multimask_output: whether three proposals are returned for each object instead of one.
+
+        Returns:
+            The masks and scores.
 
         Raises:
-            ValueError: unless exactly one of image and embeddings is given, and a point or box for each object.
+            ValueError: if both or neither of `image` and `image_embeddings` are given, if there is no prompt, or if a
+                prompt does not fit the image.
         """
         if (image is None) == (image_embeddings is None):
             raise ValueError("Exactly one of image or image_embeddings must be provided.")
@@ -102,7 +123,7 @@ class OnnxImageSegmenter:
             points[row, : given_points.shape[1]] = given_points[0]
             labels[row, : given_labels.shape[1]] = given_labels[0]
         output = self.graphs.segment(encoded.embeddings, points, labels, input_masks, multimask_output)
-        assert output.proposal_iou_scores is not None and output.proposals is not None  # the mask decoder gives both
+        assert output.proposal_iou_scores is not None and output.proposals is not None  # the mask decoder returns both
         number = None if multimask_output else 1
         return OnnxImageSegmentationOutput(
             iou_scores=output.proposal_iou_scores[None, :, :number],
@@ -114,5 +135,5 @@ class OnnxImageSegmenter:
     def post_process_masks(
         self, masks: Any, original_sizes: Any, mask_threshold: float = 0.0, binarize: bool = True
     ) -> list[np.ndarray]:
-        """Bring predicted masks to the size of the original images; see `masks_at_size`."""
+        """Resize predicted masks to the size of the original images; see `masks_at_size`."""
         return masks_at_size(masks, original_sizes, mask_threshold, binarize)

@@ -1,6 +1,6 @@
-"""The layouts in which datasets are published, one module a family: where their frames and masks are.
+"""The layouts in which datasets are published: where their frames and masks are. Each module has one family.
 
-A layout knows files and nothing else. What it gives is a :class:`~efficienttam_hf.data.records.VideoRecord` a video;
+A layout only knows files. It returns a :class:`~efficienttam_hf.data.records.VideoRecord` for each video;
 :mod:`efficienttam_hf.data.loading` makes tables and sequences of them.
 """
 
@@ -36,10 +36,17 @@ LAYOUTS: dict[str, Callable[..., Layout]] = {
     "stress": Stress,
 }
 
-# How the benchmark of each is evaluated, as its module states it; a kind that is not here has no rules of its own.
+# The evaluation conventions of each kind, from its module. A kind without an entry has no conventions of its own.
 RULES: dict[str, BenchmarkRules] = {**davis.RULES, **youtube_vos.RULES, **sav.RULES, **instances.RULES, **stress.RULES}
 
 
 def rules_of(kind: str) -> BenchmarkRules:
-    """The rules of a kind of dataset (`VideoRecord.source`), or those of any videos if it has none of its own."""
+    """Return the evaluation conventions of a kind of dataset.
+
+    Args:
+        kind: the kind, as in `VideoRecord.source`.
+
+    Returns:
+        Its conventions; the general ones if it has none of its own.
+    """
     return RULES.get(kind, BenchmarkRules())

@@ -1,4 +1,4 @@
-"""What the layouts share: the shape of one, lists of files by number, and errors that say where a folder is wrong."""
+"""Code that the layouts share: their base class, lists of files by number, and errors that name the wrong folder."""
 
 from __future__ import annotations
 
@@ -19,24 +19,31 @@ from ..schema import DatasetError
 
 
 class Layout(ABC):
-    """A dataset as its authors publish it. Making one lists the names of its videos and reads no image.
+    """A dataset in the layout in which its authors publish it. The constructor lists the videos and reads no image.
 
     Attributes:
-        names: of its videos, in the dataset's order.
+        names: the names of the videos, in the dataset's order.
     """
 
     names: list[str]
 
     @abstractmethod
     def record(self, name: str) -> VideoRecord:
-        """The video of that name. Lists its files and, where masks are in JSON, reads that; decodes nothing."""
+        """Return the video with a name.
+
+        Its files are listed, and annotations in JSON are read, but no image is decoded.
+
+        Raises:
+            DatasetError: if a file is missing or annotations have another form.
+        """
 
     @abstractmethod
     def files(self, name: str) -> Iterable[Path]:
-        """Files and folders whose change (size or time) changes the record."""
+        """Return the files and folders of a video. If the size or time of one changes, the record may have changed."""
 
 
 def existing_root(root: str | Path) -> Path:
+    """Return the absolute path of a dataset's folder, or raise DatasetError if it is not a folder."""
     root = Path(root).expanduser()
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
@@ -45,10 +52,16 @@ def existing_root(root: str | Path) -> Path:
 
 
 def find_folder(root: Path, *choices: str, dataset: str) -> Path:
-    """The first of the folders ``choices`` below ``root`` that is there.
+    """Return the first of several folders that exists.
+
+    Args:
+        root: the dataset's folder.
+        choices: paths of the folders relative to ``root``.
+        dataset: the description of the layout, for the message.
 
     Raises:
-        DatasetError: none is. Says what ``root`` holds instead and, if it is a level off, what the right one is.
+        DatasetError: if none exists. The message lists the content of ``root`` and names the right folder if it is one
+            level higher or lower.
     """
     for choice in choices:
         if (root / choice).is_dir():
@@ -64,17 +77,25 @@ def find_folder(root: Path, *choices: str, dataset: str) -> Path:
 
 
 def contents(folder: Path) -> str:
+    """Return a sentence that lists the first entries of a folder."""
     found = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if not p.name.startswith("."))
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     return f"It holds {', '.join(found[:8])}{more}." if found else "It is empty."
 
 
 def folder_names(folder: Path) -> list[str]:
+    """Return the sorted names of the subfolders that are not hidden."""
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def check_names(names: Iterable[str], folder: Path, listed_in: Path) -> None:
-    """Raise DatasetError if a list names videos that have no folder."""
+    """Raise DatasetError if a list names videos that have no folder.
+
+    Args:
+        names: the names in the list.
+        folder: the folder of the videos.
+        listed_in: the file of the list, for the message.
+    """
     present = set(folder_names(folder))
     if missing := [name for name in names if name not in present]:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -85,7 +106,11 @@ def check_names(names: Iterable[str], folder: Path, listed_in: Path) -> None:
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a split file, one a line, without repeats."""
+    """Return the names in a split file, one per line, without repetitions.
+
+    Raises:
+        DatasetError: if the file cannot be read or names no video.
+    """
     try:
         lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -97,7 +122,11 @@ def read_names(path: Path) -> list[str]:
 
 
 def read_annotations(path: Path) -> Any:
-    """The content of a JSON file; DatasetError if there is none or it cannot be read."""
+    """Return the content of a JSON file.
+
+    Raises:
+        DatasetError: if the file does not exist or cannot be parsed.
+    """
     try:
         return read_json(path, error=DatasetError, what="annotation file")
     except FileNotFoundError as error:
@@ -105,11 +134,16 @@ def read_annotations(path: Path) -> Any:
 
 
 def numbered_images(folder: Path, what: str, *, gaps: bool) -> dict[int, Path]:
-    """The images of a folder by the number in their names, ascending.
+    """Return the images of a folder by the number in their names, in ascending order.
+
+    Args:
+        folder: the folder.
+        what: the kind of images, for messages.
+        gaps: whether numbers may be missing.
 
     Raises:
-        DatasetError: there is no such folder, no image in it, a name without a number or a number twice; or, unless
-            ``gaps``, numbers that are not evenly spaced.
+        DatasetError: if the folder does not exist or has no images, if a name has no number, if a number occurs twice,
+            or if numbers are not evenly spaced and ``gaps`` is false.
     """
     if not folder.is_dir():
         raise DatasetError(f"There is no folder of {what} '{folder}'.")
@@ -130,6 +164,11 @@ def numbered_images(folder: Path, what: str, *, gaps: bool) -> dict[int, Path]:
 
 
 def number_in(file: Path, default: int | None = None) -> int:
+    """Return the last number in a file's name.
+
+    Raises:
+        DatasetError: if there is no number and no default.
+    """
     digits = re.findall(r"\d+", file.stem)
     if digits:
         return int(digits[-1])
@@ -139,7 +178,15 @@ def number_in(file: Path, default: int | None = None) -> int:
 
 
 def by_frame(masks: dict[int, Path], frames: dict[int, Path]) -> dict[int, Path]:
-    """Masks by the position of their frame, which has the same number in its name."""
+    """Return masks by the position of their frames; a mask and its frame have the same number in their names.
+
+    Args:
+        masks: the mask files by number.
+        frames: the frame files by number, in order.
+
+    Raises:
+        DatasetError: if a mask has no frame.
+    """
     position = {number: index for index, number in enumerate(frames)}
     for number, mask in masks.items():
         if number not in position:
@@ -159,7 +206,18 @@ def label_video(
     coding: MaskCoding | None = None,
     categories: dict[int, str] | None = None,
 ) -> tuple[ImageFrames, LabelImages]:
-    """A folder of frames and a folder of label images."""
+    """Return the frames and masks of a video that consists of a folder of frames and a folder of label images.
+
+    Args:
+        frames: the folder of frames.
+        masks: the folder of masks.
+        gaps: whether frame numbers may be missing.
+        coding: the meaning of the masks' values, if they are not object ids.
+        categories: the categories of objects by id.
+
+    Raises:
+        DatasetError: if a file is missing or has no number in its name.
+    """
     images = numbered_images(frames, "frames", gaps=gaps)
     labels = by_frame(numbered_images(masks, "masks", gaps=True), images)
     return ImageFrames([reference(p) for p in images.values()]), LabelImages(
@@ -170,7 +228,11 @@ def label_video(
 def mask_coding(
     binary: bool = False, threshold: int | None = None, colors: Mapping[Any, int] | str | None = None
 ) -> MaskCoding | None:
-    """What the values of masks mean, from a dataset's options; DatasetError if they are none."""
+    """Return the meaning of mask values from a dataset's options; see :class:`efficienttam_hf.mask_values.MaskCoding`.
+
+    Raises:
+        DatasetError: if an option is not valid.
+    """
     try:
         return MaskCoding.of(binary, threshold, colors)
     except VideoError as error:

@@ -2,11 +2,12 @@
 
     root/JPEGImages/480p/<video>/00000.jpg
     root/Annotations/480p/<video>/00000.png
-    root/ImageSets/2016|2017/<split>.txt          names of videos, one a line
-    root/ImageSets/480p/<split>.txt               in the archive of 2016: paths of frames and masks, one pair a line
+    root/ImageSets/2016|2017/<split>.txt          names of videos, one per line
+    root/ImageSets/480p/<split>.txt               in the archive of 2016: paths of frames and masks, one pair per line
 
-Masks of 2016 are 0 and 255, one object; those of 2017 are palette images of object indices, in which 255 is void. The
-2016 benchmark over the masks of 2017 takes all objects as one, as its authors do. https://davischallenge.org
+Masks of 2016 have the values 0 and 255, for one object. Masks of 2017 are palette images of object ids, in which 255 is
+void. If the 2016 benchmark is run on masks of 2017, all objects are joined to one, as in the authors' code.
+https://davischallenge.org
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ class Davis(Layout):
     """DAVIS of one year.
 
     Args:
-        root: holds ``JPEGImages``, ``Annotations`` and ``ImageSets``.
-        split: a file in ``ImageSets``: ``train``, ``val``, of 2017 also ``test-dev``. All videos if None.
+        root: the folder with ``JPEGImages``, ``Annotations`` and ``ImageSets``.
+        split: the name of a file in ``ImageSets``: ``train``, ``val`` or, in 2017, ``test-dev``. None selects all
+            videos.
         year: 2016 or 2017.
         resolution: ``480p``, or the name of the folder of another size, such as ``Full-Resolution``.
-        binary, threshold, colors: what the values of masks mean where they are not object ids; see
-            :class:`efficienttam_hf.mask_values.MaskCoding`. Masks of 2016 are binary in any case.
+        binary, threshold, colors: the meaning of mask values that are not object ids; see
+            :class:`efficienttam_hf.mask_values.MaskCoding`. Masks of 2016 are always binary.
+
+    Raises:
+        DatasetError: if the folder does not have this layout, or the split does not exist.
     """
 
     def __init__(

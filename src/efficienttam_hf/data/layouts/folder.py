@@ -1,10 +1,11 @@
-"""Your own videos: folders of frames, or video files, with indexed PNGs.
+"""The user's own videos: folders of frames, or video files, with indexed PNGs.
 
-    root/frames/<video>/00000.jpg                 or JPEGImages; or <video>.mp4 in place of the folder
+    root/frames/<video>/00000.jpg                 or JPEGImages; or the file <video>.mp4 instead of the folder
     root/masks/<video>/00000.png                  or Annotations
 
-or, for one video, the images themselves in ``frames`` and ``masks``. Not every frame needs a mask. A mask has the
-number of its frame in its name; of a video file that is counted from 0, as `efficienttam track` writes it.
+For a single video, ``frames`` and ``masks`` may contain the images themselves. Some frames may have no mask. The name
+of a mask has the number of its frame; frames of a video file are numbered from 0, as in the output of `efficienttam
+track`.
 """
 
 from __future__ import annotations
@@ -38,16 +39,19 @@ class Folder(Layout):
     """Any folder of videos and masks.
 
     Args:
-        root: holds ``frames`` and ``masks``, or ``JPEGImages`` and ``Annotations``.
-        split: a folder ``root/<split>`` laid out like that, or a file ``root/<split>.txt`` with the names of videos.
-            All videos if None.
-        binary: all that is not background in a mask is one object, and of soft edges what is at least half as bright
-            as the brightest. Masks that hold nothing but 0 and 255 are binary in any case.
-        fps: frames per second, if you know it.
-        licence: of the videos, to be kept with them.
-        threshold: values of at least this in a mask are one object.
-        colors: the object id of each colour, for masks in colours: ``{"#ff0000": 1, (0, 255, 0): 2}`` or
-            ``"#ff0000=1 0,255,0=2"``. Black is background, id 255 void.
+        root: the folder with ``frames`` and ``masks``, or ``JPEGImages`` and ``Annotations``.
+        split: the name of a folder ``root/<split>`` with this layout, or of a file ``root/<split>.txt`` with names of
+            videos. None selects all videos.
+        binary: everything except the background of a mask is one object; at soft edges, these are the values of at
+            least half the largest value. Masks that have only the values 0 and 255 are always binary.
+        fps: frames per second, if known.
+        licence: the licence of the videos, which is kept in the records.
+        threshold: values of at least this are one object.
+        colors: the object id of each colour, for coloured masks: ``{"#ff0000": 1, (0, 255, 0): 2}`` or ``"#ff0000=1
+            0,255,0=2"``. Black is background, and id 255 is void.
+
+    Raises:
+        DatasetError: if the folder does not have this layout, or the split does not exist.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Folder(Layout):
         return VideoRecord(name, *stored, source="folder", split=self.split or "", licence=self._licence, fps=self._fps)
 
     def _places(self, name: str) -> tuple[Path, Path]:
+        """Return the frames and the masks of a video."""
         if self._single:
             return self._frames, self._masks
         return self._files.get(name, self._frames / name), self._masks / name

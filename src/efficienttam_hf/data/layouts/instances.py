@@ -28,13 +28,17 @@ RULES = dict.fromkeys(("sa1b", "coco"), BenchmarkRules(images=True))
 
 
 class Sa1b(Layout):
-    """SA-1B. Objects are numbered from 1 in the order of the file, as its own ids do not begin anew with each image.
+    """SA-1B. Objects are numbered from 1 in the order of the file, because SA-1B's ids are not unique to an image.
 
     Args:
-        root: any folder above the images.
-        max_area: masks that cover more than this share of the image are left out; they are mostly backgrounds. SAM 2
-            trains with 0.9 (appendix D.2).
-        min_stability: masks of a lower ``stability_score`` are left out.
+        root: a folder that contains the images directly or in subfolders.
+        split: None, because SA-1B has no splits.
+        max_area: masks that cover more than this fraction of the image are left out, because they are mostly
+            backgrounds. SAM 2 trains with 0.9 (appendix D.2).
+        min_stability: masks with a lower ``stability_score`` are left out.
+
+    Raises:
+        DatasetError: if there are no annotations, or a split is given.
     """
 
     def __init__(
@@ -75,15 +79,18 @@ class Sa1b(Layout):
 
 
 class Coco(Layout):
-    """COCO instance masks, or any dataset in its format. Images without an object are left out.
+    """COCO instance masks, or another dataset in this format. Images without objects are left out.
 
     Regions marked ``iscrowd`` are void: neither object nor background.
 
     Args:
-        root: holds ``annotations`` and a folder of images named like the split.
-        split: such as ``train2017``.
+        root: the folder with ``annotations`` and a folder of images that has the name of the split.
+        split: the split, such as ``train2017``.
         annotations: the JSON file, if it is not ``root/annotations/instances_<split>.json``.
         images: the folder of images, if it is not ``root/<split>``.
+
+    Raises:
+        DatasetError: if a file or folder is missing, or the JSON file has another form.
     """
 
     def __init__(
@@ -109,7 +116,7 @@ class Coco(Layout):
             here = f"{where}, category {place}"
             number = field(entry, "id", int, here, error=DatasetError)
             self._categories[number] = field(entry, "name", str, here, error=DatasetError)
-        # Images lie in the dataset's folder, or in that of the images where it was given by itself.
+        # Images must be in the dataset's folder or, if the folder of images was given separately, in that folder.
         limit = self.root if images is None else self._images
         self._file_names: dict[str, str] = {}
         name_of: dict[int | str, str] = {}
@@ -137,7 +144,8 @@ class Coco(Layout):
             crowd = field(entry, "iscrowd", (int, bool), here, error=DatasetError, default=0)
             segmentation = field(entry, "segmentation", (dict, list), here, error=DatasetError)
             grouped.setdefault(name_of[image_id], []).append((segmentation, category, crowd))
-        # Kept as text: as Python lists, the polygons of train2017 take several gigabytes in every data loading process.
+        # Annotations are kept as text: as Python lists, the polygons of train2017 would take several gigabytes of RAM
+        # in every process that loads data.
         self._annotations = {name: json.dumps(kept).encode() for name, kept in grouped.items()}
         self.names = [n for n in self._file_names if not all(crowd for *_, crowd in grouped.get(n, []))]
 

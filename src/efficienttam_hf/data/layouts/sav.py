@@ -1,17 +1,17 @@
 """SA-V, in its two layouts.
 
-Training set: videos with run lengths in JSON, of every fourth frame of 24 a second.
+Training set: videos with 24 frames per second, and JSON files with run lengths for every fourth frame.
 
     root/**/sav_000001.mp4
     root/**/sav_000001_manual.json, sav_000001_auto.json
 
-Validation and test set: frames, and a folder of binary images for each object, again every fourth.
+Validation and test sets: frames, and for each object a folder of binary images for every fourth frame.
 
     root/JPEGImages_24fps/<video>/00000.jpg
     root/Annotations_6fps/<video>/<object>/00000.png
     root/sav_val.txt
 
-SA-V counts objects from 0; here they are one higher, as 0 is the background everywhere else.
+SA-V numbers objects from 0. Here, object ids are one higher, because 0 is the background in all other places.
 https://ai.meta.com/datasets/segment-anything-video
 """
 
@@ -41,9 +41,9 @@ from .common import (
 )
 
 
-STRIDE = 4  # frames between annotations: videos are 24 frames a second, annotations 6
+STRIDE = 4  # frames between annotations: videos have 24 frames per second, annotations 6
 LICENCE = "CC BY 4.0"
-# Objects are counted from 0 in folders, and from 1 here.
+# Folders number objects from 0; here, ids begin with 1.
 RULES = dict.fromkeys(("sav_train", "sav_val", "sav_test"), BenchmarkRules("sav", prediction_files="objects"))
 
 
@@ -51,8 +51,13 @@ class SavTrain(Layout):
     """The training set.
 
     Args:
-        root: any folder above the videos.
-        masklets: ``manual``, ``auto``, or ``both``, in which automatic masklets are numbered after the manual ones.
+        root: a folder that contains the videos directly or in subfolders.
+        split: ``train`` or None.
+        masklets: ``manual``, ``auto`` or ``both``. With ``both``, automatic masklets are numbered after the manual
+            ones.
+
+    Raises:
+        DatasetError: if there are no annotations, or the split or `masklets` is unknown.
     """
 
     def __init__(self, root: str | Path, split: str | None = None, *, masklets: str = "manual") -> None:
@@ -97,7 +102,8 @@ class SavTrain(Layout):
                 raise DatasetError(
                     f"'{file}' annotates {len(rows)} frames, every {STRIDE}th, which a video of {count} does not have."
                 )
-        # An object with no entry was not judged there, unlike one with an empty mask: SAM 2 drops such frames.
+        # SAM 2 drops frames on which an object has no entry, because it was not annotated there. An object with an
+        # empty mask was annotated.
         judged = {k: row for k, row in frames.items() if len(row) == objects and None not in row.values()}
         return VideoRecord(
             name,
@@ -115,11 +121,15 @@ class SavTrain(Layout):
 
 
 class SavImages(Layout):
-    """The validation or the test set.
+    """The validation set or the test set.
 
     Args:
-        root: holds ``JPEGImages_24fps`` and ``Annotations_6fps``.
+        root: the folder with ``JPEGImages_24fps`` and ``Annotations_6fps``.
+        split: ``val`` or ``test``, in accordance with `name`, or None.
         name: ``sav_val`` or ``sav_test``.
+
+    Raises:
+        DatasetError: if the folder does not have this layout, or the split is another one.
     """
 
     def __init__(self, root: str | Path, split: str | None = None, *, name: str) -> None:
@@ -152,6 +162,7 @@ class SavImages(Layout):
         )
 
     def _object_folders(self, name: str) -> list[Path]:
+        """Return the folders of masks of a video, one for each object."""
         if not (self._masks / name).is_dir():
             raise DatasetError(f"There is no folder of masks '{self._masks / name}'.")
         folders = [self._masks / name / entry for entry in folder_names(self._masks / name)]

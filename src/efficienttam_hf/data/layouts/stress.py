@@ -1,6 +1,7 @@
-"""The synthetic stress set (`data.synthetic.stress`) as a dataset: it needs no files, as its videos are drawn.
+"""The synthetic stress set (`data.synthetic.stress`) as a dataset. It needs no files, because its videos are drawn.
 
-A video is called by its kind of event and its seed, such as ``crossing-2``. The kind is also its objects' category.
+The name of a video is its kind of event and its seed, such as ``crossing-2``. The kind is also the category of its
+objects.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ from .common import Layout
 __all__ = ["RULES", "DrawnMasks", "Stress"]
 
 
-KINDS = ("occlusion", "reentry", "crossing", "cut")  # those of `synthetic.stress`, which loads more than a list needs
+KINDS = (
+    "occlusion",
+    "reentry",
+    "crossing",
+    "cut",
+)  # as in `synthetic.stress`, which loads OpenCV
 RULES = {"stress": BenchmarkRules(annotates_every_frame=True, is_drawn=True)}
 
 
@@ -33,11 +39,14 @@ class Stress(Layout):
     """Drawn videos of each kind of event.
 
     Args:
-        root: of no meaning here.
-        split: one kind of event; all if None, in turns.
-        seeds: videos of each kind, with the seeds from 0 up.
-        size: (height, width) of frames.
-        num_frames: of each video.
+        root: without effect.
+        split: one kind of event; None selects all kinds in turns.
+        seeds: the number of videos of each kind; their seeds begin with 0.
+        size: (height, width) of the frames in pixels.
+        num_frames: the number of frames of each video.
+
+    Raises:
+        DatasetError: if the split is not a kind of event.
     """
 
     def __init__(
@@ -64,10 +73,14 @@ class Stress(Layout):
 
 
 class DrawnMasks:
-    """Masks that were drawn, uint8 (frames, height, width) of object ids; kept as PNGs, which are small.
+    """Masks that were drawn, which are kept in RAM as PNGs.
+
+    Args:
+        labels: uint8 (frames, height, width) of object ids; 0 is background.
+        kind: the kind of event.
 
     Attributes:
-        frames, categories: as in `masks.Masks`; all objects are of the kind of the event.
+        frames, categories: as in `masks.Masks`; the category of all objects is the kind of event.
     """
 
     def __init__(self, labels: np.ndarray, kind: str) -> None:
@@ -76,17 +89,19 @@ class DrawnMasks:
         self._files = [_png(frame) for frame in labels]
 
     def read(self, frame: int, size: tuple[int, int]) -> Annotation:
+        """Return the masks of a frame."""
         with open_image(io.BytesIO(self._files[frame])) as image:
             labels = np.asarray(image)
         return Annotation({int(i): labels == i for i in np.unique(labels) if i})
 
     def name(self, frame: int) -> str:
+        """Return the name of a frame's mask for messages."""
         return f"the drawn frame {frame}"
 
 
 @lru_cache(maxsize=2)
 def _drawn(kind: str, seed: int, size: tuple[int, int], num_frames: int) -> tuple[ImageFrames, DrawnMasks]:
-    """The frames and masks of a video; the last ones are kept, as a video is asked for several times in a row."""
+    """Draw a video. The most recent ones are cached, because a video is often requested several times in a row."""
     from ..synthetic.stress import stress_video
 
     video = stress_video(kind, seed, size, num_frames)
@@ -95,6 +110,7 @@ def _drawn(kind: str, seed: int, size: tuple[int, int], num_frames: int) -> tupl
 
 
 def _png(pixels: np.ndarray) -> bytes:
+    """Encode uint8 pixels as a PNG."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG", compress_level=1)
     return file.getvalue()

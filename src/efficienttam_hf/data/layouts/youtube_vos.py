@@ -1,11 +1,11 @@
 """YouTube-VOS 2018 and 2019, MOSE and LVOS, which share a layout.
 
     root/<split>/JPEGImages/<video>/00000.jpg     every fifth frame of YouTube-VOS, so 00000, 00005, ...
-    root/<split>/Annotations/<video>/00000.png    palette images of object indices
+    root/<split>/Annotations/<video>/00000.png    palette images of object ids
     root/<split>/meta.json                        names and, in YouTube-VOS, categories; <split>_meta.json in LVOS
 
-Objects appear late. In the sets that are not for training, a mask is given where an object appears first and nowhere
-else; LVOS gives all masks of its validation set. https://youtube-vos.org, https://mose.video,
+Objects may appear after the first frame. Splits that are not for training have a mask only on the first frame of each
+object, except LVOS, which has all masks of its validation set. https://youtube-vos.org, https://mose.video,
 https://lingyihongfd.github.io/lvos.github.io
 """
 
@@ -33,12 +33,14 @@ from .common import (
 )
 
 
-ALL_FRAMES = "_all_frames"  # ends the name of a split of YouTube-VOS with 30 frames a second
+ALL_FRAMES = "_all_frames"  # the end of the name of a YouTube-VOS split with 30 frames per second
 SPLITS = ("train", "val", "valid", "test")
 
 
 @dataclass(frozen=True)
 class _About:
+    """The facts of a dataset that its records and messages contain."""
+
     title: str
     licence: str
     fps: float | None
@@ -53,7 +55,7 @@ ABOUT = {
 }
 _YOUTUBE_VOS = BenchmarkRules(
     "youtube_vos", zip_folder="Annotations", judged_every=5, judged_every_in=ALL_FRAMES
-)  # of 30 frames a second, every fifth is annotated
+)  # there are 30 frames per second, and every fifth is annotated
 RULES = {
     "youtube_vos2018": _YOUTUBE_VOS,
     "youtube_vos2019": _YOUTUBE_VOS,
@@ -66,12 +68,16 @@ class YouTubeVos(Layout):
     """One of the datasets of ``ABOUT``.
 
     Args:
-        root: holds a folder for each split; or ``JPEGImages`` and ``Annotations`` themselves, with no split given.
-        split: the folder: ``train``, ``valid`` (of LVOS ``val``), ``test``, or ``train_all_frames`` and the like, whose
-            masks may lie in the folder of the split with fewer frames.
+        root: the folder with a folder for each split; or, without a split, the folder with ``JPEGImages`` and
+            ``Annotations``.
+        split: the name of the split's folder: ``train``, ``valid`` (``val`` in LVOS), ``test``, or a name such as
+            ``train_all_frames``, whose masks may be in the folder of the split with fewer frames.
         source: a key of ``ABOUT``.
-        binary, threshold, colors: what the values of masks mean where they are not object ids; see
+        binary, threshold, colors: the meaning of mask values that are not object ids; see
             :class:`efficienttam_hf.mask_values.MaskCoding`.
+
+    Raises:
+        DatasetError: if the folder does not have this layout, or the split does not exist.
     """
 
     def __init__(
@@ -93,7 +99,7 @@ class YouTubeVos(Layout):
             raise DatasetError(f"{given}; '{self.root}' holds: {', '.join(splits)}.")
         base = f"{split}/" if split else ""
         self._frames = find_folder(self.root, f"{base}JPEGImages", dataset=title)
-        # Where all frames are a download of their own, their masks are those of every fifth frame.
+        # The download with all frames has no masks of its own; they are those of every fifth frame.
         sparse = [f"{split.removesuffix(ALL_FRAMES)}/Annotations"] if split and split.endswith(ALL_FRAMES) else []
         self._masks = find_folder(self.root, f"{base}Annotations", *sparse, dataset=title)
         self.names = folder_names(self._frames)
@@ -104,6 +110,7 @@ class YouTubeVos(Layout):
                     self._read_meta(meta)
 
     def _read_meta(self, file: Path) -> None:
+        """Read the names and objects of the videos from a `meta.json`."""
         where = f"'{file}' has no table of videos: it"
         videos = field(read_annotations(file), "videos", dict, where, error=DatasetError)
         for name in videos:
@@ -123,7 +130,7 @@ class YouTubeVos(Layout):
                 raise DatasetError(f"{where} has no number for a name.")
             if "category" in about:
                 categories[int(number)] = field(about, "category", str, where, error=DatasetError)
-        # Without a split given, the root may be a split's folder.
+        # Without a split, the root may be the folder of a split.
         split = (self.split or self.root.name).removesuffix(ALL_FRAMES)
         every_frame = (self.split or "").endswith(ALL_FRAMES)
         return VideoRecord(

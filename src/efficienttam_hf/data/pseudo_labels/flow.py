@@ -1,7 +1,8 @@
-"""Dense optical flow, to carry a mask from one frame to the next: DIS of OpenCV, at a small size.
+"""Dense optical flow, which carries a mask from one frame to the next: OpenCV's DIS, at a small size.
 
-The flow is what an object does between two frames, near enough to say where the teacher is to look; the teacher then
-draws the mask. Frames between two labelled ones are used as stepping stones, for DIS follows short ways better.
+The flow approximates the movement between two frames well enough to show the teacher where to look; the teacher then
+draws the mask. Frames between two labelled frames are used as intermediate steps, because DIS estimates small movements
+better.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import numpy as np
 
 __all__ = ["carry_mask", "flow_between", "small_grey"]
 
-FLOW_SIDE = 384  # longer side, in pixels, of the pictures that flow is computed on
+FLOW_SIDE = 384  # the longer side, in pixels, of the pictures from which flow is computed
 
 
 def small_grey(image: np.ndarray) -> np.ndarray:
-    """uint8 (h, w) grey, its longer side at most `FLOW_SIDE`, of uint8 (height, width, 3) RGB."""
+    """Convert uint8 (height, width, 3) RGB to uint8 (h, w) grey, whose longer side is at most `FLOW_SIDE`."""
     import cv2
 
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -29,26 +30,29 @@ def small_grey(image: np.ndarray) -> np.ndarray:
 
 
 def flow_between(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Where each pixel of `target` was in `source`: float32 (h, w, 2), the displacement in pixels.
+    """Return the position in `source` of each pixel of `target`, as a displacement.
 
     Args:
         source, target: uint8 (h, w), from `small_grey`.
+
+    Returns:
+        float32 (h, w, 2), the displacement (x, y) in pixels.
     """
     import cv2
 
-    algorithms: Any = cv2  # whose stubs lack this one
+    algorithms: Any = cv2  # the type stubs of OpenCV lack this algorithm
     return algorithms.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(target, source, None)
 
 
 def carry_mask(mask: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """A mask of the source frame as it lies in the target frame.
+    """Carry a mask of the source frame to the target frame.
 
     Args:
         mask: bool (height, width).
-        flow: from `flow_between`, at its own size.
+        flow: the output of `flow_between`, at its own size.
 
     Returns:
-        bool (height, width). What comes in from outside of the frame is not of the mask.
+        bool (height, width). Pixels that come from outside of the frame are not part of the mask.
     """
     import cv2
 

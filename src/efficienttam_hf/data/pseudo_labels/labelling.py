@@ -1,7 +1,7 @@
-"""Pseudo-labels of a folder: each photograph and each clip in turn, to be resumed where it stopped.
+"""Draws pseudo-labels for a folder: one photograph or clip after another, resumable at any point.
 
-What is found for a file is written whole before the next file begins (`writing`), and a file that is written already is
-passed over, so that a run of hours may be stopped and started again.
+The labels of a file are complete before the next file begins (`writing`), and a file that is labelled already is
+skipped, so a run of hours may be stopped and started again.
 """
 
 from __future__ import annotations
@@ -35,15 +35,19 @@ __all__ = ["LabelledFile", "LabellingOptions", "find_media", "label_folder", "lo
 
 @dataclass(frozen=True)
 class LabellingOptions:
-    """What is labelled of each file.
+    """What is labelled in each file.
 
     Attributes:
-        fps: labelled frames a second of a clip. Frames between them help the flow only.
-        max_frames: labelled frames of a clip, from its beginning.
-        max_side: pictures are scaled down so that the longer side is at most this, in pixels.
-        seed_every: objects are looked for on the first frame and then on every so many-th labelled one; 0 for the
-            first only.
-        proposals, tracks: see there.
+        fps: labelled frames per second of a clip. Frames between them are only used for the flow.
+        max_frames: the largest number of labelled frames of a clip, from its beginning.
+        max_side: the longer side of a picture in pixels; larger pictures are scaled down.
+        seed_every: objects are searched on the first frame and on every n-th labelled frame after it; with 0, on the
+            first frame only.
+        proposals: which of the teacher's masks are objects; see `ProposalOptions`.
+        tracks: how objects are followed; see `TrackOptions`.
+
+    Raises:
+        ValueError: if a number is too small.
     """
 
     fps: float = 6.0
@@ -63,14 +67,14 @@ class LabellingOptions:
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """What became of a file.
+    """The outcome for a file.
 
     Attributes:
         file: the photograph or clip.
-        videos: names of what was written; empty where no object was found, or where `problem` says why not.
-        objects: how many objects there are in them.
-        problem: why the file could not be read, or None.
-        is_known: whether an earlier run had done it.
+        videos: the names of the videos that were written; empty if no object was found or there is a `problem`.
+        objects: the number of objects in them.
+        problem: the reason why the file could not be read, or None.
+        is_known: whether an earlier run labelled the file.
     """
 
     file: Path
@@ -81,10 +85,17 @@ class LabelledFile:
 
 
 def load_teacher(names: list[str], device: str = "cpu", threads: int | None = None) -> Teacher:
-    """The teacher of one name, or of two ONNX files: encoder, then decoder.
+    """Load a teacher.
+
+    Args:
+        names: one model (a folder, an id on the Hub, or a name that `efficienttam models` lists), or two ONNX files:
+            the encoder and the decoder.
+        device: the device of a model; ONNX files always run on the CPU.
+        threads: the number of threads of ONNX Runtime; None is its default.
 
     Raises:
-        DatasetError: it cannot be loaded, or there are more names.
+        DatasetError: if it cannot be loaded, or the number of names is another one.
+        ImportError: if ONNX Runtime is needed and not installed.
     """
     if len(names) == 2:
         encoder, decoder = names
@@ -99,10 +110,10 @@ def load_teacher(names: list[str], device: str = "cpu", threads: int | None = No
 
 
 def find_media(folder: Path) -> list[Path]:
-    """The photographs and clips of a folder and those below it; a subfolder of numbered frames is a clip.
+    """Return the photographs and clips in a folder and its subfolders. A subfolder of numbered frames is a clip.
 
     Raises:
-        DatasetError: there is no such folder, or nothing in it.
+        DatasetError: if the folder does not exist, or has no photographs and clips.
     """
     if not folder.is_dir():
         raise DatasetError(f"There is no folder '{folder}' of photographs and clips.")
@@ -125,7 +136,7 @@ def find_media(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Done:
-    """What `pseudo_labels.json` says of a file that is labelled."""
+    """The entry of a labelled file in `pseudo_labels.json`."""
 
     source: str
     videos: list[str]
@@ -142,8 +153,8 @@ def read_prompts(file: Path, folder: Path) -> dict[str, dict[int, ObjectPrompts]
     `track` do: `{"dog.mp4": [{"id": 1, "prompts": [{"frame": 0, "box": [10, 20, 110, 220]}]}]}`.
 
     Raises:
-        DatasetError: no such file, a name that is not among the media, a prompt that cannot be read, is not on frame 0,
-            or has negative clicks, which a teacher does not take.
+        DatasetError: if the file does not exist, a name is not among the media, or a prompt cannot be read, is not on
+            frame 0, or has negative points, which a teacher does not take.
     """
     names = {media.name for media in find_media(folder)}
     prompts = {}
@@ -175,20 +186,21 @@ def label_folder(
     proposer: Proposer | None = None,
     prompts: Mapping[str, Mapping[int, ObjectPrompts]] | None = None,
 ) -> Iterator[LabelledFile]:
-    """Label a folder, file by file.
+    """Label a folder, and yield the outcome of each file.
 
     Args:
-        folder: photographs and clips.
-        output: of the labels; what is there already is kept.
-        teacher: draws the masks.
+        folder: the folder of photographs and clips.
+        output: the folder of the labels. Existing labels are kept.
+        teacher: the model that draws the masks.
         options: what is labelled.
-        proposer: prompts where whole objects are (`SaliencyProposer`), asked before a grid of clicks.
+        proposer: returns prompts for whole objects (`SaliencyProposer`), which are used before a grid of clicks.
         prompts: objects that a person prompted on the first frame of a clip, by file name (`read_prompts`). In these
-            clips no other objects are looked for.
+            clips no other objects are searched.
 
     Raises:
-        DatasetError: nothing to label, labels in `output` that another teacher drew, or a damaged list of them.
-        FileExistsError: a file is in the way in `output` that was not written by this package.
+        DatasetError: if there is nothing to label, if `output` has labels of another teacher, or if their list is
+            damaged.
+        FileExistsError: if a file in `output` is in the way and was not written by this package.
     """
     files = find_media(folder)
     names = _names(files, folder)
@@ -233,7 +245,7 @@ def _label_file(
     proposer: Proposer | None,
     prompts: Mapping[int, ObjectPrompts],
 ) -> tuple[list[np.ndarray], list[Track]]:
-    """The labelled frames of a file and its objects."""
+    """Return the labelled frames of a file and its objects."""
     if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
         image = read_image(file)
         size = image.shape[:2]
@@ -255,7 +267,7 @@ class _PromptError(ValueError):
 
 
 def _teacher_prompt(prompt: ObjectPrompts, size: tuple[int, int], new_size: tuple[int, int]) -> Prompt:
-    """A person's prompt in the form that teachers take, in pixels of the scaled picture."""
+    """Convert a person's prompt to the form that teachers take, in pixels of the scaled picture."""
     try:
         prompt.check(size)
     except ValueError as error:
@@ -267,10 +279,17 @@ def _teacher_prompt(prompt: ObjectPrompts, size: tuple[int, int], new_size: tupl
 
 
 def read_clip(file: Path, options: LabellingOptions) -> tuple[ClipFrames, tuple[int, int]]:
-    """The frames of a clip that are labelled, and one between each two of them where there is one; and its size.
+    """Read the labelled frames of a clip, and one frame between each two of them if there is one.
+
+    Args:
+        file: a video file or a folder of frames.
+        options: what is labelled.
+
+    Returns:
+        The frames, and (height, width) of the video in pixels.
 
     Raises:
-        VideoError: the clip cannot be read.
+        VideoError: if the clip cannot be read.
     """
     with open_video(file, prefetch=0, threads=1) as source:
         step = max(1, round(source.fps / options.fps))
@@ -286,6 +305,7 @@ def read_clip(file: Path, options: LabellingOptions) -> tuple[ClipFrames, tuple[
 
 
 def _limited(image: np.ndarray, max_side: int) -> np.ndarray:
+    """Scale a picture down so that its longer side has at most `max_side` pixels."""
     import cv2
 
     scale = max_side / max(image.shape[:2])
@@ -296,7 +316,7 @@ def _limited(image: np.ndarray, max_side: int) -> np.ndarray:
 
 
 def _names(files: list[Path], folder: Path) -> dict[Path, str]:
-    """A name for each file, without its folders where that is clear."""
+    """Return a unique name for each file: its name without suffix, with its folders if that name is not unique."""
     stems = [file.stem for file in files]
     return {
         file: stem if stems.count(stem) == 1 else "_".join(file.relative_to(folder).parts).replace(".", "_")

@@ -1,8 +1,8 @@
-"""The objects of one picture: a grid of clicks, the teacher's masks, and a choice among them.
+"""Finds the objects of one picture: the teacher draws masks for a grid of clicks, and some of them are chosen.
 
-As SAM's automatic mask generation does it (arXiv 2304.02643, appendix B): keep what the teacher believes in (predicted
-IoU), what does not depend on the threshold (stability) and one of each group of duplicates. Beyond that a mask that
-lies within another is marked as its part, as whole objects are what a tracker is mostly asked to follow.
+As in SAM's automatic mask generation (arXiv 2304.02643, appendix B), masks are kept if their predicted IoU is high and
+if they hardly depend on the threshold (stability), and one mask is kept of each group of duplicates. In addition, a
+mask that is inside another one is marked as a part of it, because trackers are mostly used for whole objects.
 """
 
 from __future__ import annotations
@@ -33,14 +33,18 @@ class ProposalOptions:
     """Which of a teacher's masks are objects.
 
     Attributes:
-        grid: clicks along the longer side of the picture; along the shorter in proportion.
-        min_iou: least predicted IoU.
-        min_stability: least stability.
-        area: least and largest share of the picture.
-        duplicate_iou: masks that overlap more than this are one object; the better is kept.
-        part_share: a mask of which so much lies within a larger one is a part of it.
-        border_share: a mask that covers more than this of the picture's border is background.
-        max_objects: the best so many.
+        grid: the number of clicks along the longer side of the picture; along the shorter side, there are fewer in
+            proportion.
+        min_iou: the smallest predicted IoU.
+        min_stability: the smallest stability.
+        area: the smallest and the largest fraction of the picture.
+        duplicate_iou: masks with a larger IoU are one object, and the better one is kept.
+        part_share: a mask is a part of a larger one that contains more than this fraction of it.
+        border_share: a mask that covers more than this fraction of the picture's border is background.
+        max_objects: the largest number of objects; the best are kept.
+
+    Raises:
+        ValueError: if a number is outside its range.
     """
 
     grid: int = 8
@@ -65,9 +69,10 @@ class ObjectMask:
 
     Attributes:
         mask: bool (height, width).
-        iou, stability: as the teacher judged it.
-        part_of: the place of the whole in the list of proposals, or None.
-        is_whole: whether it was asked for by a box around something, not by a click of the grid.
+        iou: the predicted IoU.
+        stability: the stability; see `TeacherMask`.
+        part_of: the position of the whole in the list of proposals, or None.
+        is_whole: whether it was prompted by a box around it, and not by a click of the grid.
     """
 
     mask: np.ndarray
@@ -78,6 +83,7 @@ class ObjectMask:
 
     @property
     def score(self) -> float:
+        """The product of predicted IoU and stability, from 0 to 1."""
         return self.iou * self.stability
 
 
@@ -87,13 +93,13 @@ def propose_objects(
     options: ProposalOptions,
     prompts: Sequence[Prompt] = (),
 ) -> list[ObjectMask]:
-    """The objects of a picture, wholes before their parts, better before worse.
+    """Return the objects of a picture, wholes before their parts and better ones before worse ones.
 
     Args:
-        view: of the picture.
-        size: (height, width) of it.
-        options: which masks are taken.
-        prompts: asked before the grid of clicks, for whoever knows where objects are.
+        view: the encoded picture.
+        size: (height, width) of the picture.
+        options: which masks are objects.
+        prompts: prompts that are used before the grid of clicks, if positions of objects are known.
     """
     found: list[ObjectMask] = []
     covered = np.zeros(size, dtype=bool)
@@ -101,7 +107,7 @@ def propose_objects(
     for prompt in [*prompts, *grid]:
         x, y = np.asarray(prompt.points).reshape(-1, 2)[0].astype(int)
         if prompt.box is None and covered[y, x]:
-            continue  # a click on an object that is known already would draw it once more
+            continue  # a click on a known object would draw it again
         for answer in view.segment(prompt):
             if is_object(answer, options):
                 mask = _largest_piece(answer.mask)
@@ -111,7 +117,7 @@ def propose_objects(
 
 
 def is_object(answer: TeacherMask, options: ProposalOptions) -> bool:
-    """Whether a mask is believed in, of a sensible size, and not the picture's background."""
+    """Whether a mask has a high predicted IoU and stability and a suitable area, and is not the background."""
     area = float(answer.mask.mean())
     if answer.iou < options.min_iou or answer.stability < options.min_stability:
         return False
@@ -119,7 +125,7 @@ def is_object(answer: TeacherMask, options: ProposalOptions) -> bool:
 
 
 def without_duplicates(found: Sequence[ObjectMask], duplicate_iou: float) -> list[ObjectMask]:
-    """The masks from best to worst, without those that repeat a better one."""
+    """Return the masks from the best to the worst, without those that overlap too much with a better one."""
     kept: list[ObjectMask] = []
     for candidate in sorted(found, key=lambda proposal: -proposal.score):
         if all(mask_iou(candidate.mask, other.mask) <= duplicate_iou for other in kept):
@@ -128,7 +134,7 @@ def without_duplicates(found: Sequence[ObjectMask], duplicate_iou: float) -> lis
 
 
 def mark_parts(found: Sequence[ObjectMask], part_share: float) -> list[ObjectMask]:
-    """The masks with wholes first, and `part_of` of each that lies within another."""
+    """Return the masks, wholes first, with `part_of` set for each mask that is inside another one."""
     by_area = sorted(found, key=lambda proposal: -int(proposal.mask.sum()))
     whole_of: dict[int, ObjectMask] = {}
     for place, small in enumerate(by_area):
@@ -145,7 +151,7 @@ def mark_parts(found: Sequence[ObjectMask], part_share: float) -> list[ObjectMas
 
 
 def click_grid(size: tuple[int, int], count: int) -> np.ndarray:
-    """float (n, 2), x and y of clicks at equal distances, `count` along the longer side of (height, width)."""
+    """Return float (n, 2), (x, y) of a grid of clicks, with `count` along the longer side of (height, width)."""
     step = max(size) / count
     rows, columns = (max(1, round(side / step)) for side in size)
     x, y = np.meshgrid((np.arange(columns) + 0.5) * size[1] / columns, (np.arange(rows) + 0.5) * size[0] / rows)
@@ -153,13 +159,13 @@ def click_grid(size: tuple[int, int], count: int) -> np.ndarray:
 
 
 def box_prompts(regions: np.ndarray, size: tuple[int, int], count: int = 4, least: float = 0.002) -> list[Prompt]:
-    """A box, a little wider, with a click inside, for each connected region, the largest first.
+    """Return a slightly enlarged box with a click inside for each connected region, the largest first.
 
     Args:
         regions: bool (h, w), at any size.
         size: (height, width) of the picture that the prompts are for.
-        count: at most so many.
-        least: share of the picture that a region needs.
+        count: the largest number of prompts.
+        least: the smallest fraction of the picture that a region covers.
     """
     import cv2
 
@@ -179,19 +185,19 @@ def box_prompts(regions: np.ndarray, size: tuple[int, int], count: int = 4, leas
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of two bool masks; 0 where both are empty."""
+    """Return the IoU of two bool masks; 0 if both are empty."""
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 0.0
 
 
 def mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """left, top, right and bottom of a mask that is not empty, in pixels."""
+    """Return the left, top, right and bottom of a mask that is not empty, in pixels."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
 
 
 def inner_point(mask: np.ndarray) -> np.ndarray:
-    """float (1, 2), the x and y that is furthest from the edge of a mask that is not empty."""
+    """Return float (1, 2), the point (x, y) of a mask that is farthest from its edge. The mask must not be empty."""
     import cv2
 
     distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
@@ -200,13 +206,13 @@ def inner_point(mask: np.ndarray) -> np.ndarray:
 
 
 def border_share(mask: np.ndarray) -> float:
-    """The share of the picture's border that a mask covers."""
+    """Return the fraction of the picture's border that a mask covers."""
     border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     return float(border.mean())
 
 
 def _largest_piece(mask: np.ndarray) -> np.ndarray:
-    """The mask without specks: its connected pieces of at least a tenth of the largest."""
+    """Return a mask without specks: its connected regions with at least a tenth of the largest region's area."""
     import cv2
 
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))

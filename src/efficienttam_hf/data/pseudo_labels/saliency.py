@@ -1,7 +1,7 @@
-"""A saliency network as a proposer of whole objects: what a viewer looks at first, as boxes for the teacher.
+"""A saliency network that proposes whole objects: it finds what a viewer looks at first, as boxes for the teacher.
 
-Clicks on a grid find surfaces as readily as things. A small network such as U²-Net (Qin et al., arXiv 2005.09007) says
-where the things are, coarsely; the teacher then draws them.
+A grid of clicks finds surfaces as often as objects. A small network such as U²-Net (Qin et al., arXiv 2005.09007) finds
+the objects coarsely, and the teacher then draws them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class SaliencyProposer:
-    """U²-Net's interface as an ONNX file: a picture (1, 3, size, size) to a map (1, 1, size, size) as the first output.
+    """Proposes objects with an ONNX file that has U²-Net's interface.
+
+    The network maps a picture (1, 3, size, size) to a map (1, 1, size, size), which is its first output.
 
     Args:
-        file: the network.
-        threads: of ONNX Runtime; its own choice if None.
-        threshold: of the map, from 0 to its maximum as 1.
+        file: the ONNX file.
+        threads: the number of threads of ONNX Runtime; None is its default.
+        threshold: the threshold of the map, relative to its largest value.
 
     Raises:
-        DatasetError: a file that is not there or has another interface.
-        ImportError: ONNX Runtime is not installed.
+        DatasetError: if the file does not exist or has another interface.
+        ImportError: if ONNX Runtime is not installed.
     """
 
     def __init__(self, file: str | Path, threads: int | None = None, threshold: float = 0.5) -> None:
@@ -44,7 +46,7 @@ class SaliencyProposer:
         self._output = self._network.get_outputs()[0].name
 
     def __call__(self, image: np.ndarray) -> list[Prompt]:
-        """Boxes with a click in each, of what stands out in uint8 (height, width, 3) RGB."""
+        """Return boxes, with a click in each, around the salient objects of uint8 (height, width, 3) RGB."""
         import cv2
 
         small = cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_AREA)

@@ -1,7 +1,7 @@
-"""The promptable models that draw pseudo-labels, behind one small interface: look at a picture, then ask for masks.
+"""The promptable models that draw pseudo-labels, behind one small interface.
 
-SAM and its relatives encode a picture once, at most of the cost, and answer each prompt from that. So a `Teacher` gives
-a `View` of a picture, which keeps the encoding, and the view draws what is prompted.
+SAM and related models encode a picture once, which takes most of the time, and then answer each prompt quickly. So a
+`Teacher` returns a `View` of a picture, which keeps the encoding, and the view draws the masks for prompts.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ..schema import DatasetError
 
 __all__ = ["OnnxTeacher", "Prompt", "Teacher", "TeacherMask", "View", "open_onnx", "stability_of"]
 
-STABILITY_OFFSET = 1.0  # in logits, as SAM's automatic mask generation has it
-MASK_PROMPT_LOGIT = 8.0  # inside a mask that is given as a prompt, and minus this outside
+STABILITY_OFFSET = 1.0  # in logits, as in SAM's automatic mask generation
+MASK_PROMPT_LOGIT = 8.0  # the logit inside a mask that is given as a prompt; outside, it is negative
 
 
 @dataclass(frozen=True)
 class TeacherMask:
-    """One mask that a teacher draws for a prompt.
+    """A mask that a teacher draws for a prompt.
 
     Attributes:
         mask: bool (height, width), at the size of the picture.
-        iou: the teacher's prediction of its own IoU, 0 to 1.
-        stability: IoU of the mask at a lower and at a higher threshold, 0 to 1 (SAM's "stability score").
+        iou: the predicted IoU, from 0 to 1.
+        stability: the IoU of the mask at a lower and at a higher threshold, from 0 to 1 (SAM's "stability score").
     """
 
     mask: np.ndarray
@@ -39,12 +39,12 @@ class TeacherMask:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a teacher is asked for, in pixels of the picture.
+    """A prompt for a teacher, in pixels of the picture.
 
     Attributes:
-        points: float (n, 2), x and y of positive clicks.
-        box: left, top, right, bottom; or None.
-        mask: bool (height, width), an earlier mask of the object; or None. Teachers that take no mask leave it out.
+        points: float (n, 2), (x, y) of positive points.
+        box: left, top, right and bottom; or None.
+        mask: bool (height, width), an earlier mask of the object; or None. Teachers without mask prompts ignore it.
     """
 
     points: np.ndarray
@@ -57,14 +57,14 @@ class View(ABC):
 
     @abstractmethod
     def segment(self, prompt: Prompt) -> list[TeacherMask]:
-        """The masks that answer the prompt: one, or several of which one is meant (part, whole, group)."""
+        """Return the masks for a prompt: one, or several alternatives (part, whole, group)."""
 
 
 class Teacher(ABC):
     """A promptable segmentation model.
 
     Attributes:
-        name: as the labels' description gives it.
+        name: the name of the model in the description of the labels.
     """
 
     name: str
@@ -75,17 +75,17 @@ class Teacher(ABC):
 
 
 def stability_of(logits: np.ndarray) -> float:
-    """IoU of the mask thresholded `STABILITY_OFFSET` above and below zero; 0 if there is none."""
+    """Return the IoU of the masks above `STABILITY_OFFSET` and above its negative, in logits; 0 if both are empty."""
     smaller, larger = (logits > STABILITY_OFFSET).sum(), (logits > -STABILITY_OFFSET).sum()
     return float(smaller / larger) if larger else 0.0
 
 
 def low_resolution_mask_prompt(mask: np.ndarray, size: int) -> np.ndarray:
-    """A mask as the logits that SAM's prompt encoder takes: its longer side is `size`, the rest is padding.
+    """Convert a mask to the logits that SAM's prompt encoder takes. Its longer side is `size`; the rest is padding.
 
     Args:
         mask: bool (height, width).
-        size: of the square.
+        size: the side of the square in pixels.
 
     Returns:
         float32 (1, 1, size, size).
@@ -101,19 +101,19 @@ def low_resolution_mask_prompt(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 class OnnxTeacher(Teacher):
-    """SAM as the pair of ONNX files that its authors' exporter and its relatives write.
+    """SAM as a pair of ONNX files, as its authors' exporter and those of related models write them.
 
-    The encoder takes a picture of a square size, normalised and padded to the right and below, and gives an embedding;
-    the decoder takes `image_embeddings`, `point_coords`, `point_labels`, `mask_input`, `has_mask_input` and
-    `orig_im_size` and gives `iou_predictions` and `low_res_masks`.
+    The encoder maps a square picture, normalised and padded at the right and at the bottom, to an embedding. The
+    decoder maps `image_embeddings`, `point_coords`, `point_labels`, `mask_input`, `has_mask_input` and `orig_im_size`
+    to `iou_predictions` and `low_res_masks`.
 
     Args:
-        encoder, decoder: the files.
-        threads: of ONNX Runtime; its own choice if None.
+        encoder, decoder: the two files.
+        threads: the number of threads of ONNX Runtime; None is its default.
 
     Raises:
-        DatasetError: a file that is not there or has another interface.
-        ImportError: ONNX Runtime is not installed.
+        DatasetError: if a file does not exist or has another interface.
+        ImportError: if ONNX Runtime is not installed.
     """
 
     MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
@@ -155,7 +155,17 @@ class OnnxTeacher(Teacher):
         return _OnnxView(self, embedding, image.shape[:2])
 
     def decode(self, embedding: np.ndarray, points: np.ndarray, labels: np.ndarray, mask: np.ndarray | None) -> Any:
-        """(n, k) predicted IoU and (n, k, size, size) logits of one prompt."""
+        """Run the decoder for one prompt.
+
+        Args:
+            embedding: the output of the encoder.
+            points: (n, 2), (x, y) in pixels of the input.
+            labels: (n,), SAM's labels of points.
+            mask: float32 (1, 1, size, size), logits of a mask prompt; or None.
+
+        Returns:
+            (n, k) predicted IoU and (n, k, size, size) logits.
+        """
         feed = {
             "image_embeddings": embedding,
             "point_coords": points[None].astype(np.float32),
@@ -163,12 +173,14 @@ class OnnxTeacher(Teacher):
             "mask_input": np.zeros((1, 1, self.mask_size, self.mask_size), np.float32) if mask is None else mask,
             "has_mask_input": np.array([mask is not None], dtype=np.float32),
         }
-        if self._takes_size:  # of `masks`, which is not asked for
+        if self._takes_size:  # the size of the output `masks`, which is not requested
             feed["orig_im_size"] = np.array([8, 8], dtype=np.float32)
         return self._decoder.run(["iou_predictions", "low_res_masks"], feed)
 
 
 class _OnnxView(View):
+    """A picture that an `OnnxTeacher` has encoded."""
+
     def __init__(self, teacher: OnnxTeacher, embedding: np.ndarray, size: tuple[int, int]) -> None:
         self.teacher, self.embedding, self.size = teacher, embedding, size
 
@@ -180,7 +192,7 @@ class _OnnxView(View):
         if prompt.box is not None:
             points += [np.array(prompt.box[:2]), np.array(prompt.box[2:])]
             labels += [2.0, 3.0]
-        else:  # SAM's exported decoder expects a padding point where there is no box
+        else:  # SAM's exported decoder expects a padding point if there is no box
             points.append(np.zeros(2))
             labels.append(-1.0)
         scale = self.teacher.image_size / max(self.size)
@@ -196,11 +208,15 @@ class _OnnxView(View):
 
 
 def open_onnx(file: str | Path, threads: int | None) -> Any:
-    """An ONNX Runtime session on the CPU.
+    """Open an ONNX file with ONNX Runtime on the CPU.
+
+    Args:
+        file: the ONNX file.
+        threads: the number of threads; None is ONNX Runtime's default.
 
     Raises:
-        DatasetError: no such file, or one that ONNX Runtime cannot run.
-        ImportError: ONNX Runtime is not installed.
+        DatasetError: if the file does not exist, or ONNX Runtime cannot run it.
+        ImportError: if ONNX Runtime is not installed.
     """
     try:
         import onnxruntime
@@ -213,5 +229,5 @@ def open_onnx(file: str | Path, threads: int | None) -> Any:
         options.intra_op_num_threads = options.inter_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own classes, which share no public base
+    except Exception as error:  # ONNX Runtime's error classes share no public base class
         raise DatasetError(f"'{file}' is not an ONNX model that can be run: {str(error).splitlines()[0]}") from error

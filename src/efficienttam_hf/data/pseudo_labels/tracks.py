@@ -1,11 +1,11 @@
-"""Objects followed through a clip by a teacher that knows only pictures.
+"""Follows objects through a clip with a teacher that segments single pictures.
 
-A mask is carried to the next frame by optical flow, and its box, its innermost point and itself prompt the teacher
-there; where the teacher's mask overlaps with the carried one enough, it is the object's mask on that frame. The same is
-done backwards from the last mask, and a frame counts where both ways agree. A track whose backward pass does not come
-back to its seed has gone astray, and is tried again over half its length.
+Optical flow carries a mask to the next frame. There, the mask's box, its innermost point and the mask itself prompt the
+teacher. If the teacher's mask overlaps enough with the carried mask, it is the object's mask on that frame. The same is
+done backward from the last mask, and a frame is kept if both passes agree. A track whose backward pass does not return
+to its seed has failed, and is tried again over half its length.
 
-Where a frame is not known, the object may be hidden, gone, or merely lost: it is unknown there, not absent.
+On a frame without a mask, the object may be hidden, gone, or only lost by the teacher: there it is unknown, not absent.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class TrackOptions:
     """How objects are followed.
 
     Attributes:
-        min_overlap: least IoU of the teacher's mask with the carried one.
-        min_agreement: least IoU of the forward and the backward mask of a frame.
-        min_iou: least predicted IoU of the teacher on a frame.
-        max_gap: frames in a row in which an object may be lost and still be carried on.
-        area_change: largest factor by which an object may grow or shrink from one frame to the next.
-        min_frames: a track known on fewer frames is left out.
-        max_objects: objects of a clip.
+        min_overlap: the smallest IoU of the teacher's mask with the carried mask.
+        min_agreement: the smallest IoU of the forward and the backward mask of a frame.
+        min_iou: the teacher's smallest predicted IoU on a frame.
+        max_gap: the number of successive frames on which an object may be lost before its track ends.
+        area_change: the largest factor by which an object may grow or shrink from one frame to the next.
+        min_frames: a track with masks on fewer frames is left out.
+        max_objects: the largest number of objects of a clip.
     """
 
     min_overlap: float = 0.6
@@ -60,10 +60,11 @@ class Track:
     """An object of a clip.
 
     Attributes:
-        masks: bool (height, width) by frame, of the frames where it is known.
-        iou, stability, agreement: means over them, agreement being that of forward and backward.
-        seed_frame: where it was proposed.
-        part_of: the track of which this is a part, by place; or None.
+        masks: bool (height, width) by frame, for the frames on which the object is known.
+        iou, stability: the means of predicted IoU and stability over these frames.
+        agreement: the mean IoU of the forward and the backward masks.
+        seed_frame: the frame on which the object was proposed.
+        part_of: the position of the track of which this object is a part, or None.
     """
 
     masks: dict[int, np.ndarray]
@@ -76,11 +77,11 @@ class Track:
 
 @dataclass
 class ClipFrames:
-    """Frames of a clip to be labelled, and what lies between them.
+    """The frames of a clip to be labelled, and frames between them.
 
     Attributes:
         images: uint8 (height, width, 3) RGB, the frames to label.
-        between: for each pair of neighbours, the frames between them, in order; may be empty.
+        between: for each pair of successive frames, the frames between them in order; may be empty.
     """
 
     images: list[np.ndarray]
@@ -88,7 +89,7 @@ class ClipFrames:
 
 
 class _Footage:
-    """A clip as the tracker uses it: views and flows, each computed once."""
+    """The views and flows of a clip, each of which is computed once."""
 
     def __init__(self, clip: ClipFrames, teacher: Teacher) -> None:
         self.images, self.teacher = clip.images, teacher
@@ -101,12 +102,13 @@ class _Footage:
         ]
 
     def view(self, frame: int) -> View:
+        """Return the teacher's view of a frame."""
         if frame not in self._views:
             self._views[frame] = self.teacher.look_at(self.images[frame])
         return self._views[frame]
 
     def carry(self, mask: np.ndarray, source: int, target: int) -> np.ndarray:
-        """A mask of a frame as it lies in the next or the previous one."""
+        """Carry a mask, bool (height, width), from a frame to the next or the previous one."""
         if (source, target) not in self._flows:
             way = self._ways[min(source, target)]
             way = way if target > source else way[::-1]
@@ -116,7 +118,7 @@ class _Footage:
         return mask
 
     def motion(self, frame: int) -> np.ndarray:
-        """float (h, w): how far each pixel moves to the next frame beyond what most of the picture does."""
+        """Return float (h, w), the movement of each pixel to the next frame relative to that of most of the picture."""
         other = frame + 1 if frame + 1 < len(self.images) else frame - 1
         self.carry(np.zeros(self.images[0].shape[:2], dtype=bool), other, frame)
         flow = np.sum(self._flows[other, frame], axis=0)
@@ -132,16 +134,17 @@ def track_clip(
     proposer: Callable[[np.ndarray], list[Prompt]] | None = None,
     given: Sequence[Prompt] = (),
 ) -> list[Track]:
-    """The objects of a clip, the ones that move on their own first.
+    """Return the objects of a clip, those that move independently first.
 
     Args:
         clip: at least two frames.
-        teacher: draws the masks.
-        proposals: which of its masks are objects on the frames that they start from.
-        options: how they are followed, and which are kept.
-        seed_frames: where objects are looked for; those known from an earlier one are not taken again.
-        proposer: prompts where whole objects are in a picture (`SaliencyProposer`); asked first.
-        given: prompts of a person on the first frame, one an object; these objects are then followed, and no others.
+        teacher: the model that draws the masks.
+        proposals: which of its masks are objects on the seed frames.
+        options: how objects are followed, and which are kept.
+        seed_frames: the frames on which objects are searched. Objects that are known from an earlier one are skipped.
+        proposer: returns prompts for whole objects in a picture (`SaliencyProposer`), which are used first.
+        given: prompts of a person on the first frame, one for each object. Then these objects are followed, and no
+            others are searched.
     """
     footage = _Footage(clip, teacher)
     tracks: list[Track] = []
@@ -174,6 +177,7 @@ def _given_object(footage: _Footage, prompt: Prompt) -> ObjectMask:
 
 
 def _track(footage: _Footage, seed: ObjectMask, seed_frame: int, options: TrackOptions) -> Track | None:
+    """Follow an object in both directions; None if it is known on too few frames."""
     masks: dict[int, np.ndarray] = {}
     judged: dict[int, tuple[float, float, float]] = {}
     for direction in (1, -1):
@@ -190,7 +194,7 @@ _Known = dict[int, tuple[np.ndarray, tuple[float, float, float]]]
 
 
 def _checked_way(footage: _Footage, seed: ObjectMask, seed_frame: int, direction: int, options: TrackOptions) -> _Known:
-    """The frames on one side of the seed where going and coming back agree; with the seed, if any other does."""
+    """Return the frames on one side of the seed on which both passes agree, with the seed; empty if there are none."""
     end = len(footage.images) - 1 if direction > 0 else 0
     while end != seed_frame:
         there = _follow(footage, seed.mask, seed_frame, end, options)
@@ -214,7 +218,7 @@ def _checked_way(footage: _Footage, seed: ObjectMask, seed_frame: int, direction
 def _follow(
     footage: _Footage, mask: np.ndarray, start: int, end: int, options: TrackOptions
 ) -> dict[int, tuple[np.ndarray, float, float]]:
-    """(mask, predicted IoU, stability) by frame, after `start` up to `end`, of the frames where it is not lost."""
+    """Follow a mask from `start` to `end`; return (mask, predicted IoU, stability) by frame where it is found."""
     found: dict[int, tuple[np.ndarray, float, float]] = {}
     direction, lost, area = (1 if end > start else -1), 0, int(mask.sum())
     for frame in range(start + direction, end + direction, direction):
@@ -238,13 +242,13 @@ def _follow(
 
 
 def _known(seed: ObjectMask, tracks: Sequence[Track], frame: int) -> bool:
-    """Whether a proposal lies on an object that is followed already."""
+    """Whether a proposal overlaps with an object that is tracked already."""
     masks = [track.masks[frame] for track in tracks if frame in track.masks]
     return any((mask & seed.mask).sum() > 0.5 * min(mask.sum(), seed.mask.sum()) for mask in masks)
 
 
 def _interest(seed: ObjectMask, motion: np.ndarray) -> float:
-    """How much an object asks to be followed: it is believed in, moves on its own, is not tiny nor at the border."""
+    """Return a score for the order of proposals: high for confident, moving, large objects off the border."""
     import cv2
 
     small = cv2.resize(seed.mask.astype(np.uint8), motion.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
@@ -254,7 +258,7 @@ def _interest(seed: ObjectMask, motion: np.ndarray) -> float:
 
 
 def _dominant(flow: np.ndarray) -> np.ndarray:
-    """The camera's flow (h, w, 2): the affine motion that most of the picture follows."""
+    """Return the flow of the camera (h, w, 2): the affine motion that most of the picture follows."""
     import cv2
 
     height, width = flow.shape[:2]
@@ -269,7 +273,7 @@ def _dominant(flow: np.ndarray) -> np.ndarray:
 
 
 def _moving(motion: np.ndarray) -> np.ndarray:
-    """bool (h, w): the regions that move on their own."""
+    """Return bool (h, w), the regions that move independently of the camera."""
     import cv2
 
     smooth = cv2.GaussianBlur(motion.astype(np.float32), (0, 0), max(motion.shape) / 100)

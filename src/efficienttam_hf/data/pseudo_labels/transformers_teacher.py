@@ -1,8 +1,8 @@
-"""Teachers from Transformers: any model of its mask-generation kind (SAM, SAM 2, EdgeTAM, ...), and any EfficientTAM.
+"""Teachers from Transformers: any mask generation model (SAM, SAM 2, EdgeTAM, ...), and any EfficientTAM.
 
-They share `get_image_embeddings`, a processor that scales prompts, and `forward` from embeddings and prompts to low
-resolution logits. They differ in how a picture fills the square input: SAM pads it, SAM 2 and its heirs squeeze it.
-Which it is, shows in what the processor returns.
+They share `get_image_embeddings`, a processor that scales prompts, and a `forward` from embeddings and prompts to
+low-resolution logits. They differ in how a picture fills the square input: SAM pads it, while SAM 2 and its successors
+resize it without regard to proportions. The output of the processor shows which of the two it is.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class TransformersTeacher(Teacher):
 
     Args:
         source: a folder, an id on the Hub, or a name that `efficienttam models` lists.
-        device: to run on.
+        device: the device to run on.
 
     Raises:
-        DatasetError: no such model, or one that cannot be prompted.
+        DatasetError: if the model cannot be loaded or prompted.
     """
 
     def __init__(self, source: str, device: str = "cpu") -> None:
@@ -62,12 +62,14 @@ class TransformersTeacher(Teacher):
             pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
             embeddings = self.model.get_image_embeddings(pixels)
         side = pixels.shape[-1]
-        filled = inputs.get("reshaped_input_sizes")  # SAM's processor pads to the right and below
+        filled = inputs.get("reshaped_input_sizes")  # SAM's processor pads at the right and at the bottom
         shares = (1.0, 1.0) if filled is None else tuple((np.asarray(filled)[0] / side).tolist())
         return _TransformersView(self, embeddings, inputs, image.shape[:2], shares)
 
 
 class _TransformersView(View):
+    """A picture that a `TransformersTeacher` has encoded."""
+
     def __init__(
         self,
         teacher: TransformersTeacher,
@@ -84,7 +86,7 @@ class _TransformersView(View):
         import torch
 
         model = self.teacher.model
-        # From pixels of the picture to pixels of the input, of which it fills `shares`.
+        # The scale from pixels of the picture to pixels of the input, of which the picture fills the fraction `shares`.
         scale = np.array([self.shares[k] * self.input_size[k] / self.size[k] for k in (1, 0)])
         points = torch.tensor(np.asarray(prompt.points).reshape(1, 1, -1, 2) * scale, dtype=torch.float32)
         given: dict[str, Any] = {
@@ -113,7 +115,7 @@ class _TransformersView(View):
         return results
 
     def _mask_prompt(self, mask: np.ndarray) -> np.ndarray:
-        """float32 (1, 1, size, size) logits, where the picture lies in the input."""
+        """Return float32 (1, 1, size, size) logits of a mask, at the picture's place in the input."""
         import cv2
 
         size = self.input_size[0] // 4

@@ -1,15 +1,15 @@
-"""Pseudo-labels on disk, as `load_records("folder", ...)` and `efficienttam finetune` read them, and sheets to look at.
+"""Writes pseudo-labels as `load_records("folder", ...)` and `efficienttam finetune` read them, with sheets to look at.
 
-    root/frames/<video>/00000.jpg     the frames that were labelled
+    root/frames/<video>/00000.jpg     the labelled frames
     root/masks/<video>/00000.png      indexed PNGs; a frame on which an object is unknown has none
-    root/sheets/<video>.jpg           the masks over the frames
-    root/labels/<video>.json          how sure each object is, and where it is from
+    root/sheets/<video>.jpg           the masks drawn over the frames
+    root/labels/<video>.json          scores and source of each object
 
-An indexed PNG holds one object a pixel, and a frame that has one says of each object of the video where it is or that
-it is absent. So objects that overlap, such as a whole and its part, and objects that are known on different frames go
-to different videos, `<name>`, `<name>-2` and so on, of the same frames.
+A pixel of an indexed PNG belongs to at most one object, and a frame with a PNG shows for each object of the video where
+it is, or that it is absent. So objects that overlap, such as a whole and its part, and objects that are known on
+different frames are written to different videos with the same frames: `<name>`, `<name>-2` and so on.
 
-All files are listed as this package's own (`output_folders`), and only listed ones are ever replaced or removed.
+All files are listed as written by this package (`output_folders`), and only listed files are replaced or removed.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = ["remove_objects", "split_into_layers", "write_labels"]
 
 JPEG_QUALITY = 92
 SHEET_FRAMES = 8
-OVERLAP = 0.1  # share of the smaller of two objects that may be lost to the other
-SHARED_FRAMES = 0.8  # share of a video's known frames that an object must be known on to join it
+OVERLAP = 0.1  # the fraction of the smaller of two objects that the other one may cover
+SHARED_FRAMES = 0.8  # the fraction of a video's known frames on which an object must be known to join it
 
 
 def split_into_layers(tracks: Sequence[Track]) -> list[list[int]]:
-    """Groups of objects that one indexed video can hold: they do not overlap, and are known on much the same frames.
+    """Group objects that one indexed video can contain: they do not overlap, and are known on mostly the same frames.
 
     Returns:
-        The places of the tracks, group by group.
+        The positions of the tracks, by group.
     """
     layers: list[list[int]] = []
-    shared: list[set[int]] = []  # frames known of all objects of a layer
+    shared: list[set[int]] = []  # the frames on which all objects of a layer are known
     for place in sorted(range(len(tracks)), key=lambda k: (tracks[k].part_of is not None, -len(tracks[k].masks), k)):
         frames = set(tracks[place].masks)
         for number, layer in enumerate(layers):
@@ -77,16 +77,16 @@ def write_labels(
 
     Args:
         folder: the folder of labels.
-        name: of the clip.
-        images: uint8 (height, width, 3) RGB, its labelled frames.
+        name: the name of the clip.
+        images: its labelled frames, uint8 (height, width, 3) RGB.
         tracks: its objects.
-        described: what to note in `labels/`, beside the objects: the source, the teacher.
+        described: facts for the file in `labels/` beside the objects, such as the source and the teacher.
 
     Returns:
         The names of the videos that were written.
 
     Raises:
-        FileExistsError: a file is in the way that was not written by this package.
+        FileExistsError: if a file is in the way and was not written by this package.
     """
     names: list[str] = []
     for number, layer in enumerate(split_into_layers(tracks)):
@@ -96,7 +96,7 @@ def write_labels(
         else:
             _link_frames(folder, f"frames/{name}", f"frames/{video}")
         frames = sorted(set.intersection(*(set(tracks[place].masks) for place in layer)))
-        # Where two objects touch, the smaller one lies on top.
+        # If two objects overlap, the smaller one is drawn over the larger one.
         drawn = sorted(layer, key=lambda place: -int(tracks[place].masks[frames[0]].sum()))
         ids = {place: object_id for object_id, place in enumerate(layer, start=1)}
         shown: dict[int, dict[int, np.ndarray]] = {}
@@ -114,15 +114,15 @@ def write_labels(
 
 
 def remove_objects(root: Path, chosen: Sequence[str]) -> None:
-    """Take labels out that do not look right.
+    """Remove labels that are wrong.
 
     Args:
         root: the folder of labels.
-        chosen: `VIDEO` for all of a video, `VIDEO:ID` for an object of it.
+        chosen: `VIDEO` removes a video, and `VIDEO:ID` one object of it.
 
     Raises:
-        DatasetError: there is no such video, or no such object in it, or its file in `labels/` is damaged.
-        FileExistsError: files of the video were not written by this package; nothing of it is changed.
+        DatasetError: if there is no such video or object, or the video's file in `labels/` is damaged.
+        FileExistsError: if files of the video were not written by this package. Then nothing of it is changed.
     """
     folder = OutputFolder(root)
     for entry in chosen:
@@ -148,13 +148,14 @@ def remove_objects(root: Path, chosen: Sequence[str]) -> None:
 
 
 def _overlap(a: Track, b: Track, frames: set[int]) -> bool:
-    """Whether two objects lie on each other on any frame."""
+    """Whether two objects overlap on any of the frames."""
     return any(
         (a.masks[k] & b.masks[k]).sum() > OVERLAP * min(a.masks[k].sum(), b.masks[k].sum()) for k in sorted(frames)
     )
 
 
 def _description(track: Track) -> dict[str, object]:
+    """Return the entry of an object in `labels/`."""
     return {
         "kind": "whole" if track.part_of is None else "part",
         "known_frames": len(track.masks),
@@ -166,22 +167,25 @@ def _description(track: Track) -> dict[str, object]:
 
 
 def _write_frames(folder: OutputFolder, name: str, images: Sequence[np.ndarray]) -> None:
+    """Write the frames of a video."""
     for number, image in enumerate(images):
         with atomic_path(folder.add(f"{name}/{number:05d}.jpg")) as temporary:
             Image.fromarray(image).save(temporary, format="JPEG", quality=JPEG_QUALITY)
 
 
 def _link_frames(folder: OutputFolder, source: str, target: str) -> None:
+    """Give a video the frames of another one, as hard links if possible."""
     for file in sorted((folder.path / source).iterdir()):
         link = folder.add(f"{target}/{file.name}")
         link.unlink(missing_ok=True)
         try:
             os.link(file, link)
-        except OSError:  # a file system without hard links
+        except OSError:  # the file system has no hard links
             shutil.copyfile(file, link)
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -189,6 +193,7 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
 def _write_sheet(
     path: Path, video: str, images: Sequence[np.ndarray], shown: Mapping[int, Mapping[int, np.ndarray]]
 ) -> None:
+    """Write a sheet with some frames of a video and the masks drawn over them."""
     frames = sorted(shown)
     frames = [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, SHEET_FRAMES).round().astype(int))]
     pictures = [overlay_masks(images[frame], shown[frame], labels=True) for frame in frames]

@@ -1,16 +1,16 @@
-"""Synthetic videos with exact masks, endless and seeded.
+"""Synthetic videos with exact masks, in any number, each determined by a seed.
 
-Textured shapes, drawings and jointed figures that deform, turn in depth, occlude one another, leave and return, among
-things like them, filmed by a moving camera over photographs or procedural scenery, with the faults of real video.
-Drawings and photographs come from a folder of ingredients; without one, everything is procedural.
+They show textured shapes, drawings and jointed figures among similar things. Objects deform, turn in depth, occlude one
+another, leave and return. A moving camera films them over photographs or procedural scenery, with the faults of real
+videos. Drawings and photographs are read from a folder of ingredients; without one, everything is procedural.
 
-    options.py    every number of it
+    options.py    all parameters
     textures.py   surfaces                shapes.py    outlines
     bodies.py     outlines with surfaces  figures.py   bodies of several parts
     motion.py     paths, deformations, cameras
-    render.py     drawing one layer over others
-    scene.py      all the layers of a frame, and what the camera makes of it
-    compose.py    the random choices that make a scene
+    render.py     drawing a layer over others
+    scene.py      the layers of a frame, and the effects of the camera
+    compose.py    the random choices of a scene
 
 Drawing needs OpenCV.
 """
@@ -37,28 +37,28 @@ if TYPE_CHECKING:
 __all__ = ["SyntheticClips", "SyntheticOptions"]
 
 
-# Scenes in which no tracked object is visible enough in the first frame are drawn anew, with this many tries.
+# If no tracked object is visible enough in the first frame, another scene is drawn, up to this number of times.
 ATTEMPTS = 20
 
 
 class SyntheticClips:
     """A source of synthetic clips (`ClipSource`).
 
-    `clips[index]` is a function of the settings here and the index alone, for any index from 0 up. The same index gives
-    the same pixels in any process; other versions of OpenCV or NumPy may round otherwise.
+    `clips[index]` is determined by these arguments and the index, for any index from 0. The same index gives the same
+    pixels in any process; other versions of OpenCV or NumPy may round differently.
 
     Args:
-        image_size: side of the square frames, or their (height, width), in pixels.
-        num_frames: of each clip; 1 gives single images.
-        max_objects: so many objects are tracked at most, at least 1.
-        seed: of everything.
-        ingredients: cut-outs and photographs, or the folder that has them. `None`: all is procedural.
-        options: numbers of the scenes, as `SyntheticOptions` or a mapping of some of its fields.
-        more: fields of the options, by keyword.
+        image_size: the side of square frames, or (height, width), in pixels; at least 32.
+        num_frames: the number of frames of each clip; 1 gives single images.
+        max_objects: the largest number of tracked objects, at least 1.
+        seed: the seed of all random choices.
+        ingredients: cutouts and photographs, or their folder. With `None`, everything is procedural.
+        options: the parameters of scenes, as `SyntheticOptions` or a mapping with some of its fields.
+        more: fields of the options, as keywords.
 
     Raises:
-        ValueError: for sizes that are too small, and options that do not exist.
-        ImportError: without OpenCV.
+        ValueError: if a size is too small, or an option does not exist.
+        ImportError: if OpenCV is not installed.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class SyntheticClips:
         drawn = [first, *(scene.frame(time) for time in range(1, self.num_frames))]
         frames = np.stack([cv2.split(frame.image) for frame in drawn])
         labels = np.stack([frame.seen for frame in drawn])
-        # What does not show enough of itself at first is part of the scene, but nobody tracks it.
+        # Objects that are not visible enough in the first frame are part of the scene but are not tracked.
         chosen = (np.flatnonzero(visible) + 1).astype(np.uint8)
         masks = labels[:, None] == chosen[None, :, None, None]
         return Clip(
@@ -130,7 +130,7 @@ class SyntheticClips:
         )
 
     def _wardrobe(self, rng: np.random.Generator) -> Wardrobe:
-        """What the scene of one clip may use: three photographs, as opening them takes time, and all cut-outs."""
+        """Return the ingredients of the scene of one clip: all cutouts, and three photographs, which open slowly."""
         from .bodies import Wardrobe
 
         given = self.ingredients

@@ -1,6 +1,6 @@
-"""Bodies: what things look like before they are moved. A picture, a solid that turns, or parts with joints.
+"""Bodies: the appearance of things before they are moved. A body is a picture, a turning solid, or a jointed figure.
 
-A body is made once a clip, at about the size at which it is seen, and asked for its picture at every frame. Pictures
+A body is made once per clip, at about the size at which it is seen, and returns its picture for every frame. Pictures
 are premultiplied RGBA (see `render.py`).
 """
 
@@ -22,12 +22,12 @@ from .render import lay_over, warp
 __all__ = ["Body", "Figure", "Part", "Picture", "Solid", "Wardrobe", "of_cutout", "of_outline", "premultiply", "soften"]
 
 
-# Empty pixels around every picture, so that its edges stay smooth when it is turned.
+# Empty pixels around every picture, which keep its edges smooth when it is rotated.
 FRAME = 2
 
 
 class Body(Protocol):
-    """What all bodies have: `size` (height, width) of their picture in pixels, and the picture."""
+    """The interface of all bodies."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -35,13 +35,17 @@ class Body(Protocol):
         ...
 
     def image(self, time: float) -> np.ndarray:
-        """At a time in frames, uint8 (height, width, 4)."""
+        """Return the picture at a time in frames: uint8 (height, width, 4), premultiplied RGBA."""
         ...
 
 
 @dataclass
 class Picture:
-    """A body that always looks the same."""
+    """A body whose appearance does not change.
+
+    Attributes:
+        pixels: uint8 (height, width, 4), premultiplied RGBA.
+    """
 
     pixels: np.ndarray
 
@@ -55,13 +59,13 @@ class Picture:
 
 @dataclass
 class Solid:
-    """A body that turns in depth: its surface rolls past within its outline, and the outline becomes another one.
+    """A body that turns in depth: its surface moves within its outline, and the outline changes to another one.
 
     Attributes:
         outlines: two signed distances to an outline in pixels, positive inside, float32 (height, width).
-        surface: uint8 (height, longer than width, 3), of which a part is seen.
-        light: as `relief` gives it.
-        phase, rate: of the turning to and fro; radians, and radians a frame.
+        surface: uint8 (height, larger width, 3), of which a part is visible.
+        light: the output of `relief`, or `None`.
+        phase, rate: phase in radians and angular velocity in radians per frame; the body turns to and fro.
     """
 
     outlines: tuple[np.ndarray, np.ndarray]
@@ -79,7 +83,7 @@ class Solid:
         inside = cv2.addWeighted(self.outlines[0], 1 - turned, self.outlines[1], turned, 0.5)
         alpha = cv2.convertScaleAbs(np.clip(inside, 0, 1), alpha=255)
         height, width = self.size
-        # Seen in the middle: whatever part of the surface has turned there, between whole pixels.
+        # The part of the surface in the middle, with subpixel precision.
         shift = np.array([[1, 0, turned * (self.surface.shape[1] - width)], [0, 1, 0]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image = premultiply(cv2.warpAffine(self.surface, shift, (width, height), flags=how), alpha)
@@ -88,17 +92,17 @@ class Solid:
 
 @dataclass
 class Part:
-    """One part of a figure: a picture that turns around a joint.
+    """A part of a figure: a picture that turns around a joint.
 
     Attributes:
-        pixels: its picture.
-        pivot: the point of it that is put on the joint, (x, y) in its own pixels.
-        parent: the number of the part that has the joint, -1 for the figure itself.
+        pixels: the picture, uint8 (height, width, 4), premultiplied RGBA.
+        pivot: the point that is placed on the joint, (x, y) in the picture's pixels.
+        parent: the number of the part that has the joint; -1 is the figure's canvas.
         joint: (x, y) in the parent's pixels.
-        rest, swing: the angle around which it swings and how far, radians.
-        phase, rate: of the swing; radians, and radians a frame.
-        spin: radians a frame without end, as wheels turn.
-        front: parts with more of it are in front of those with less.
+        rest, swing: the mean angle and the amplitude of the swing, in radians.
+        phase, rate: phase in radians and angular velocity in radians per frame of the swing.
+        spin: a constant rotation in radians per frame, such as that of a wheel.
+        front: parts with a higher number are in front of parts with a lower one.
     """
 
     pixels: np.ndarray
@@ -113,7 +117,7 @@ class Part:
     front: int = 0
 
     def matrix(self, time: float) -> np.ndarray:
-        """From its pixels to its parent's, (3, 3)."""
+        """Return the map from the part's pixels to its parent's at a time in frames: (3, 3)."""
         angle = self.rest + self.swing * math.sin(self.phase + self.rate * time) + self.spin * time
         cos, sin = math.cos(angle), math.sin(angle)
         (px, py), (jx, jy) = self.pivot, self.joint
@@ -122,7 +126,12 @@ class Part:
 
 @dataclass
 class Figure:
-    """Parts that hang on one another. A part comes after its parent."""
+    """Parts that are connected by joints.
+
+    Attributes:
+        parts: the parts; each comes after its parent.
+        size: (height, width) of the picture in pixels.
+    """
 
     parts: list[Part]
     size: tuple[int, int]
@@ -142,12 +151,14 @@ class Figure:
 
 @dataclass
 class Wardrobe:
-    """Where the outlines and surfaces of one clip come from.
+    """The source of the outlines and surfaces of one clip.
 
     Attributes:
-        photos: uint8 (H, W, 3) each, the background's first; none, or two and more, but few, as opening takes time.
-        cutout: gives another cut-out at each call, uint8 (h, w, 4) RGBA; `None` where there are none.
-        scenery: the background, uint8 (H, W, 3), from which camouflage is cut.
+        photos: photographs, uint8 (H, W, 3), the background's first. There are none or at least two, and few, because
+            opening them takes time.
+        cutout: a function that returns another cutout at each call, uint8 (h, w, 4) RGBA; `None` if there are none.
+        options: the parameters of scenes.
+        scenery: the background, uint8 (H, W, 3), from which camouflage is cropped.
     """
 
     photos: list[np.ndarray]
@@ -156,18 +167,25 @@ class Wardrobe:
     scenery: np.ndarray | None = None
 
     def surface(self, rng: np.random.Generator, height: int, width: int, camouflage: bool = False) -> np.ndarray:
-        """A photographic or procedural surface, uint8 (height, width, 3)."""
+        """Return a photographic or procedural surface, uint8 (height, width, 3).
+
+        Args:
+            rng: the source of random numbers.
+            height, width: the size in pixels.
+            camouflage: whether the surface is a crop of the background, if there is one.
+        """
         if camouflage and self.scenery is not None:
             return textures.photo_crop(rng, self.scenery, height, width, (0.2, 0.6))
         photo = self.options.photo_surface if self.photos else 0.0
         if rng.random() * (photo + self.options.procedural_surface) < photo:
-            # Mostly other photographs than the background's, the first; that is what camouflage is for.
+            # Mostly other photographs than the first, which is the background's: similarity to it is the purpose of
+            # camouflage.
             source = self.photos[rng.integers(0 if rng.random() < 0.2 else 1, len(self.photos))]
             return textures.recolour(rng, textures.photo_crop(rng, source, height, width, (0.12, 0.7)))
         return textures.procedural(rng, height, width)
 
     def clothes(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """A surface for a body, of one or several regions, now and then camouflage; uint8 (height, width, 3)."""
+        """Return a surface for a body, of one or several regions, sometimes camouflage: uint8 (height, width, 3)."""
         surface = self.surface(rng, height, width, bool(rng.random() < self.options.camouflage))
         if rng.random() < self.options.regions:
             for _ in range(int(rng.integers(1, 3))):
@@ -176,16 +194,20 @@ class Wardrobe:
 
 
 def premultiply(surface: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours (h, w, 3) and alpha (h, w) to premultiplied RGBA."""
+    """Combine colours (h, w, 3) and alpha (h, w), both uint8, to premultiplied RGBA (h, w, 4)."""
     full = np.full_like(alpha, 255)
     return cv2.multiply(cv2.merge((surface, alpha)), cv2.merge((alpha, alpha, alpha, full)), scale=1 / 255)
 
 
 def relief(rng: np.random.Generator, alpha: np.ndarray) -> np.ndarray:
-    """Light from one side on an outline that bulges towards its middle, with darker rims.
+    """Compute light from one side on an outline that bulges towards its middle, with darker rims.
+
+    Args:
+        rng: the source of random numbers.
+        alpha: the outline, uint8 (h, w).
 
     Returns:
-        uint8 (h, w, 4): a gain of 128 leaves a channel as it is.
+        uint8 (h, w, 4), gains of the channels; 128 leaves a channel unchanged.
     """
     height, width = alpha.shape
     small = (max(4, width // 4), max(4, height // 4))
@@ -205,19 +227,19 @@ def relief(rng: np.random.Generator, alpha: np.ndarray) -> np.ndarray:
 
 
 def lit(image: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """A premultiplied picture in a light as `relief` gives it."""
+    """Apply gains from `relief` to a premultiplied picture."""
     alpha = cv2.extractChannel(image, 3)
-    # Colours must not exceed alpha.
+    # In a premultiplied picture, colours are at most alpha.
     return cv2.min(cv2.multiply(image, light, scale=1 / 128), cv2.merge((alpha, alpha, alpha, alpha)))
 
 
 def framed(image: np.ndarray) -> np.ndarray:
-    """A picture or an alpha with its empty border."""
+    """Add the empty border to a picture or an alpha channel."""
     return cv2.copyMakeBorder(image, FRAME, FRAME, FRAME, FRAME, cv2.BORDER_CONSTANT, value=0)
 
 
 def of_outline(rng: np.random.Generator, alpha: np.ndarray, wardrobe: Wardrobe) -> Body:
-    """An outline, uint8 (h, w), with a surface on it."""
+    """Make a body from an outline, uint8 (h, w), with a surface of the wardrobe."""
     options = wardrobe.options
     alpha = framed(alpha)
     light = relief(rng, alpha) if rng.random() < options.shading else None
@@ -228,8 +250,9 @@ def of_outline(rng: np.random.Generator, alpha: np.ndarray, wardrobe: Wardrobe) 
 
 
 def _solid(rng: np.random.Generator, alpha: np.ndarray, light: np.ndarray | None, wardrobe: Wardrobe) -> Solid:
+    """Make a turning solid from an outline with its border."""
     height, width = alpha.shape
-    # Its other side is what one would see from behind, or something of about the same size.
+    # The second outline is the view from behind, or another shape of about the same size.
     other = cv2.flip(alpha, 1)
     if rng.random() < 0.5:
         blob = shapes.blob(rng, max(height, width) - 2 * FRAME)
@@ -241,20 +264,24 @@ def _solid(rng: np.random.Generator, alpha: np.ndarray, light: np.ndarray | None
 
 
 def _distance(alpha: np.ndarray) -> np.ndarray:
+    """Return the signed distance to an outline in pixels, positive inside, float32 (h, w)."""
     solid = (alpha > 127).astype(np.uint8)
     inside, outside = (cv2.distanceTransform(where, cv2.DIST_L2, 3) for where in (solid, 1 - solid))
     return inside - outside
 
 
 def of_cutout(rng: np.random.Generator, cutout: np.ndarray, side: int, wardrobe: Wardrobe) -> Body | None:
-    """A body from a drawing, in its own colours, or with another surface on its outline.
+    """Make a body from a drawing, in its own colours, or with another surface in its outline.
 
     Args:
+        rng: the source of random numbers.
         cutout: uint8 (h, w, 4), RGBA, not premultiplied.
-        side: its longer side is to have so many pixels.
+        side: the longer side of the body in pixels.
+        wardrobe: the source of surfaces.
 
     Returns:
-        `None` for what no one could follow: loose pieces, threads; and for rectangles, which are pictures in frames.
+        The body; `None` if the drawing cannot be tracked well, such as loose pieces and thin lines, or is a rectangle,
+        which is often a framed picture.
     """
     options = wardrobe.options
     scale = side / max(cutout.shape[:2])
@@ -271,7 +298,7 @@ def of_cutout(rng: np.random.Generator, cutout: np.ndarray, side: int, wardrobe:
     solid = cv2.drawContours(np.zeros_like(alpha), [largest], -1, 255, cv2.FILLED)
     if cv2.countNonZero(cv2.bitwise_and(covered, solid)) < 0.9 * area:
         return None
-    # Things that one films are solid: line drawings are filled, and so are most others that get another surface.
+    # Real objects are solid: line drawings are filled, and so are most others that get another surface.
     hollow = area < 0.7 * cv2.countNonZero(solid)
     others = (options.photo_surface if wardrobe.photos else 0) + options.procedural_surface
     if not hollow and rng.random() * (options.own_colours + others) < options.own_colours:
@@ -281,7 +308,7 @@ def of_cutout(rng: np.random.Generator, cutout: np.ndarray, side: int, wardrobe:
         alpha = cv2.max(alpha, cv2.blur(cv2.erode(solid, np.ones((3, 3), np.uint8)), (3, 3)))
     body = of_outline(rng, alpha, wardrobe)
     if isinstance(body, Picture) and rng.random() < 0.3:
-        # The drawing's lines and patches under the new surface, as its light and dark.
+        # The drawing's lines and regions become light and dark parts of the new surface.
         lines = cv2.cvtColor(framed(own), cv2.COLOR_RGBA2GRAY) // 2 + 110
         full = np.full_like(lines, 255)
         body.pixels = cv2.multiply(body.pixels, cv2.merge((lines, lines, lines, full)), scale=1 / 255)
@@ -289,7 +316,7 @@ def of_cutout(rng: np.random.Generator, cutout: np.ndarray, side: int, wardrobe:
 
 
 def soften(body: Body, width: float) -> None:
-    """Let a body's edge run over so many pixels, as hair and what is out of focus do."""
+    """Soften a body's edge over a number of pixels, as for hair and things that are out of focus."""
     if isinstance(body, Solid):
         first, second = body.outlines
         body.outlines = first / width, second / width

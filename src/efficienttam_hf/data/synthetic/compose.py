@@ -1,4 +1,4 @@
-"""Composing a scene at random: which things there are, what they look like, where they go, how all of it is filmed."""
+"""Composes a scene at random: its objects, their appearance and movement, and the camera."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ __all__ = ["compose"]
 def compose(
     rng: np.random.Generator, size: tuple[int, int], num_frames: int, max_objects: int, wardrobe: Wardrobe
 ) -> Scene:
-    """Draw a scene.
+    """Compose a scene.
 
     Args:
-        size: height and width of the frames.
-        max_objects: that are tracked.
+        rng: the source of random numbers.
+        size: (height, width) of the frames in pixels.
+        num_frames: the number of frames.
+        max_objects: the largest number of tracked objects.
+        wardrobe: the source of outlines and surfaces, with the parameters of scenes.
     """
     options = wardrobe.options
     times = np.arange(num_frames + 1, dtype=np.float64)
@@ -76,6 +79,7 @@ def compose(
 def _actor(
     rng: np.random.Generator, times: np.ndarray, extent: np.ndarray, pixels: float, wardrobe: Wardrobe, label: int
 ) -> Actor:
+    """Return a moving object with a random body, track and shadow."""
     options = wardrobe.options
     side = options.object_side_median * math.exp(options.object_side_spread * rng.standard_normal())
     side = float(np.clip(side, *options.object_side))
@@ -83,14 +87,14 @@ def _actor(
     body = any_body(rng, max(12, round(side * pixels * 1.1)), wardrobe)
     field = motion.deformation(rng, options) if rng.random() < options.deform else None
     if field is not None and isinstance(body, Figure):
-        # Figures move their joints; a little of the rest is enough.
+        # Figures move their joints, so a small deformation is enough.
         field = replace(field, bends=field.bends[:0])
     shadow = rng.uniform(0.2, 0.6) if rng.random() < options.shadow else 0.0
     return Actor(body, track, field, label, shadow, (rng.uniform(-0.1, 0.1), rng.uniform(0, 0.1)))
 
 
 def _start(rng: np.random.Generator, extent: np.ndarray, side: float) -> np.ndarray:
-    """Where a thing is at first: anywhere if small, nearer to the middle if large; some are cut by the border."""
+    """Return the first position of an object: large ones are nearer to the middle, and some are cut by the border."""
     reach = np.maximum(0.15, 0.5 - 0.2 * side / extent)
     return extent * np.clip(rng.normal(0, 0.24, 2), -reach, reach)
 
@@ -98,7 +102,7 @@ def _start(rng: np.random.Generator, extent: np.ndarray, side: float) -> np.ndar
 def _double(
     rng: np.random.Generator, times: np.ndarray, extent: np.ndarray, original: Actor, options: SyntheticOptions
 ) -> Actor:
-    """Something that looks like an actor, elsewhere, with a movement of its own; not tracked."""
+    """Return an untracked object that looks like another one, with its own position and movement."""
     side = float(original.track.size[0]) * rng.uniform(0.75, 1.3)
     start = _start(rng, extent, side)
     if np.linalg.norm(start - original.track.position[0]) < side:
@@ -112,7 +116,7 @@ def _double(
 def _occluder(
     rng: np.random.Generator, times: np.ndarray, extent: np.ndarray, pixels: float, wardrobe: Wardrobe, target: Track
 ) -> Actor:
-    """Something untracked, before everything else: a thing that crosses, a post, or foliage."""
+    """Return an untracked object in front of all others: an object that crosses, a post, or foliage."""
     options = wardrobe.options
     kind = rng.random()
     if kind < 0.5:
@@ -124,13 +128,13 @@ def _occluder(
         body = of_outline(rng, shape(rng, round(min(0.8, side) * pixels)), wardrobe)
     track = motion.object_track(rng, times, _start(rng, extent, side), side, options)
     if kind >= 0.5:
-        # What grows or stands does not walk about; the camera moves past it.
+        # Posts and plants do not move; the camera moves past them.
         track.position = track.position[:1] + 0.1 * (track.position - track.position[:1])
         track.angle = 0.1 * track.angle
     if rng.random() < options.crossing:
         motion.cross(rng, times, track, target)
     elif len(times) > 2:
-        # Those that nothing brings over an object at a certain time begin at the side of the view.
+        # Occluders that are not led over an object begin at the side of the view.
         track.position = track.position + np.array([rng.choice((-0.35, 0.35)) * extent[0], 0])
     track.order = track.order + 2
     track.parallax = rng.uniform(1.0, 1.7)
@@ -141,19 +145,20 @@ def _occluder(
 
 
 def _scenery(rng: np.random.Generator, height: int, width: int, wardrobe: Wardrobe) -> np.ndarray:
-    """A surface for a background, uint8 (height, width, 3)."""
+    """Return a surface for a background, uint8 (height, width, 3)."""
     if wardrobe.photos and rng.random() < wardrobe.options.photo_background:
         photo = wardrobe.photos[0]
         return textures.recolour(rng, textures.photo_crop(rng, photo, height, width, (0.35, 1.0)))
     scenery = textures.procedural(rng, height, width)
     for _ in range(int(rng.integers(0, 3))):
         scenery = textures.blend_regions(rng, scenery, textures.procedural(rng, height, width))
-    # Light that changes across the scene gives it a structure as large as itself.
+    # Light that varies across the scene gives it a large structure.
     light = (110 + 60 * textures.smooth_noise(rng, height, width, 2)).astype(np.uint8)
     return cv2.multiply(scenery, cv2.merge((light, light, light)), scale=1 / 140)
 
 
 def _background(rng: np.random.Generator, extent: np.ndarray, pixels: float, wardrobe: Wardrobe) -> Ground:
+    """Return the background, larger than the view, sometimes with things that lie on it."""
     options = wardrobe.options
     width, height = (max(32, round(side * options.background_side * pixels)) for side in extent)
     image = cv2.cvtColor(_scenery(rng, height, width, wardrobe), cv2.COLOR_RGB2RGBA)
@@ -176,7 +181,7 @@ def _background(rng: np.random.Generator, extent: np.ndarray, pixels: float, war
 def _midground(
     rng: np.random.Generator, extent: np.ndarray, pixels: float, wardrobe: Wardrobe, background: Ground
 ) -> Ground:
-    """A second surface over the lower part of the background, or over patches of it; nearer, so it moves more."""
+    """Return a second surface in front of parts of the background; it is nearer, so it moves more with the camera."""
     height, width = background.image.shape[:2]
     surface = wardrobe.surface(rng, height, width)
     if rng.random() < 0.6:
@@ -189,6 +194,7 @@ def _midground(
 
 
 def _look(rng: np.random.Generator, times: np.ndarray, size: tuple[int, int], options: SyntheticOptions) -> Look:
+    """Return random effects of the camera: brightness, colour, light, noise, compression and resolution."""
     count = len(times)
     gain = np.full((count, 3), rng.uniform(0.8, 1.15))
     bias = np.full(count, rng.uniform(-15, 15))
@@ -204,7 +210,7 @@ def _look(rng: np.random.Generator, times: np.ndarray, size: tuple[int, int], op
     noise = None
     if rng.random() < options.noise:
         level = rng.uniform(*options.noise_level)
-        # One tile, as drawing noise for all of a frame takes as long as the rest of it.
+        # One tile is repeated, because drawing noise for a whole frame takes as long as the rest of the frame.
         tile = rng.standard_normal((96, 96, 3), dtype=np.float32)
         if rng.random() < 0.4:
             tile = np.asarray(2 * cv2.blur(tile, (2, 2)), np.float32)

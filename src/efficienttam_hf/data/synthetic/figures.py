@@ -1,7 +1,8 @@
-"""Figures: bodies of several parts, each with its own surface, that swing around joints. Together they are one object.
+"""Figures: bodies of several parts that swing around joints. Each part has its own surface; together they are one
+object.
 
-Lengths are relative to the side of the figure's square canvas; pivots and joints are relative to the width and height
-of the part that has them, (0, 0) being its top left. Limbs hang down from their joint at rest.
+Lengths are relative to the side of the figure's square canvas. Pivots and joints are relative to the width and height
+of the part that has them, and (0, 0) is its top left corner. At rest, limbs hang down from their joint.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ __all__ = ["any_body", "single"]
 
 
 class _Assembly:
-    """Puts a figure together."""
+    """Builds a figure part by part.
+
+    Args:
+        rng: the source of random numbers.
+        side: the side of the square canvas in pixels.
+        wardrobe: the source of surfaces.
+    """
 
     def __init__(self, rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> None:
         self.rng, self.side, self.wardrobe = rng, side, wardrobe
@@ -29,10 +36,11 @@ class _Assembly:
         self.surfaces: dict[str, np.ndarray] = {}
 
     def pixels(self, length: float) -> int:
+        """Convert a length relative to the canvas to pixels, at least 5."""
         return max(5, round(self.side * length))
 
     def sized(self, alpha: np.ndarray, width: float, height: float) -> np.ndarray:
-        """An outline stretched to a size."""
+        """Resize an outline to a width and height relative to the canvas."""
         return cv2.resize(alpha, (self.pixels(width), self.pixels(height)), interpolation=cv2.INTER_AREA)
 
     def add(
@@ -44,7 +52,19 @@ class _Assembly:
         parent: int = -1,
         **movement: Any,
     ) -> int:
-        """A part; its number. Parts of one material are cut from one surface, as two sleeves are."""
+        """Add a part with an outline. Parts of one material are cropped from one surface, as two sleeves are.
+
+        Args:
+            alpha: the outline, uint8 (h, w).
+            material: the name of the material.
+            pivot: the point of the part that is placed on the joint, relative to the part.
+            joint: the joint, relative to the parent.
+            parent: the number of the parent; -1 is the canvas.
+            movement: further fields of `Part`.
+
+        Returns:
+            The number of the part.
+        """
         if material not in self.surfaces:
             size = max(8, self.side // 2)
             self.surfaces[material] = self.wardrobe.surface(self.rng, size, size)
@@ -64,24 +84,26 @@ class _Assembly:
         parent: int = -1,
         **movement: Any,
     ) -> int:
+        """Add a part with a premultiplied picture; see `add`. Returns the number of the part."""
         parts = self.figure.parts
         base = parts[parent].pixels.shape if parent >= 0 else self.figure.size
         parts.append(Part(image, _place(pivot, image.shape), parent, _place(joint, base), **movement))
         return len(parts) - 1
 
     def limb(self, length: float, thick: float, material: str, **where: Any) -> int:
-        """A limb, `thick` being half its width at the joint relative to its length; its end is at (0.5, 1 - thick)."""
+        """Add a limb whose half width at the joint is `thick` times its length; its end is at (0.5, 1 - thick)."""
         alpha = shapes.limb(self.pixels(length), thick, thick * self.rng.uniform(0.6, 1))
         return self.add(alpha, material, (0.5, thick), **where)
 
 
 def _place(relative: tuple[float, float], size: tuple[int, ...]) -> tuple[float, float]:
+    """Convert a point relative to a part to pixels of the part's picture with its border."""
     height, width = size[:2]
     return FRAME + relative[0] * (width - 2 * FRAME), FRAME + relative[1] * (height - 2 * FRAME)
 
 
 def person(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
-    """On two legs: torso, head, hair, arms with elbows, legs with knees, now and then something held."""
+    """Make a figure on two legs: torso, head, hair, arms with elbows, legs with knees, sometimes a thing in a hand."""
     made = _Assembly(rng, side, wardrobe)
     rate, phase, swing = rng.uniform(0.15, 0.9), rng.uniform(0, 7), rng.uniform(0.1, 0.8)
     bulk, lean = rng.uniform(0.8, 1.3), rng.uniform(-0.3, 0.3)
@@ -121,7 +143,7 @@ def person(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
 
 
 def animal(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
-    """On four legs: trunk, neck, head, legs with knees, a tail."""
+    """Make a figure on four legs: trunk, neck, head, legs with knees and a tail."""
     made = _Assembly(rng, side, wardrobe)
     rate, swing = rng.uniform(0.2, 1.0), rng.uniform(0.1, 0.7)
     face = "coat" if rng.random() < 0.6 else "face"
@@ -148,7 +170,7 @@ def animal(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
 
 
 def vehicle(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
-    """A chassis, a cabin and wheels that roll."""
+    """Make a vehicle: a chassis, a cabin and rolling wheels."""
     made = _Assembly(rng, side, wardrobe)
     long = rng.uniform(0.7, 0.95)
     frame = made.sized(shapes.box(rng, made.pixels(long)), long, rng.uniform(0.2, 0.35))
@@ -163,7 +185,7 @@ def vehicle(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
 
 
 def cluster(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Figure:
-    """Two to five shapes or cut-outs, each hanging on one of those before it."""
+    """Make two to five shapes or cutouts, each connected to an earlier one."""
     made = _Assembly(rng, side, wardrobe)
     for i in range(int(rng.integers(2, 6))):
         length = made.pixels(rng.uniform(0.15, 0.35) if i else rng.uniform(0.4, 0.6))
@@ -187,7 +209,7 @@ FIGURES = (person, person, animal, animal, vehicle, cluster, cluster)
 
 
 def single(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Body:
-    """A body of one cut-out or one shape."""
+    """Make a body of one cutout or one shape."""
     if wardrobe.cutout is not None and rng.random() < wardrobe.options.cutout:
         for _ in range(4):
             body = of_cutout(rng, wardrobe.cutout(), side, wardrobe)
@@ -197,7 +219,7 @@ def single(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Body:
 
 
 def any_body(rng: np.random.Generator, side: int, wardrobe: Wardrobe) -> Body:
-    """Any kind of body, its longer side about `side` pixels."""
+    """Make a body of any kind, whose longer side has about `side` pixels."""
     figure = rng.random() < wardrobe.options.figure
     make = FIGURES[rng.integers(len(FIGURES))] if figure else single
     body = make(rng, side, wardrobe)

@@ -1,8 +1,8 @@
-"""Motion: where things are, how they turn and how the camera looks, frame by frame.
+"""Motion: positions and rotations of objects, and the view of the camera, in every frame.
 
-Lengths are in world units: the view of a camera at rest has area one, its middle is the origin, y points down.
-Everything is drawn once for all frames of a clip, as arrays over time. One frame more than the clip has is drawn, so
-that the last one has a velocity too.
+Lengths are in world units: the view of a camera at rest has area one. The origin is its middle, and y points down. All
+values of a clip are drawn at once, as arrays over time. The arrays have one frame more than the clip, so that the last
+frame has a velocity too.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ __all__ = [
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a number whose logarithm is uniformly distributed."""
     return float(math.exp(rng.uniform(math.log(low), math.log(high))))
 
 
 def oscillation(rng: np.random.Generator, times: np.ndarray, period: tuple[float, float] = (8, 40)) -> np.ndarray:
-    """A smooth random curve within -1..1."""
+    """Return a smooth random curve between -1 and 1, with periods in frames: float (T + 1,)."""
     first, second = rng.uniform(*period), rng.uniform(*period)
     one = np.sin(2 * math.pi * times / first + rng.uniform(0, 7))
     return 0.65 * one + 0.35 * np.sin(2 * math.pi * times / second + rng.uniform(0, 7))
@@ -43,17 +44,17 @@ def oscillation(rng: np.random.Generator, times: np.ndarray, period: tuple[float
 
 @dataclass
 class Track:
-    """The movement of one thing, arrays over time (T + 1).
+    """The movement of an object, as arrays over time (T + 1).
 
     Attributes:
-        position: (T + 1, 2), of its middle.
-        size: its longer side.
-        angle: in the plane, radians.
-        tilt: (T + 1, 2), about its own x and y axes, radians.
-        gain: brightness.
-        order: larger is nearer to the camera.
-        parallax: how much it moves with the camera, 1 as objects do; constant over time.
-        mirrored: whether it is seen the other way round.
+        position: (T + 1, 2), the middle of the object.
+        size: the longer side.
+        angle: the rotation in the image plane, in radians.
+        tilt: (T + 1, 2), the rotations about the object's x and y axes, in radians.
+        gain: the brightness as a factor.
+        order: objects with larger values are nearer to the camera.
+        parallax: the movement with the camera relative to that of tracked objects; constant over time.
+        mirrored: whether the object is flipped horizontally.
     """
 
     position: np.ndarray
@@ -66,10 +67,10 @@ class Track:
     mirrored: bool = False
 
     def matrix(self, time: int) -> np.ndarray:
-        """From coordinates of the thing, its longer side being one, to the world. (3, 3)."""
+        """Return the map (3, 3) from the object's coordinates, in which its longer side is one, to the world."""
         about_x, about_y = self.tilt[time]
         cos_x, sin_x, cos_y, sin_y = math.cos(about_x), math.sin(about_x), math.cos(about_y), math.sin(about_y)
-        # A plane turned in depth, seen from twice its size away.
+        # A plane that is rotated in depth, seen from a distance of twice its size.
         tilted = np.array([[cos_y, sin_x * sin_y, 0], [0, cos_x, 0], [-sin_y / 2, sin_x * cos_y / 2, 1]])
         cos, sin = math.cos(self.angle[time]), math.sin(self.angle[time])
         size = self.size[time]
@@ -81,15 +82,15 @@ class Track:
 
 
 def path(rng: np.random.Generator, times: np.ndarray, start: np.ndarray, options: SyntheticOptions) -> np.ndarray:
-    """A path through `start` at time 0, (T + 1, 2).
+    """Return a path that begins at `start`: (T + 1, 2).
 
-    Each coordinate is a sine of a phase that advances with the speed: nearly straight in the middle, turning back at
-    its ends, which are inside the frame for most and outside for those that leave.
+    Each coordinate is a sine of a phase that advances with the speed. So the path is nearly straight in the middle and
+    turns back at its ends. Most ends are inside the frame; those of objects that leave are outside.
     """
     leaves = rng.random() < options.leave
     fast = leaves or rng.random() < options.fast
     speed = log_uniform(rng, *(options.fast_speed if fast else options.speed))
-    # What leaves does not stand still.
+    # Objects that leave do not stand still.
     weights = np.array([0 if leaves else options.still, options.wander, options.dart])
     kind = rng.choice(3, p=weights / weights.sum())
     if kind == 0:
@@ -101,7 +102,7 @@ def path(rng: np.random.Generator, times: np.ndarray, start: np.ndarray, options
         rate = speed * 1.5 * np.clip(times - begin, 0, 1)
     travelled = np.concatenate([[0], np.cumsum(rate)[:-1]])
     direction = rng.uniform(0, 2 * math.pi)
-    # More sideways than up and down, as most things move.
+    # Most things move more horizontally than vertically.
     heading = np.array([math.cos(direction), 0.6 * math.sin(direction)])
     half = rng.uniform(0.75, 1.3, 2) if leaves else rng.uniform(0.2, 0.5, 2)
     phase = rng.uniform(-1, 1, 2)
@@ -111,7 +112,15 @@ def path(rng: np.random.Generator, times: np.ndarray, start: np.ndarray, options
 def object_track(
     rng: np.random.Generator, times: np.ndarray, start: np.ndarray, size: float, options: SyntheticOptions
 ) -> Track:
-    """How one object moves."""
+    """Return the movement of an object.
+
+    Args:
+        rng: the source of random numbers.
+        times: (T + 1,), the times in frames.
+        start: (2,), the first position.
+        size: the longer side of the object.
+        options: the parameters of scenes.
+    """
     position = path(rng, times, start, options)
     count = len(times)
     angle = math.radians(rng.uniform(2, 25)) * oscillation(rng, times)
@@ -130,18 +139,19 @@ def object_track(
     sizes = size * np.exp(growth * _from_zero(oscillation(rng, times, (10, 60))))
     gain = 1 + rng.uniform(0, 0.25) * oscillation(rng, times)
     order = rng.uniform(0, 1) + rng.uniform(0, 0.3) * oscillation(rng, times)
-    # Cut-outs are mostly upright; some should not be.
+    # Cutouts are mostly upright, but not all objects should be.
     if rng.random() < 0.2:
         angle += rng.uniform(-math.pi, math.pi)
     return Track(position, sizes, angle, tilt, gain, order, mirrored=bool(rng.random() < 0.5))
 
 
 def _from_zero(curve: np.ndarray) -> np.ndarray:
+    """Shift a curve so that it begins with 0."""
     return curve - curve[0]
 
 
 def cross(rng: np.random.Generator, times: np.ndarray, track: Track, other: Track) -> None:
-    """Lead a track right over (or under) another at some time; not in clips that are too short for it to matter."""
+    """Lead a track over or under another one at a random time, unless the clip is too short."""
     if len(times) <= 3:
         return
     meeting = rng.uniform(0.25, 0.9) * times[-1]
@@ -153,7 +163,7 @@ def cross(rng: np.random.Generator, times: np.ndarray, track: Track, other: Trac
 
 
 def orbit(rng: np.random.Generator, times: np.ndarray, first: Track, second: Track) -> None:
-    """Let two tracks go around each other, each in front of the other in turns."""
+    """Let two tracks circle each other, each in front of the other in turns."""
     turn = 2 * math.pi * times / rng.uniform(10, 40) * rng.choice((-1, 1)) + rng.uniform(0, 7)
     middle = (first.position + second.position) / 2
     reach = rng.uniform(0.15, 0.35)
@@ -164,14 +174,14 @@ def orbit(rng: np.random.Generator, times: np.ndarray, first: Track, second: Tra
 
 
 def deformation(rng: np.random.Generator, options: SyntheticOptions) -> Deformation:
-    """A random field for one object."""
+    """Return a random deformation for one object."""
     strength = log_uniform(rng, *options.deformation)
     rate = log_uniform(rng, 0.1, 0.9)
     waves = []
     for _ in range(int(rng.integers(1, 4))):
         direction, heading = rng.uniform(0, 2 * math.pi, 2)
         push, number = strength * rng.uniform(0.3, 1) / 2, rng.uniform(3, 10)
-        # The smaller the waves the weaker, or the field would fold over.
+        # Smaller waves are weaker, because the field would fold otherwise.
         push = min(push, 0.5 / number)
         waves.append(
             (
@@ -192,20 +202,20 @@ def deformation(rng: np.random.Generator, options: SyntheticOptions) -> Deformat
 
 
 def view_extent(aspect: float) -> np.ndarray:
-    """Width and height, in world units, of a view of these proportions."""
+    """Return (width, height) of a view in world units, from the ratio of width to height."""
     return np.array([math.sqrt(aspect), 1 / math.sqrt(aspect)])
 
 
 @dataclass
 class Camera:
-    """What the camera does, arrays over time (T + 1), and the shape of its view.
+    """The movement of the camera, as arrays over time (T + 1), and the shape of its view.
 
     Attributes:
-        offset: (T + 1, 2), of the middle of the view in the world.
-        zoom: 1 shows a view of area one.
-        roll: radians.
-        aspect: width to height of the view.
-        size: height and width of the image in pixels.
+        offset: (T + 1, 2), the middle of the view in the world.
+        zoom: the magnification; 1 shows a view of area one.
+        roll: the rotation in radians.
+        aspect: the ratio of width to height of the view.
+        size: (height, width) of the image in pixels.
     """
 
     offset: np.ndarray
@@ -215,7 +225,7 @@ class Camera:
     size: tuple[int, int]
 
     def matrix(self, time: int, parallax: float = 1.0) -> np.ndarray:
-        """From the world, at some depth, to pixels. (3, 3)."""
+        """Return the map from the world, at the depth of a parallax, to pixels at a frame: (3, 3)."""
         height, width = self.size
         (x, y), zoom = self.offset[time] * parallax, self.zoom[time] ** parallax
         cos, sin = zoom * math.cos(self.roll[time]), zoom * math.sin(self.roll[time])
@@ -233,7 +243,16 @@ def camera(
     size: tuple[int, int],
     options: SyntheticOptions,
 ) -> Camera:
-    """A camera that stands, shakes, pans, or follows an object, whose track is then made longer."""
+    """Return a camera that stands, shakes, pans, or follows an object. The path of a followed object is made longer.
+
+    Args:
+        rng: the source of random numbers.
+        times: (T + 1,), the times in frames.
+        hero: the object that the camera may follow; its track may be changed.
+        aspect: the ratio of width to height of the view.
+        size: (height, width) of the image in pixels.
+        options: the parameters of scenes.
+    """
     weights = np.array([options.camera_still, options.camera_shake, options.camera_pan, options.camera_follow])
     kind = rng.choice(4, p=weights / weights.sum())
     count = len(times)
@@ -252,7 +271,7 @@ def camera(
         half = rng.uniform(0.2, 0.5)
         offset += half * np.sin(np.outer(times * speed / half, heading))
     elif kind == 3:
-        # Objects that are followed are those that go somewhere: the background rushes past.
+        # A followed object moves a long way, so the background passes quickly.
         direction = rng.uniform(0, 2 * math.pi)
         heading = speed * np.array([math.cos(direction), 0.3 * math.sin(direction)])
         hero.position = hero.position + np.outer(times * (1 + 0.3 * oscillation(rng, times)), heading)

@@ -1,7 +1,7 @@
-"""Every number a synthetic scene is drawn with, in one place, so that a training config can set any of them.
+"""All parameters of synthetic scenes, in one place, so that a training configuration can set any of them.
 
-Lengths are fractions of the frame's side (the square root of its area), times are frames, angles degrees. A pair is a
-range to draw from. Probabilities that belong together ("one of") are weights and need not sum to one.
+Lengths are fractions of the frame's side (the square root of its area), times are in frames, angles are in degrees. A
+pair is a range to draw from. Probabilities of alternatives are weights and need not sum to one.
 """
 
 from __future__ import annotations
@@ -19,67 +19,70 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """How scenes are drawn. See the module's first lines for the units.
+    """The parameters of scenes. The module's docstring states the units.
+
+    "how often" means a probability from 0 to 1.
 
     Attributes:
-        min_visible: part of the image that every tracked object shows in the first frame at least.
-        min_shown_part: part of an object that nothing may hide in the first frame, of what is within the frame.
-        object_side: longest side of an object; drawn log-normally, then limited to this range.
-        object_side_median, object_side_spread: median of that side, and standard deviation of its logarithm.
-        max_untracked: at most so many moving things that are not tracked (distractors and occluders together).
-        aspect_ratios: width to height of the scene before it is squeezed into the image, as videos are squeezed into
-            the square input of a tracker; one is drawn. Empty: the image's own.
+        min_visible: the fraction of the image that every tracked object covers at least in the first frame.
+        min_shown_part: the fraction of an object, as far as it is within the first frame, that must not be hidden
+            there.
+        object_side: the range of an object's longest side, which is drawn log-normally.
+        object_side_median, object_side_spread: the median of that side, and the standard deviation of its logarithm.
+        max_untracked: the largest number of moving objects that are not tracked (distractors and occluders together).
+        aspect_ratios: ratios of width to height of the scene, of which one is drawn. The scene is then resized to the
+            image, as videos are resized to the square input of a tracker. If empty, the ratio is the image's.
 
         figure: how often an object has several parts with joints: people, animals, vehicles, clusters of things.
-        cutout: how often an object of one part has the outline of a cut-out, where there are any, not a drawn one.
-        own_colours, photo_surface, procedural_surface: weights of what covers an object: the cut-out's own colours,
-            a crop of a photograph, a procedural texture. What cannot be had is left out.
-        camouflage: how often an object is covered with the background's own texture.
-        regions: how often one outline is covered by two or three surfaces, as clothes do.
-        turning: how often an object that has another surface than its own looks like a solid that turns: the surface
-            rolls past and the outline changes.
-        shading: how often an object is lit from a side and darkens towards its rim.
+        cutout: how often an object of one part has the outline of a cutout, if there are any, instead of a drawn one.
+        own_colours, photo_surface, procedural_surface: weights of an object's surface: the cutout's own colours, a crop
+            of a photograph, a procedural texture. Surfaces that are not available are left out.
+        camouflage: how often an object is covered with the background's texture.
+        regions: how often an outline is covered with two or three surfaces, as by clothes.
+        turning: how often an object with another surface than its own looks like a solid that turns: the surface moves
+            within the outline, and the outline changes.
+        shading: how often an object is lit from one side and darkens towards its rim.
         soft_edge: how often an outline is softened.
 
-        still, wander, dart: weights of how an object moves: hardly, on a smooth path, suddenly from standing still.
-        speed: distance travelled in one frame, drawn log-uniformly.
-        fast, fast_speed: how often an object is fast, and then how fast.
-        leave: how often an object is fast and its path long enough to leave the frame and return.
+        still, wander, dart: weights of an object's movement: hardly any, on a smooth path, or sudden after a rest.
+        speed: the distance per frame, drawn log-uniformly.
+        fast, fast_speed: how often an object is fast, and its speed then.
+        leave: how often an object is fast and its path is long enough to leave the frame and return.
         walk: how often an object bobs and rocks as if walking.
-        turn: how often an object turns in the plane for good, rather than rocking a little.
-        turn_speed: degrees a frame of such a turn.
-        tilt: largest angle of turning in depth.
-        tilted: how often an object turns in depth.
-        scale_change: largest factor by which an object grows or shrinks in a clip.
+        turn: how often an object keeps rotating in the image plane instead of rocking a little.
+        turn_speed: the speed of this rotation in degrees per frame.
+        tilt: the largest angle of rotation in depth.
+        tilted: how often an object rotates in depth.
+        scale_change: the largest factor by which an object grows or shrinks in a clip.
         deform: how often an object deforms; a figure of parts always moves its joints.
-        deformation: how far its points move, of the object's own side.
+        deformation: how far its points move, relative to the object's side.
 
-        distractor: how often one of the tracked objects has a double, and again another one.
-        double_tracked: how often such a double is tracked itself, if there is room.
-        occluder: how often something untracked is in front.
-        crossing: how often an occluder or another object passes right over a tracked object.
-        orbit: how often two tracked objects pass each other in turns in front and behind.
-        clutter: how often things lie about on the background.
+        distractor: how often one of the tracked objects has a double, and then how often there is another one.
+        double_tracked: how often such a double is tracked too, if there are fewer objects than allowed.
+        occluder: how often an untracked object is in front.
+        crossing: how often an occluder or another object passes over a tracked object.
+        orbit: how often two tracked objects circle each other, each in front of the other in turns.
+        clutter: how often things lie on the background.
 
-        photo_background: how often the background is a photograph, where there are any.
-        background_side: how much larger than the view the background is.
+        photo_background: how often the background is a photograph, if there are any.
+        background_side: the side of the background relative to the view's.
         midground: how often a second surface with its own parallax covers part of the background.
-        camera_still, camera_shake, camera_pan, camera_follow: weights of what the camera does.
-        camera_speed: distance it travels in a frame, drawn log-uniformly.
-        camera_zoom: largest factor of zoom in a clip.
-        camera_roll: largest angle of its roll.
+        camera_still, camera_shake, camera_pan, camera_follow: weights of the camera's movement.
+        camera_speed: the distance that the camera moves per frame, drawn log-uniformly.
+        camera_zoom: the largest factor of zoom in a clip.
+        camera_roll: the largest angle of the camera's roll.
         parallax: the background's movement with the camera relative to the objects'.
         defocus: how often the background is out of focus.
         sway: how often the background deforms, as water and leaves do.
 
-        shutter: part of a frame's time during which motion blurs.
+        shutter: the fraction of a frame's time during which motion blurs.
         shadow: how often objects cast a shadow.
         light: how often brightness, contrast and colour drift over the clip.
         lamp: how often an uneven light moves over the scene.
         noise: how often there is sensor noise.
-        noise_level: its standard deviation, of 255.
+        noise_level: the standard deviation of the noise, on the scale of 255.
         compression: how often frames are compressed as JPEG.
-        compression_quality: as JPEG encoders count it.
+        compression_quality: the range of the JPEG quality.
         low_resolution: how often frames are enlarged from half their size.
     """
 
@@ -151,10 +154,14 @@ class SyntheticOptions:
 
     @classmethod
     def of(cls, given: SyntheticOptions | Mapping | None, **more: Any) -> SyntheticOptions:
-        """Options from what a config has: options, a mapping of some of their fields, or nothing.
+        """Make options from a configuration.
+
+        Args:
+            given: options, a mapping with some of their fields, or `None` for the defaults.
+            more: fields that replace those of `given`.
 
         Raises:
-            ValueError: for a field there is none of.
+            ValueError: if a field does not exist.
         """
         values: dict[str, Any] = {}
         if given is not None:
@@ -165,6 +172,6 @@ class SyntheticOptions:
             raise ValueError(
                 f"There is no synthetic option {', '.join(map(repr, unknown))}. There are: {', '.join(known)}."
             )
-        # YAML and JSON have lists where these options have tuples.
+        # YAML and JSON give lists; these options are tuples.
         taken: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**taken)

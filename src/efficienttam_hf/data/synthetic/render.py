@@ -1,8 +1,8 @@
-"""Drawing one layer over others: a picture with alpha through a perspective map and a deformation into a canvas.
+"""Draws a layer over others: maps a picture with alpha into a canvas, with perspective and deformation.
 
-Pictures and canvases are uint8 (height, width, 4), RGBA with the colours multiplied by alpha already: then blurring
-and resampling need no care at edges, and one rule lays any picture over any other. Only the pixels that a picture can
-reach are touched, and deformations are computed on a coarse grid: this is where most of a clip's time goes.
+Pictures and canvases are uint8 (height, width, 4), premultiplied RGBA: the colours are multiplied by alpha. So blurring
+and resampling need no special treatment of edges, and one rule composes all pictures. Only the pixels that a picture
+can reach are processed, and deformations are computed on a coarse grid, because most of a clip's time is spent here.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import numpy as np
 __all__ = ["Deformation", "Patch", "lay_over", "motion_blur", "warp"]
 
 
-# Pixels between the points at which a deformation is computed.
+# The distance in pixels between the points at which a deformation is computed.
 GRID = 8
 
 
 @dataclass
 class Deformation:
-    """A field that moves the points of a picture, smoothly in place and time.
+    """A displacement of the points of a picture, smooth in space and time.
 
-    Waves push to and fro. Bends turn everything on one side of a joint, as limbs and necks do.
-    Positions are relative to the picture's middle, in units of its longer side.
+    Waves displace points to and fro. Bends rotate everything on one side of a joint, as limbs and necks do. Positions
+    are relative to the picture's middle, in units of its longer side.
 
     Attributes:
-        waves: (K, 6): push x and y, wave vector x and y in radians, phase, radians a frame.
-        bends: (J, 7): joint x and y, direction x and y to the side that turns (a unit vector), largest angle, phase,
-            radians a frame.
+        waves: (K, 6): amplitude in x and y, wave vector in x and y in radians, phase, radians per frame.
+        bends: (J, 7): joint in x and y, unit vector in x and y to the side that turns, largest angle, phase, radians
+            per frame.
     """
 
     waves: np.ndarray
@@ -39,11 +39,11 @@ class Deformation:
 
     @property
     def reach(self) -> float:
-        """No point moves further than this."""
+        """The largest distance that a point can move."""
         return float(np.hypot(self.waves[:, 0], self.waves[:, 1]).sum() + np.abs(self.bends[:, 4]).sum() * 0.5)
 
     def source(self, x: np.ndarray, y: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray]:
-        """Where what is seen at (x, y) comes from."""
+        """Return the points of the picture that are seen at (x, y) at a time in frames."""
         for joint_x, joint_y, toward_x, toward_y, largest, phase, rate in self.bends.tolist():
             dx, dy = x - joint_x, y - joint_y
             side = np.clip((dx * toward_x + dy * toward_y) / 0.2 + 0.5, 0, 1)
@@ -59,14 +59,19 @@ class Deformation:
 
 @dataclass
 class Patch:
-    """A picture as it lies in a canvas: premultiplied RGBA, and where its top left pixel is."""
+    """A picture at its place in a canvas.
+
+    Attributes:
+        image: uint8 (h, w, 4), premultiplied RGBA.
+        left, top: the position of its top left pixel in the canvas.
+    """
 
     image: np.ndarray
     left: int
     top: int
 
     def inside(self, height: int, width: int) -> Patch | None:
-        """Its part inside a canvas, or nothing."""
+        """Return the part inside a canvas, or `None` if there is none."""
         image_height, image_width = self.image.shape[:2]
         left, top = max(0, self.left), max(0, self.top)
         right, bottom = min(width, self.left + image_width), min(height, self.top + image_height)
@@ -88,14 +93,16 @@ def warp(
 
     Args:
         image: uint8 (h, w, C).
-        matrix: (3, 3), from its pixels to the canvas'.
-        size: height and width of the canvas.
-        deformation: of the picture, before the map; `time` is in frames.
-        beyond: how many pixels outside the canvas are wanted too, for a blur.
-        border: what OpenCV assumes beyond the picture; other than constant, the whole canvas is filled.
+        matrix: (3, 3), the map from its pixels to the canvas' pixels.
+        size: (height, width) of the canvas.
+        deformation: the deformation of the picture before the map.
+        time: the time of the deformation, in frames.
+        beyond: the number of pixels outside the canvas that are computed too, for a blur.
+        border: OpenCV's rule for pixels beyond the picture; with another rule than constant, the whole canvas is
+            filled.
 
     Returns:
-        What the picture covers in the canvas; `None` where it covers nothing.
+        The part of the canvas that the picture covers; `None` if it covers nothing.
     """
     height, width = image.shape[:2]
     left, top, right, bottom = -beyond, -beyond, size[1] + beyond, size[0] + beyond
@@ -126,8 +133,8 @@ def warp(
 def _map(
     inverse: np.ndarray, size: tuple[int, int], image_size: tuple[int, int], deformation: Deformation, time: float
 ) -> np.ndarray:
-    """Where each pixel of a patch comes from, float32 (height, width, 2)."""
-    # A cell more on every side, as enlarging does not go beyond the middles of the outermost ones.
+    """Return the source of each pixel of a patch, float32 (height, width, 2)."""
+    # There is one more cell on every side, because enlarging only interpolates between the middles of cells.
     cells_x, cells_y = -(-size[0] // GRID) + 2, -(-size[1] // GRID) + 2
     x = (np.arange(cells_x, dtype=np.float32) - 0.5) * GRID - 0.5
     y = ((np.arange(cells_y, dtype=np.float32) - 0.5) * GRID - 0.5)[:, None]
@@ -144,7 +151,7 @@ def _map(
 
 
 def lay_over(canvas: np.ndarray, patch: Patch) -> None:
-    """Lay a patch, which is inside it, over a canvas, in place."""
+    """Draw a patch, which must be inside the canvas, over the canvas in place."""
     height, width = patch.image.shape[:2]
     under = canvas[patch.top : patch.top + height, patch.left : patch.left + width]
     clear = cv2.bitwise_not(cv2.extractChannel(patch.image, 3))
@@ -152,7 +159,7 @@ def lay_over(canvas: np.ndarray, patch: Patch) -> None:
 
 
 def motion_blur(image: np.ndarray, motion: tuple[float, float]) -> np.ndarray:
-    """Smear a picture along a line of so many pixels, to both sides alike."""
+    """Blur a picture along a line of `motion` pixels, (x, y), equally to both sides."""
     half = math.hypot(*motion) / 2
     if half < 0.6:
         return image

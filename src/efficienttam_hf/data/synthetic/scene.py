@@ -1,6 +1,6 @@
-"""A scene: the things in a clip and how its frames are drawn from them.
+"""A scene: the objects of a clip, and the drawing of its frames.
 
-Nothing here is random: `compose.py` has decided everything before the first frame is drawn.
+Nothing here is random: `compose.py` has made all choices before the first frame is drawn.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ __all__ = ["Actor", "Frame", "Ground", "Look", "Scene"]
 
 @dataclass
 class Actor:
-    """A thing that moves.
+    """A moving object.
 
     Attributes:
-        label: 1 and up for what is tracked, 0 for what is not.
-        shadow: how dark its shadow is, 0 for none.
-        offset: the shadow's, relative to the thing's size.
+        body: its appearance.
+        track: its movement.
+        deformation: its deformation, or `None`.
+        label: the id of a tracked object, from 1; 0 if it is not tracked.
+        shadow: the darkness of its shadow, from 0 (none) to 1.
+        offset: the shadow's offset (x, y) relative to the object's size.
     """
 
     body: Body
@@ -37,7 +40,7 @@ class Actor:
     offset: tuple[float, float] = (0.0, 0.0)
 
     def matrix(self, camera: Camera, time: int) -> np.ndarray:
-        """From the pixels of the body's picture to those of the frame."""
+        """Return the map from the pixels of the body's picture to those of the frame: (3, 3)."""
         height, width = self.body.size
         side = max(height, width)
         to_units = np.array(
@@ -46,7 +49,7 @@ class Actor:
         return camera.matrix(time, self.track.parallax) @ self.track.matrix(time) @ to_units
 
     def motion(self, camera: Camera, time: int) -> np.ndarray:
-        """How far its middle moves in the frame until the next frame, in pixels."""
+        """Return the movement of its middle until the next frame, (x, y) in pixels of the frame."""
         middles = [
             camera.matrix(at, self.track.parallax) @ np.append(self.track.position[at], 1.0) for at in (time, time + 1)
         ]
@@ -55,11 +58,13 @@ class Actor:
 
 @dataclass
 class Ground:
-    """A surface that fills the view: the background, or what is before it where it has alpha.
+    """A surface that fills the view: the background, or a layer in front of it, which has transparent parts.
 
     Attributes:
-        image: uint8 (h, w, 4), premultiplied.
-        scale: its pixels in a world unit.
+        image: uint8 (h, w, 4), premultiplied RGBA.
+        scale: the number of its pixels per world unit.
+        parallax: its movement with the camera relative to the objects'.
+        deformation: its deformation, or `None`.
     """
 
     image: np.ndarray
@@ -68,11 +73,13 @@ class Ground:
     deformation: Deformation | None = None
 
     def matrix(self, camera: Camera, time: int) -> np.ndarray:
+        """Return the map from its pixels to those of the frame: (3, 3)."""
         height, width = self.image.shape[:2]
         to_world = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, self.scale]]) / self.scale
         return camera.matrix(time, self.parallax) @ to_world
 
     def motion(self, camera: Camera, time: int) -> np.ndarray:
+        """Return its movement in the middle of the view until the next frame, (x, y) in pixels of the frame."""
         middle = np.append(camera.offset[time] * self.parallax, 1.0)
         moved = camera.matrix(time + 1, self.parallax) @ middle - camera.matrix(time, self.parallax) @ middle
         return moved[:2]
@@ -80,14 +87,16 @@ class Ground:
 
 @dataclass
 class Look:
-    """What the camera makes of a frame, arrays over time where it changes.
+    """The effects of the camera on a frame, as arrays over time if they change.
 
     Attributes:
-        gain: (T + 1, 3), contrast of each channel around the middle grey.
-        bias: (T + 1,), brightness of 255.
-        lamp: `None`, or low-resolution light (h, w) and the path (T + 1, 2) on which it moves.
-        noise: `None`, or int16, larger than a frame by 96 pixels each way: every frame gets another part.
-        quality: JPEG quality, `None` without compression.
+        gain: (T + 1, 3), the contrast of each channel around the middle grey.
+        bias: (T + 1,), the brightness, on the scale of 255.
+        lamp: a low-resolution light (h, w) and the path (T + 1, 2) on which it moves, or `None`.
+        noise: int16, larger than a frame by 96 pixels in each direction, so that every frame gets another part; or
+            `None`.
+        noise_places: the part of `noise` that each frame gets.
+        quality: the JPEG quality; `None` without compression.
         coarse: whether frames are enlarged from half their size.
     """
 
@@ -100,7 +109,7 @@ class Look:
     coarse: bool
 
     def develop(self, frame: np.ndarray, time: int) -> np.ndarray:
-        """uint8 (H, W, 3) to the same."""
+        """Apply the effects to a frame, uint8 (H, W, 3), and return the same shape."""
         height, width = frame.shape[:2]
         if self.lamp is not None:
             light, places = self.lamp
@@ -125,12 +134,12 @@ class Look:
 
 @dataclass
 class Frame:
-    """One frame as drawn.
+    """A frame that was drawn.
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
-        seen: uint8 (H, W), the label of what is seen at each pixel.
-        whole: (256,), of each label the pixels that would be seen if nothing were in front.
+        seen: uint8 (H, W), the label that is visible at each pixel.
+        whole: (256,), the number of pixels of each label that would be visible if nothing were in front of it.
     """
 
     image: np.ndarray
@@ -140,7 +149,15 @@ class Frame:
 
 @dataclass
 class Scene:
-    """All of a clip. Actors are in no order; `grounds` are from the back to the front."""
+    """All layers of a clip.
+
+    Attributes:
+        camera: the movement of the camera.
+        grounds: the surfaces from the back to the front.
+        actors: the objects, in any order.
+        look: the effects of the camera.
+        shutter: the fraction of a frame's time during which motion blurs.
+    """
 
     camera: Camera
     grounds: list[Ground]
@@ -149,7 +166,7 @@ class Scene:
     shutter: float
 
     def frame(self, time: int) -> Frame:
-        """Draw a frame."""
+        """Draw the frame at a time in frames."""
         height, width = self.camera.size
         canvas = np.zeros((height, width, 4), np.uint8)
         seen, whole = np.zeros((height, width), np.uint8), np.zeros(256, np.int64)
@@ -168,10 +185,11 @@ class Scene:
         return Frame(self.look.develop(cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), time), seen, whole)
 
     def _draw(self, canvas: np.ndarray, seen: np.ndarray, whole: np.ndarray, actor: Actor, time: int) -> None:
+        """Draw an object with its shadow and motion blur, and count its pixels."""
         height, width = seen.shape
         matrix = actor.matrix(self.camera, time)
         smear = self.shutter * actor.motion(self.camera, time)
-        # More smear than the thing is wide would leave nothing to see.
+        # If the blur were longer than the object is wide, nothing would be visible.
         longest = 0.3 * actor.track.size[time] * math.sqrt(height * width)
         smear *= min(1.0, longest / max(1e-6, float(np.hypot(*smear))))
         beyond = math.ceil(float(np.abs(smear).max()) / 2)
@@ -198,6 +216,7 @@ class Scene:
         whole[actor.label] += np.count_nonzero(solid)
 
     def _shadow(self, canvas: np.ndarray, patch: Patch, actor: Actor, time: int) -> None:
+        """Draw the shadow of an object."""
         height, width = canvas.shape[:2]
         pixels = actor.track.size[time] * math.sqrt(height * width)
         radius = max(1, round(0.04 * pixels))

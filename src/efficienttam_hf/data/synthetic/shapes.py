@@ -1,7 +1,7 @@
-"""Outlines: what is drawn where there is no cut-out, as coverage (alpha) with smooth edges.
+"""Outlines for objects that are not cutouts, as coverage (alpha) with smooth edges.
 
-Every outline is uint8 (height, width), 0 outside and 255 inside, cut to its bounding box, whose longer side is about
-as many pixels as asked for.
+An outline is uint8 (height, width), 0 outside and 255 inside, cropped to its bounding box. Its longer side has about
+the requested number of pixels.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["bar", "blob", "box", "disc", "foliage", "limb", "outline"]
 
 
 def _fill(contours: list[np.ndarray], side: int, union: bool = False) -> np.ndarray:
-    """Fill contours, float (n, 2) in any units, so that the longer side of all is `side` pixels.
+    """Fill contours, float (n, 2) in any units, so that the longer side of their bounding box has `side` pixels.
 
-    What is inside several contours is inside of the union, or else only where their number is odd.
+    With `union`, a point is inside if it is in any contour; otherwise, if it is in an odd number of contours.
     """
     points = np.concatenate(contours)
     low, high = points.min(axis=0), points.max(axis=0)
     scale = 2 * side / float((high - low).max())
     width, height = (int(extent) for extent in np.ceil((high - low) * scale / 2) + 1)
-    # Twice the size, then averaged: the pixels of the edge get the coverage that they have.
+    # The shape is drawn at twice the size and then averaged, so that pixels of the edge get their coverage.
     canvas = np.zeros((2 * height, 2 * width), np.uint8)
     drawn = [np.round((contour - low) * scale).astype(np.int32) for contour in contours]
     for group in [[contour] for contour in drawn] if union else [drawn]:
@@ -34,7 +34,7 @@ def _fill(contours: list[np.ndarray], side: int, union: bool = False) -> np.ndar
 
 
 def blob_contour(rng: np.random.Generator, roughness: float = 0.35, points: int = 72) -> np.ndarray:
-    """A closed smooth curve around the origin, float (points, 2)."""
+    """Return a smooth closed curve around the origin, float (points, 2)."""
     angle = np.linspace(0, 2 * math.pi, points, endpoint=False)
     orders = np.arange(2, 8)
     strengths = rng.normal(0, roughness, len(orders)) / orders
@@ -45,10 +45,12 @@ def blob_contour(rng: np.random.Generator, roughness: float = 0.35, points: int 
 
 
 def blob(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Return a smooth round shape."""
     return _fill([blob_contour(rng, rng.uniform(0.1, 0.8))], side)
 
 
 def polygon(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Return a polygon of three to eight corners."""
     count = int(rng.integers(3, 9))
     angle = 2 * math.pi * (np.arange(count) + rng.uniform(-0.35, 0.35, count)) / count
     radius = rng.uniform(0.5, 1, count)
@@ -56,7 +58,7 @@ def polygon(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def box(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A rectangle with rounded corners (a superellipse)."""
+    """Return a rectangle with rounded corners (a superellipse)."""
     angle = np.linspace(0, 2 * math.pi, 64, endpoint=False)
     power = rng.uniform(0.1, 0.6)
     x, y = (np.sign(wave) * np.abs(wave) ** power for wave in (np.cos(angle), np.sin(angle)))
@@ -64,12 +66,18 @@ def box(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def ring(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Return a smooth round shape with a hole."""
     outer = blob_contour(rng, 0.15)
     return _fill([outer, outer * rng.uniform(0.4, 0.75) + rng.uniform(-0.08, 0.08, 2)], side)
 
 
 def tapered(centre_line: np.ndarray, start: float, end: float) -> np.ndarray:
-    """The outline of a limb: a line float (n, 2) with half-widths that go from `start` to `end`, round at its end."""
+    """Return the outline of a limb with a round end.
+
+    Args:
+        centre_line: float (n, 2).
+        start, end: the half width at the start and at the end of the line.
+    """
     along = np.gradient(centre_line, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
     across = np.stack([-along[:, 1], along[:, 0]], axis=1) * np.linspace(start, end, len(along))[:, None]
@@ -79,7 +87,7 @@ def tapered(centre_line: np.ndarray, start: float, end: float) -> np.ndarray:
 
 
 def branching(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A body with three to seven bent limbs."""
+    """Return a body with three to seven bent limbs."""
     count = int(rng.integers(3, 8))
     pieces = [blob_contour(rng, 0.2) * rng.uniform(0.25, 0.45)]
     steps = np.linspace(0, 1, 12)
@@ -91,7 +99,7 @@ def branching(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def foliage(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Many overlapping leaves."""
+    """Return many overlapping leaves."""
     pieces = []
     for _ in range(int(rng.integers(8, 26))):
         pieces.append(blob_contour(rng, 0.3, 16) * rng.uniform(0.1, 0.35) + rng.normal(0, 0.45, 2))
@@ -99,13 +107,19 @@ def foliage(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def bar(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A post or a rail."""
+    """Return a post or a rail."""
     return np.full((side, max(3, int(side * rng.uniform(0.05, 0.25)))), 255, np.uint8)
 
 
 def limb(side: int, start: float, end: float) -> np.ndarray:
-    """A straight limb that hangs down, `side` long, its half-widths `start` and `end` relative to that; joints at the
-    ends, in the middle of the rounding."""
+    """Return a straight limb that hangs down.
+
+    Its joints are at the ends, in the middle of the rounding.
+
+    Args:
+        side: the length in pixels.
+        start, end: the half widths at its ends relative to the length.
+    """
     middle = np.stack([np.zeros(10), np.linspace(0, 1 - start - end, 10)], axis=1)
     turn = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     knob = start * np.stack([np.cos(turn), np.sin(turn)], axis=1)
@@ -113,6 +127,7 @@ def limb(side: int, start: float, end: float) -> np.ndarray:
 
 
 def disc(side: int) -> np.ndarray:
+    """Return a disc."""
     turn = np.linspace(0, 2 * math.pi, 48, endpoint=False)
     return _fill([np.stack([np.cos(turn), np.sin(turn)], axis=1)], side)
 
@@ -129,5 +144,5 @@ SHAPES: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (
 
 
 def outline(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Any one of the shapes."""
+    """Return a random shape whose longer side has about `side` pixels."""
     return SHAPES[rng.integers(len(SHAPES))](rng, side)

@@ -1,15 +1,15 @@
-"""Synthetic videos of what makes a tracker lose its object, one kind of event each, with exact masks.
+"""Synthetic videos, with exact masks, of events in which trackers lose their object.
 
 | kind | what happens |
 | --- | --- |
-| `occlusion` | a like object, larger and not annotated, moves over the object, stays over it and moves on beside it |
-| `reentry` | the object leaves the view, is away for a while and comes back, there or on the other side |
-| `crossing` | two like objects, both annotated, pass each other twice; each is in front once |
-| `cut` | the camera is elsewhere at once; then other scenery without the object; then the object from a third view |
+| `occlusion` | a similar, larger object that is not annotated moves over the object, stays, and moves on beside it |
+| `reentry` | the object leaves the view for a while and returns, at the same or the other side |
+| `crossing` | two similar objects, both annotated, pass each other twice; each is in front once |
+| `cut` | the video cuts to another view, then to scenery without the object, then to a third view of the object |
 
-They are what memory strategies are compared on. They are small, and their mean means little: how often such events
-happen in videos is another matter. A video is a function of its kind and seed. Scenes in which the event did not come
-off (the object was not hidden, or did not come back) are drawn anew. Drawing needs OpenCV.
+Memory strategies are compared on these videos. The videos are few and small, and their mean score says little about
+real videos, in which such events have other frequencies. A video is determined by its kind and seed. If the event fails
+in a scene (the object was not hidden, or did not return), another scene is drawn. Drawing needs OpenCV.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["CALM", "KINDS", "StressVideo", "stress_video"]
 
 KINDS = ("occlusion", "reentry", "crossing", "cut")
 ATTEMPTS = 40
-# Of scenes: one or two things that keep in view and in shape, so that what happens is the event.
+# Options of scenes in which one or two objects stay in view and keep their shape, so that only the event is difficult.
 CALM = SyntheticOptions(
     object_side=(0.22, 0.4),
     object_side_median=0.3,
@@ -55,12 +55,12 @@ CALM = SyntheticOptions(
 
 @dataclass
 class StressVideo:
-    """A drawn video.
+    """A video that was drawn.
 
     Attributes:
         kind: one of `KINDS`.
         frames: uint8 (frames, height, width, 3), RGB.
-        labels: uint8 (frames, height, width): 1 and up for objects, 0 elsewhere.
+        labels: uint8 (frames, height, width): object ids from 1; 0 is background.
     """
 
     kind: str
@@ -73,13 +73,13 @@ def stress_video(kind: str, seed: int, size: tuple[int, int] = (216, 384), num_f
 
     Args:
         kind: one of `KINDS`.
-        seed: 0 and up.
+        seed: the seed, from 0.
         size: (height, width) in pixels, at least 64.
-        num_frames: at least 24, so that something can go and come back.
+        num_frames: the number of frames, at least 24, so that an object can leave and return.
 
     Raises:
-        ValueError: for another kind, sizes that are too small, or if no scene came off.
-        ImportError: without OpenCV.
+        ValueError: if the kind is unknown, a size is too small, or the event failed in every scene.
+        ImportError: if OpenCV is not installed.
     """
     if kind not in KINDS:
         raise ValueError(f"There is no kind of event {kind!r}; there are {', '.join(KINDS)}.")
@@ -102,12 +102,13 @@ def stress_video(kind: str, seed: int, size: tuple[int, int] = (216, 384), num_f
 
 
 def came_off(kind: str, shown: np.ndarray, whole: np.ndarray, pixels: int) -> bool:
-    """Whether the event took place: the objects show at both ends, and what should be hidden in between was.
+    """Whether the event took place: objects are visible at both ends, and were hidden in between as intended.
 
     Args:
-        shown: (frames, 2) pixels that are seen of objects 1 and 2.
-        whole: (frames, 2) pixels that would be seen with nothing in front.
-        pixels: of a frame.
+        kind: one of `KINDS`.
+        shown: (frames, 2), the numbers of visible pixels of objects 1 and 2.
+        whole: (frames, 2), the numbers of pixels that would be visible with nothing in front.
+        pixels: the number of pixels of a frame.
     """
     objects = [0, 1] if kind == "crossing" else [0]
     for label in objects:

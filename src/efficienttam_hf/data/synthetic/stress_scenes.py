@@ -1,4 +1,4 @@
-"""The scenes of `stress.py`: what moves where, so that an object is hidden, leaves, is crossed or cut away from."""
+"""The scenes of `stress.py`, in which an object is hidden, leaves, is crossed, or the camera cuts to another view."""
 
 from __future__ import annotations
 
@@ -22,13 +22,19 @@ Draw = Callable[[int], Frame]
 def _scene(
     rng: np.random.Generator, size: tuple[int, int], num_frames: int, options: SyntheticOptions
 ) -> tuple[Scene, Actor]:
-    """A calm scene with one object, before a camera that hardly moves."""
+    """Return a calm scene with one object and a camera that hardly moves."""
     scene = compose(rng, size, num_frames, 1, Wardrobe([], None, options))
     return scene, scene.actors[0]
 
 
 def _eased(times: np.ndarray, keys: list[float], values: list[float]) -> np.ndarray:
-    """A curve through values at times, in parts of the video, that starts and stops smoothly at each."""
+    """Return a curve that starts and stops smoothly at given values.
+
+    Args:
+        times: (T + 1,), the times in frames.
+        keys: times as fractions of the video, from 0 to 1.
+        values: the values at these times.
+    """
     part = times / times[-1]
     place = np.clip(np.searchsorted(keys, part, side="right") - 1, 0, len(keys) - 2)
     begin, end = np.take(keys, place), np.take(keys, place + 1)
@@ -38,18 +44,19 @@ def _eased(times: np.ndarray, keys: list[float], values: list[float]) -> np.ndar
 
 
 def _like(original: Actor, label: int, factor: float = 1.0) -> Actor:
-    """Something that looks and moves its parts as the original, of `factor` times its size."""
+    """Return an object with the appearance and the joint movements of another one, `factor` times as large."""
     track = deepcopy(original.track)
     track.size = track.size * factor
     return replace(original, track=track, label=label)
 
 
 def _settled(track: Track, middle: np.ndarray, sway: float = 0.15) -> None:
-    """Keep a track near a place."""
+    """Keep a track near a place, with a fraction `sway` of its movement."""
     track.position = middle + sway * (track.position - track.position[0])
 
 
 def occlusion(rng: np.random.Generator, size: tuple[int, int], num_frames: int, options: SyntheticOptions) -> Draw:
+    """Return the drawing of a scene in which a similar object covers the object."""
     scene, actor = _scene(rng, size, num_frames, options)
     times = np.arange(num_frames + 1, dtype=np.float64)
     extent = motion.view_extent(scene.camera.aspect)
@@ -68,6 +75,7 @@ def occlusion(rng: np.random.Generator, size: tuple[int, int], num_frames: int, 
 
 
 def reentry(rng: np.random.Generator, size: tuple[int, int], num_frames: int, options: SyntheticOptions) -> Draw:
+    """Return the drawing of a scene in which the object leaves the view and returns."""
     scene, actor = _scene(rng, size, num_frames, options)
     times = np.arange(num_frames + 1, dtype=np.float64)
     extent = motion.view_extent(scene.camera.aspect)
@@ -84,12 +92,13 @@ def reentry(rng: np.random.Generator, size: tuple[int, int], num_frames: int, op
     y = _eased(times, [0.0, gone, back, 1.0], [start[1], start[1], end[1], end[1]])
     sway = 0.15 * (actor.track.position - actor.track.position[0])
     actor.track.position = np.stack([x, y], axis=1) + sway
-    # The camera does not go after it.
+    # The camera does not follow the object.
     scene.camera.offset = 0.2 * scene.camera.offset
     return scene.frame
 
 
 def crossing(rng: np.random.Generator, size: tuple[int, int], num_frames: int, options: SyntheticOptions) -> Draw:
+    """Return the drawing of a scene in which two similar objects pass each other twice."""
     scene, actor = _scene(rng, size, num_frames, options)
     times = np.arange(num_frames + 1, dtype=np.float64)
     extent = motion.view_extent(scene.camera.aspect)
@@ -102,7 +111,7 @@ def crossing(rng: np.random.Generator, size: tuple[int, int], num_frames: int, o
     sway = 0.1 * (actor.track.position - actor.track.position[0])
     actor.track.position = middle + np.stack([across, np.full_like(across, above)], axis=1) + sway
     twin.track.position = middle + np.stack([-across, np.full_like(across, -above)], axis=1) + sway
-    # The one that was behind at the first crossing is in front at the second.
+    # The object that is behind at the first crossing is in front at the second.
     actor.track.order = np.where(turn < np.pi, 0.3, 0.7)
     twin.track.order = 1 - actor.track.order
     scene.actors.append(twin)
@@ -110,6 +119,7 @@ def crossing(rng: np.random.Generator, size: tuple[int, int], num_frames: int, o
 
 
 def cut(rng: np.random.Generator, size: tuple[int, int], num_frames: int, options: SyntheticOptions) -> Draw:
+    """Return the drawing of a scene with two cuts between views."""
     scene, actor = _scene(rng, size, num_frames, options)
     other, absent = _scene(rng, size, num_frames, options)
     absent.label = 0
@@ -120,7 +130,7 @@ def cut(rng: np.random.Generator, size: tuple[int, int], num_frames: int, option
     places = extent * rng.uniform(-0.28, 0.28, (3, 2))
     shot = (steps >= first).astype(int) + (steps >= back)
     views = extent * rng.uniform(-0.12, 0.12, (3, 2))
-    # Where the camera looks changes at a cut, and where the object is in what it sees changes with it.
+    # At a cut, the view of the camera and the object's place in it change.
     scene.camera.offset = scene.camera.offset + views[shot]
     scene.camera.zoom = scene.camera.zoom * np.array([1.0, *(log_uniform(rng, 0.75, 1.4) for _ in range(2))])[shot]
     actor.track.position = places[shot] + views[shot] + sway

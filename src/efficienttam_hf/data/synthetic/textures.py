@@ -1,7 +1,7 @@
-"""Surfaces: procedural patterns, crops of photographs, and what lays them on an outline.
+"""Surfaces: procedural patterns, crops of photographs, and functions that combine them.
 
-A procedural pattern is one channel that a random palette gives its colours, which is cheap and gives hundreds of kinds
-of surface from a few lines each. All surfaces are uint8 (height, width, 3), RGB.
+A procedural pattern is one channel that a random palette colours. This is fast and gives hundreds of kinds of surfaces
+from a few lines each. All surfaces are uint8 (height, width, 3), RGB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ __all__ = ["blend_regions", "palette", "photo_crop", "procedural", "recolour", "
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float, octaves: int = 1) -> np.ndarray:
-    """Noise with about `cells` bumps along the longer side, float32 (height, width) in 0..1."""
+    """Return noise with about `cells` bumps along the longer side, float32 (height, width) from 0 to 1.
+
+    Args:
+        rng: the source of random numbers.
+        height, width: the size in pixels.
+        cells: the number of bumps of the first octave.
+        octaves: the number of layers; each is finer and weaker than the one before.
+    """
     total = np.zeros((height, width), np.float32)
     strength = 1.0
     for _ in range(octaves):
@@ -28,7 +35,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
 
 
 def _coordinates(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Turned coordinates that run over about -1..1, bent a little by noise."""
+    """Return rotated coordinates from about -1 to 1, sometimes bent a little by noise: two float32 (height, width)."""
     angle = rng.uniform(0, math.pi)
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     u = (math.cos(angle) * x + math.sin(angle) * y).astype(np.float32)
@@ -41,16 +48,19 @@ def _coordinates(rng: np.random.Generator, height: int, width: int) -> tuple[np.
 
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return a cloudy pattern."""
     return smooth_noise(rng, height, width, rng.uniform(1.5, 12), 4)
 
 
 def _stripes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return a pattern of stripes."""
     u, _ = _coordinates(rng, height, width)
     wave = np.sin(u * rng.uniform(6, 40) + rng.uniform(0, 6))
     return 0.5 + 0.5 * np.clip(wave * rng.uniform(1, 6), -1, 1)
 
 
 def _checks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return a pattern of checks."""
     u, v = _coordinates(rng, height, width)
     frequency = rng.uniform(5, 25)
     wave = np.sin(u * frequency) + np.sin(v * frequency * rng.uniform(0.5, 1.5))
@@ -60,7 +70,7 @@ def _checks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _cells(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Spots around random points, or the flat cells of which they are the centres (a Voronoi diagram)."""
+    """Return spots around random points, or the cells whose centres they are (a Voronoi diagram)."""
     count = int(rng.integers(8, 60))
     seeds = np.full((height, width), 255, np.uint8)
     seeds[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
@@ -73,6 +83,7 @@ def _cells(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return a linear or radial gradient."""
     u, v = _coordinates(rng, height, width)
     across = np.hypot(u, v) if rng.random() < 0.3 else u
     return np.clip(0.5 + 0.4 * across, 0, 1)
@@ -82,9 +93,9 @@ PATTERNS = (_noise, _noise, _stripes, _checks, _cells, _gradient)
 
 
 def palette(rng: np.random.Generator) -> np.ndarray:
-    """256 colours that go through two to five, uint8 (256, 3)."""
+    """Return 256 colours that change between two to five random ones, uint8 (256, 3)."""
     count = int(rng.integers(2, 6))
-    # Most things are less colourful than they might be.
+    # Most real things have weak colours.
     grey, tint = rng.uniform(30, 225), rng.normal(0, 1, 3) * rng.uniform(2, 60)
     light = rng.normal(0, rng.uniform(15, 90), (count, 1))
     colours = np.clip(grey + tint + light + rng.normal(0, rng.uniform(2, 35), (count, 3)), 0, 255)
@@ -93,7 +104,7 @@ def palette(rng: np.random.Generator) -> np.ndarray:
 
 
 def procedural(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A surface from a random pattern, with fine grain or blotches over it."""
+    """Return a surface with a random pattern, and grain or blotches over it."""
     pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, height, width)
     grain = smooth_noise(rng, height, width, rng.uniform(3, 40), 3) - 0.5
     pattern = (pattern * 215 + 20 + grain * rng.uniform(0, 120)).clip(0, 255).astype(np.uint8)
@@ -103,12 +114,13 @@ def procedural(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 def photo_crop(
     rng: np.random.Generator, photo: np.ndarray, height: int, width: int, part: tuple[float, float]
 ) -> np.ndarray:
-    """A random crop of a photograph, mirrored at random.
+    """Return a random crop of a photograph, sometimes mirrored: uint8 (height, width, 3).
 
     Args:
+        rng: the source of random numbers.
         photo: uint8 (H, W, 3).
-        height, width: of what is returned.
-        part: range of the crop's size, of the largest that has these proportions.
+        height, width: the size of the result in pixels.
+        part: the range of the crop's size relative to the largest crop with these proportions.
     """
     available_height, available_width = photo.shape[:2]
     scale = rng.uniform(*part) * min(available_height / height, available_width / width)
@@ -116,7 +128,7 @@ def photo_crop(
     top = int(rng.integers(0, max(1, available_height - crop_height + 1)))
     left = int(rng.integers(0, max(1, available_width - crop_width + 1)))
     crop = photo[top : top + crop_height, left : left + crop_width, :3]
-    # Averaging every pixel of a much larger crop would take most of a clip's time.
+    # Pixels are skipped first, because averaging all pixels of a much larger crop would take most of a clip's time.
     step = max(1, int(scale / 2))
     how = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
     surface = cv2.resize(crop[::step, ::step], (width, height), interpolation=how)
@@ -124,7 +136,7 @@ def photo_crop(
 
 
 def recolour(rng: np.random.Generator, surface: np.ndarray, strength: float = 0.25) -> np.ndarray:
-    """Other gains and offsets per channel, and sometimes channels exchanged."""
+    """Change gains and offsets of the channels at random, and sometimes exchange channels."""
     if rng.random() < 0.15:
         surface = np.ascontiguousarray(surface[..., rng.permutation(3)])
     gain = rng.uniform(1 - strength, 1 + strength) * rng.uniform(1 - strength / 2, 1 + strength / 2, 3)
@@ -134,7 +146,7 @@ def recolour(rng: np.random.Generator, surface: np.ndarray, strength: float = 0.
 
 
 def blend_regions(rng: np.random.Generator, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Two surfaces in one: bands, or patches with a smooth border. Both of one size."""
+    """Combine two surfaces of one size to one, in bands or patches with a smooth border."""
     height, width = first.shape[:2]
     if rng.random() < 0.6:
         u = np.broadcast_to(np.linspace(0, 1, height, dtype=np.float32)[:, None], (height, width))
