@@ -1,11 +1,11 @@
 """Reads image files: one file as an RGB array, and several files as the frames of a video.
 
-Photos come in many kinds (palettes, 16 bits, turned by EXIF), some files hold several pictures, and some are made to do
-harm. All of that is settled here, with errors that name the file, so that whoever reads gets uint8 RGB and nothing
-else. Every image of the package is opened by :func:`open_image`: by its content, in one of the formats listed here, and
-only after its size was compared with :class:`~efficienttam_hf.video_io.MediaLimits`.
-:func:`efficienttam_hf.video_io.open_video` opens folders through :class:`ImageFiles`, and animated WebP images and
-TIFF files of several pages through :class:`AnimatedImage`.
+Images have many forms (palettes, 16 bits, rotation in EXIF), some files contain several pictures, and some files are
+made to do harm. All of this is handled here, with errors that name the file, so that callers always get uint8 RGB.
+Every image of the package is opened by :func:`open_image`: by its content, in one of the formats listed here, and only
+after its size was compared with :class:`~efficienttam_hf.video_io.MediaLimits`.
+:func:`efficienttam_hf.video_io.open_video` opens folders with :class:`ImageFiles`, and animated WebP images and TIFF
+files of several pages with :class:`AnimatedImage`.
 """
 
 from __future__ import annotations
@@ -29,30 +29,31 @@ from .frame_names import IMAGE_SUFFIXES, list_frames
 
 __all__ = ["IMAGE_SUFFIXES", "list_frames", "open_image", "read_image"]
 
-# By Pillow's names. Others start programs (EPS starts Ghostscript) or are rare and little tested.
+# Pillow's names. Other formats start programs (EPS starts Ghostscript), or are rare and little tested.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM")
-_STRIP_BYTES = 2**24  # of RGB that is converted at once
-_SMALLER_COPY, _MASK_PAGE = 1, 4  # bits of TIFF's NewSubfileType: pages that are no pictures of their own
+_STRIP_BYTES = 2**24  # bytes of RGB that are converted at once
+_SMALLER_COPY, _MASK_PAGE = 1, 4  # bits of TIFF's NewSubfileType, which mark pages that are not separate pictures
 _pillow_limit = threading.Lock()
 
 
 def read_image(path: str | os.PathLike | BinaryIO, *, limits: MediaLimits | None = None) -> np.ndarray:
-    """Read an image as the RGB that a viewer shows.
+    """Read an image as RGB, as a viewer shows it.
 
-    The orientation in EXIF is applied. Greyscale, palette and CMYK images become RGB; an alpha channel is dropped, not
-    composited; 16-bit greyscale is scaled by 1/257 (white stays white), and of 16-bit colour the high byte is taken.
+    The orientation in EXIF is applied. Greyscale, palette and CMYK images are converted to RGB. An alpha channel is
+    dropped without compositing. 16-bit greyscale is divided by 257 (white stays white), and of 16-bit colours the high
+    byte is used.
 
     Args:
-        path: Of a JPEG, PNG, WebP, BMP, TIFF, AVIF, GIF or PPM file, whatever its name; or an open binary file.
-        limits: The largest image that is read; by default :meth:`MediaLimits.from_environment`.
+        path: the path of a JPEG, PNG, WebP, BMP, TIFF, AVIF, GIF or PPM file with any suffix, or an open binary file.
+        limits: the limits of the image's size; None is :meth:`MediaLimits.from_environment`.
 
     Returns:
         uint8 ``(height, width, 3)``, RGB.
 
     Raises:
-        FileNotFoundError: there is no file at ``path``.
-        VideoError: the file is empty, damaged, not an image, too large, holds several frames or pages, or has values
-            that have no defined brightness (floating point, 32-bit integers beyond 65535).
+        FileNotFoundError: if there is no file at ``path``.
+        VideoError: if the file is empty, damaged, not an image, too large, has several frames or pages, or has values
+            without a defined brightness (floating point, 32-bit integers above 65535).
     """
     name = _name_of(path)
     with open_image(path, limits=limits) as image:
@@ -61,10 +62,14 @@ def read_image(path: str | os.PathLike | BinaryIO, *, limits: MediaLimits | None
 
 
 def check_single(image: Image.Image, name: str) -> None:
-    """Refuse a file of several pictures, of which Pillow would show the first; ``name`` is for messages.
+    """Refuse a file of several pictures, of which Pillow would show the first.
+
+    Args:
+        image: the open image.
+        name: the name of the file for messages.
 
     Raises:
-        VideoError: it is an animation, or has several pages; or it is damaged.
+        VideoError: if it is an animation, has several pages, or is damaged.
     """
     count = frame_count(image, name)
     if count > 1:
@@ -75,10 +80,17 @@ def check_single(image: Image.Image, name: str) -> None:
 
 
 def image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    """The current frame of an open image as :func:`read_image` gives it; ``name`` is for messages.
+    """Convert the current frame of an open image as :func:`read_image` does.
+
+    Args:
+        image: the open image.
+        name: the name of the file for messages.
+
+    Returns:
+        uint8 ``(height, width, 3)``, RGB.
 
     Raises:
-        VideoError: it is damaged, or its values have no defined brightness.
+        VideoError: if it is damaged, or its values have no defined brightness.
     """
     with _decoding(name):
         ImageOps.exif_transpose(image, in_place=True)
@@ -93,7 +105,7 @@ def image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
             return np.repeat(grey[..., None], 3, axis=2)
         if image.mode == "F":
             raise VideoError(f"'{name}' is a floating-point image; 8-bit and 16-bit images are accepted.")
-        # In strips: each conversion of Pillow's is a copy of four bytes a pixel.
+        # The image is converted in strips, because each of Pillow's conversions makes a copy with four bytes per pixel.
         rgb = np.empty((image.height, image.width, 3), np.uint8)
         rows = max(1, _STRIP_BYTES // (3 * image.width))
         for top in range(0, image.height, rows):
@@ -108,12 +120,15 @@ def open_image(path: str | os.PathLike | BinaryIO, *, limits: MediaLimits | None
     This is the only place that calls ``Image.open``. Use the result in a ``with`` statement.
 
     Args:
-        path: Of the file, or an open binary file, which stays the caller's to close.
-        limits: The largest image that is opened; by default :meth:`MediaLimits.from_environment`.
+        path: the path of the file, or an open binary file, which is not closed.
+        limits: the limits of the image's size; None is :meth:`MediaLimits.from_environment`.
+
+    Returns:
+        The open image.
 
     Raises:
-        FileNotFoundError: there is no file at ``path``.
-        VideoError: it is not a regular file, not an image, damaged, or has more pixels than allowed.
+        FileNotFoundError: if there is no file at ``path``.
+        VideoError: if it is not a regular file, not an image, damaged, or has more pixels than allowed.
     """
     limits = limits or MediaLimits.from_environment()
     name = _name_of(path)
@@ -139,12 +154,13 @@ def open_image(path: str | os.PathLike | BinaryIO, *, limits: MediaLimits | None
 
 
 def _open_with_pillow(path: Path | BinaryIO, limits: MediaLimits) -> Image.Image:
+    """Open an image, also if it is larger than Pillow's own limit, so that the message can state its size."""
     if limits.max_pixels <= (Image.MAX_IMAGE_PIXELS or limits.max_pixels):
         try:
             return Image.open(path, formats=_supported_formats())
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            pass  # without the size, which the user needs to know
-    # Pillow's own limit holds for the whole process. It is lifted for this one call, which reads the header only.
+            pass  # this error does not have the size, which the user needs
+    # Pillow's limit applies to the whole process. It is lifted for this one call, which only reads the header.
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -155,14 +171,14 @@ def _open_with_pillow(path: Path | BinaryIO, limits: MediaLimits) -> Image.Image
 
 @cache
 def _supported_formats() -> tuple[str, ...]:
-    """Those of :data:`FORMATS` that this installation of Pillow reads."""
+    """Return the names in :data:`FORMATS` that this installation of Pillow can read."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Turn what Pillow raises for bytes that are no image, of which there are many kinds, into VideoError."""
+    """Convert Pillow's many kinds of errors for damaged images to VideoError."""
     try:
         yield
     except VideoError:
@@ -174,18 +190,19 @@ def _decoding(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise VideoError(f"'{name}' does not fit into memory; scale it down first.") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's: no permission, say
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the system
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VideoError(f"'{name}' is damaged or cut short and cannot be decoded ({reason}).") from error
 
 
 def _name_of(path: str | os.PathLike | BinaryIO) -> str:
+    """Return the name of a file for messages."""
     return os.fspath(path) if isinstance(path, (str, os.PathLike)) else getattr(path, "name", "the image")
 
 
 def _check_webp_size(head: bytes, name: str, limits: MediaLimits) -> None:
-    """Compare the canvas of a WebP image with the limit: Pillow's decoder takes memory for it on opening."""
+    """Compare the canvas of a WebP image with the limit, because Pillow allocates it when it opens the file."""
     if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
         return
     if head[12:16] == b"VP8X":
@@ -194,21 +211,23 @@ def _check_webp_size(head: bytes, name: str, limits: MediaLimits) -> None:
 
 
 def frame_count(image: Image.Image, name: str) -> int:
-    """How many pictures an open image holds: frames of an animation, or pages, without a TIFF's smaller copies.
+    """Count the pictures of an open image: frames of an animation, or pages, without the smaller copies in a TIFF.
 
-    ``name`` is for messages.
+    Args:
+        image: the open image.
+        name: the name of the file for messages.
 
     Raises:
-        VideoError: the file is damaged.
+        VideoError: if the file is damaged.
     """
-    if image.format == "MPO":  # a JPEG with previews, depth or a second eye's view behind it
+    if image.format == "MPO":  # a JPEG that is followed by previews, depth or a second view
         return 1
     with _decoding(name):
         return len(_pages(image)) if image.format == "TIFF" else getattr(image, "n_frames", 1)
 
 
 def _pages(image: Image.Image) -> list[int]:
-    """The pages of a TIFF that are pictures of their own."""
+    """Return the numbers of the pages of a TIFF that are separate pictures."""
     count = getattr(image, "n_frames", 1)
     if count == 1:
         return [0]
@@ -224,12 +243,12 @@ def _pages(image: Image.Image) -> list[int]:
 
 
 def is_supported(kind: str) -> bool:
-    """Whether images of this kind, as :func:`kind_of_file` names them, are read by this installation of Pillow."""
+    """Whether this installation of Pillow reads images of a kind, which is an output of :func:`kind_of_file`."""
     return kind in _supported_formats()
 
 
 def kind_of_file(path: Path) -> str:
-    """What a file is by its first bytes: an image format of Pillow's, in capitals, or '' for anything else."""
+    """Return the image format of a file by its first bytes, as Pillow's name in capitals; '' if it is not an image."""
     with path.open("rb") as file:
         head = file.read(32)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
@@ -246,10 +265,10 @@ def kind_of_file(path: Path) -> str:
 
 
 def stored_size(path: Path, limits: MediaLimits) -> tuple[int, int]:
-    """(height, width) from an image's header alone, as displayed where that is cheap to know.
+    """Return the displayed (height, width) of an image from its header, with EXIF rotation if that is fast to read.
 
     Raises:
-        VideoError: as :func:`open_image`, and where the file holds several frames.
+        VideoError: if the file has several frames, or :func:`open_image` refuses it.
     """
     with open_image(path, limits=limits) as image:
         if (count := frame_count(image, str(path))) > 1:
@@ -261,24 +280,32 @@ def stored_size(path: Path, limits: MediaLimits) -> tuple[int, int]:
 
 
 def displayed_size(image: Image.Image, name: str) -> tuple[int, int]:
-    """(height, width) of an open image, turned by its EXIF where that is cheap to know; ``name`` is for messages.
+    """Return the displayed (height, width) of an open image, with EXIF rotation if that is fast to read.
+
+    Args:
+        image: the open image.
+        name: the name of the file for messages.
 
     Raises:
-        VideoError: the header is damaged.
+        VideoError: if the header is damaged.
     """
     with _decoding(name):
         width, height = image.size
-        # For PNG, Pillow would decode the whole image in search of EXIF, which PNG frames do not carry in practice.
+        # For PNG, Pillow would decode the whole image to find EXIF, which PNG frames do not have in practice.
         if image.format in ("JPEG", "MPO") and image.getexif().get(0x0112, 1) >= 5:
             return width, height
         return height, width
 
 
 def decode(image: Image.Image, name: str) -> None:
-    """Decode an open image, to see whether it is whole and one picture; ``name`` is for messages.
+    """Decode an open image, to check that it is complete and a single picture.
+
+    Args:
+        image: the open image.
+        name: the name of the file for messages.
 
     Raises:
-        VideoError: it is damaged, or holds several frames or pages.
+        VideoError: if it is damaged, or has several frames or pages.
     """
     check_single(image, name)
     with _decoding(name):
@@ -286,7 +313,16 @@ def decode(image: Image.Image, name: str) -> None:
 
 
 class ImageFiles:
-    """Decoder over image files. Every frame stands alone, so there is nothing to seek and nothing to hold."""
+    """A decoder of image files. Frames are independent, so it keeps no state between them.
+
+    Args:
+        path: the folder.
+        files: the image files in order.
+        limits: the limits of the size and the length.
+
+    Raises:
+        VideoError: if an image cannot be read, or sizes differ.
+    """
 
     fps: float | None = None
     shortfall = ""
@@ -299,37 +335,49 @@ class ImageFiles:
         first = stored_size(files[0], limits)
         limits.check_length(path, first[1], first[0], self.count)
         self.height, self.width = read_image(files[0], limits=limits).shape[:2]
-        # All headers now, rather than an error in the middle of tracking; this takes some 0.1 ms a file.
+        # All headers are read now (about 0.1 ms per file), so that no error occurs in the middle of tracking.
         for file in files[1:]:
             if (size := stored_size(file, limits)) != first:
                 self._refuse(file, size, first)
 
     def read(self, index: int, backward: bool) -> np.ndarray:
+        """Read a frame as uint8 ``(height, width, 3)`` RGB. The direction of reading has no effect."""
         image = read_image(self._files[index], limits=self._limits)
         if image.shape[:2] != (self.height, self.width):
             self._refuse(self._files[index], image.shape[:2], (self.height, self.width))
         return image
 
     def _refuse(self, file: Path, size: tuple[int, ...], first: tuple[int, ...]) -> None:
+        """Raise VideoError for a frame of another size."""
         raise VideoError(
             f"The images in '{file.parent}' change size: '{file.name}' is {size[1]}x{size[0]} pixels, while "
             f"'{self._files[0].name}' is {first[1]}x{first[0]}. All frames of a video must have one size."
         )
 
     def frame_name(self, index: int) -> str:
+        """Return the name of a frame's file without its suffix."""
         return self._files[index].stem
 
     def time_of(self, index: int) -> None:
-        """When a frame is shown; image files do not say."""
+        """Return None, because image files have no time stamps."""
 
     def close(self) -> None: ...
 
 
 class AnimatedImage:
-    """Decoder over the frames of an animated WebP image or the pages of a TIFF file.
+    """A decoder of the frames of an animated WebP image or the pages of a TIFF file.
 
-    Going backward in a WebP means decoding it from the beginning, so up to ``window`` frames are decoded forward and
-    held, as :class:`~efficienttam_hf._video_decoder.VideoFile` does.
+    To read a WebP backward, it must be decoded from the beginning. So up to ``window`` frames are decoded forward and
+    kept, as in :class:`~efficienttam_hf._video_decoder.VideoFile`.
+
+    Args:
+        path: the path of the file.
+        keep: the number of decoded frames to keep.
+        window: the number of frames to keep while reading backward; None chooses it by the size of a frame.
+        limits: the limits of the size and the length.
+
+    Raises:
+        VideoError: if the file is damaged or too large.
     """
 
     shortfall = ""
@@ -356,7 +404,7 @@ class AnimatedImage:
         self._window = min(max(fits, 2), 128) if window is None else window
 
     def read(self, index: int, backward: bool) -> np.ndarray:
-        """Frame ``index`` as uint8 ``(height, width, 3)`` RGB; ``backward`` if the reader moves that way."""
+        """Return frame ``index`` as uint8 ``(height, width, 3)`` RGB; ``backward`` is the direction of reading."""
         if index not in self._held:
             first = max(0, index - self._window + 1) if backward and self._pages is None else index
             for number in range(first, index + 1):
@@ -370,9 +418,10 @@ class AnimatedImage:
         return self._held[index].copy()
 
     def _decode(self, number: int) -> np.ndarray:
+        """Decode a frame."""
         with _decoding(str(self._path)):
             self._image.seek(number if self._pages is None else self._pages[number])
-            picture = self._image.copy()  # turning it by its EXIF must not turn the next one
+            picture = self._image.copy()  # the rotation by EXIF must not change the next frame
         rgb = image_to_rgb(picture, str(self._path))
         if number and rgb.shape[:2] != (self.height, self.width):
             raise VideoError(
@@ -382,22 +431,24 @@ class AnimatedImage:
         return rgb
 
     def frame_name(self, index: int) -> str:
+        """Return the number of a frame with five digits."""
         return f"{index:05d}"
 
     def time_of(self, index: int) -> float | None:
-        """When frame ``index`` is shown, in seconds; of ``count``, when the last one ends. None of pages."""
+        """Return the begin of a frame in seconds, and the end of the last one for ``count``; None for pages."""
         return self._times[index] if self._times else None
 
     def close(self) -> None:
+        """Close the file and drop the kept frames."""
         self._held.clear()
         self._image.close()
 
 
 def _webp_times(path: Path, count: int) -> list[float] | None:
-    """When each frame of an animated WebP begins, and after the last one when it ends, in seconds.
+    """Return the begin of each frame of an animated WebP, and the end of the last one, in seconds.
 
-    From the file's ANMF chunks, as Pillow knows a frame's duration only once it is decoded. None if they are not as
-    they should be.
+    They are read from the file's ANMF chunks, because Pillow knows the duration of a frame only after decoding it. The
+    result is None if the chunks are not as expected.
     """
     times = [0.0]
     with path.open("rb") as file:

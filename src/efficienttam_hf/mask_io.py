@@ -1,9 +1,9 @@
 """Reads and writes masks: object ids as palette PNGs as in DAVIS, and single masks in COCO run-length encoding.
 
-These are the two forms that datasets and evaluation tools of the field read: in a PNG a pixel belongs to one object,
-while run-length masks of different objects may overlap. How the values of an image become object ids is decided in
-:mod:`efficienttam_hf.mask_values`, for every reader of masks alike. pycocotools encodes; decoding is done here, as what
-comes from files may be damaged or hostile. pycocotools is imported where it is used.
+Datasets and evaluation tools use these two forms. A pixel of a PNG belongs to at most one object, while run-length
+masks of different objects may overlap. :mod:`efficienttam_hf.mask_values` converts the values of an image to object
+ids, for every reader of masks. pycocotools encodes masks and is imported where it is used. Masks are decoded here,
+because files may be damaged or hostile.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from .safe_names import reason_of, shown
 __all__ = ["MaskCoding", "davis_palette", "decode_rle", "decompress_counts", "encode_rle", "read_indexed_png"]
 __all__ += ["read_mask_pixels", "write_indexed_png"]
 
-# The largest mask that is decoded, in pixels: run lengths of a few bytes may claim any size.
+# The largest mask that is decoded, in pixels. Run lengths of a few bytes can state any size.
 MAX_MASK_PIXELS = 2**28
 
 
 def write_indexed_png(path: str | os.PathLike, labels: np.ndarray) -> None:
-    """Write object indices as a palette PNG in the colours of DAVIS, whole or not at all.
+    """Write object ids as a palette PNG in the colours of DAVIS, atomically.
 
     Args:
-        path: Missing folders are created.
-        labels: Integers or bool ``(height, width)``, 0 is background, at most 255.
+        path: the path of the file. Missing folders are created.
+        labels: integers or bool ``(height, width)`` from 0 (background) to 255.
 
     Raises:
-        VideoError: another shape or type, or values outside 0 to 255.
+        VideoError: if the shape or dtype is another one, or values are outside 0 to 255.
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "bui" or labels.size == 0:
@@ -56,37 +56,39 @@ def write_indexed_png(path: str | os.PathLike, labels: np.ndarray) -> None:
 def read_indexed_png(path: str | os.PathLike, coding: MaskCoding | None = None) -> np.ndarray:
     """Read object ids from an annotation image.
 
-    - palette: the indices, unless the palette's colours show that it was sorted anew;
-    - greyscale: the values, but only 0 and 255 (of 16 bits, 65535) is a binary mask (DAVIS-2016) and gives 0 and 1;
-    - colour: grey pixels as greyscale, or the colours of the DAVIS palette as their ids.
+    - palette: the indices, unless the colours of the palette show that it was reordered;
+    - greyscale: the values; an image with only 0 and 255 (65535 with 16 bits) is a binary mask (DAVIS 2016), which
+      gives 0 and 1;
+    - colour: grey pixels as in greyscale, or the ids of the colours of the DAVIS palette.
 
-    What cannot be ids is refused: soft edges, lossy files, levels of grey, other colours, an alpha channel that holds
-    the mask. `coding` says what the values mean then.
+    Images whose values cannot be ids are refused: soft edges, lossy files, levels of grey, other colours, an alpha
+    channel that contains the mask. Then `coding` must define the meaning of the values.
 
     Args:
-        path: of the image.
-        coding: how values become ids; `None` where they are ids.
+        path: the path of the image.
+        coding: how values are converted to ids; `None` if they are ids.
 
     Returns:
         uint8 ``(height, width)``, 0 in the background.
 
     Raises:
-        FileNotFoundError: there is no file at ``path``.
-        VideoError: not an image, damaged, or values that cannot be object ids; the message says how to read it.
+        FileNotFoundError: if there is no file at ``path``.
+        VideoError: if it is not an image, is damaged, or has values that cannot be object ids. The message says how to
+            read it.
     """
     return labels_of(read_mask_pixels(path), coding)
 
 
 def read_mask_pixels(path: str | os.PathLike, size: tuple[int, int] | None = None) -> MaskPixels:
-    """Decode an annotation image, without deciding what its values mean.
+    """Decode an annotation image without interpreting its values.
 
     Args:
-        path: of the image.
-        size: (height, width) that it must have, which is compared before anything is decoded.
+        path: the path of the image.
+        size: the expected (height, width), which is compared before the image is decoded; None accepts any size.
 
     Raises:
-        FileNotFoundError: there is no file at ``path``.
-        VideoError: not an image, damaged, too large, of several frames, or of another size.
+        FileNotFoundError: if there is no file at ``path``.
+        VideoError: if it is not an image, is damaged or too large, has several frames, or has another size.
     """
     path = Path(path)
     try:
@@ -103,6 +105,7 @@ def read_mask_pixels(path: str | os.PathLike, size: tuple[int, int] | None = Non
 
 
 def _pixels_of(image: Image.Image, path: Path) -> MaskPixels:
+    """Return the values, palette and alpha channel of an open annotation image."""
     mode, lossy = image.mode, image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8L" not in _head(path))
     transparency = image.info.get("transparency")
     try:
@@ -127,11 +130,13 @@ def _pixels_of(image: Image.Image, path: Path) -> MaskPixels:
 
 
 def _head(path: Path) -> bytes:
+    """Return the first bytes of a file."""
     with path.open("rb") as file:
         return file.read(64)
 
 
 def import_coco_mask() -> ModuleType:
+    """Import pycocotools' functions on masks, or raise ImportError with the name of the extra to install."""
     try:
         from pycocotools import mask
     except ImportError as error:
@@ -140,17 +145,17 @@ def import_coco_mask() -> ModuleType:
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """A mask in COCO's compressed run-length encoding, ready for JSON.
+    """Encode a mask in COCO's compressed run-length encoding, as JSON values.
 
     Args:
-        mask: bool, or integers that are 0 outside the object, ``(height, width)``.
+        mask: ``(height, width)``, bool, or integers that are 0 outside the object.
 
     Returns:
         ``{"size": [height, width], "counts": str}``.
 
     Raises:
-        VideoError: another shape or type.
-        ImportError: pycocotools is not installed.
+        VideoError: if the shape or dtype is another one.
+        ImportError: if pycocotools is not installed.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
@@ -162,13 +167,16 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
 
 
 def decode_rle(rle: dict[str, Any]) -> np.ndarray:
-    """The mask of a COCO run-length encoding: compressed (str or bytes counts) or not (a list of counts).
+    """Decode a COCO run-length encoding.
+
+    Args:
+        rle: a dictionary with ``size`` and ``counts``: compressed (str or bytes) or not (a list of numbers).
 
     Returns:
         bool ``(height, width)``.
 
     Raises:
-        VideoError: not such an encoding, or its runs do not fill its size.
+        VideoError: if it is not such an encoding, or its runs do not fill its size.
     """
     try:
         height, width = mask_size(rle["size"])
@@ -182,10 +190,11 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
 
 
 def mask_size(size: Any) -> tuple[int, int]:
-    """(height, width) as run lengths state it, checked.
+    """Check the (height, width) that run lengths state, and return it.
 
     Raises:
-        ValueError, TypeError: not two whole numbers, or a mask of more than `MAX_MASK_PIXELS`.
+        TypeError: if it is not two whole numbers.
+        ValueError: if it is not two values, or the mask is empty or has more than `MAX_MASK_PIXELS` pixels.
     """
     height, width = size
     if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in (height, width)):
@@ -196,24 +205,31 @@ def mask_size(size: Any) -> tuple[int, int]:
 
 
 def checked_runs(counts: str | bytes | list[int] | tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
-    """Lengths of the runs of 0 and 1 in turn, int64, which fill a mask of (height, width) exactly.
+    """Check run lengths and return them.
+
+    Args:
+        counts: compressed counts, or a list of the lengths of the alternating runs of 0 and 1.
+        size: (height, width) of the mask, which the runs must fill exactly.
+
+    Returns:
+        int64, the lengths.
 
     Raises:
-        ValueError, TypeError, OverflowError: damaged counts, or runs that do not add up.
+        ValueError, TypeError, OverflowError: if the counts are damaged, or their sum is wrong.
     """
     pixels = size[0] * size[1]
-    # Of a run in two at most one is empty, and seven characters are the longest number.
+    # At most one of two successive runs is empty, and a number has at most seven characters.
     if isinstance(counts, str | bytes | list | tuple) and len(counts) > 7 * (2 * pixels + 2):
         raise ValueError(f"its counts are of length {len(counts)}, more than {size[1]}x{size[0]} pixels can have")
     if isinstance(counts, str | bytes):
         runs = decompress_counts(counts)
     else:
-        # Before anything is made of it: what is nested would be gone through to the end.
+        # This is checked before NumPy converts the list, because NumPy would walk through a nested list.
         whole = isinstance(counts, list | tuple) and all(isinstance(n, int | np.integer) for n in counts)
         runs = np.asarray(counts) if whole else np.empty((0, 0))
         if runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
             raise TypeError("its counts must be text or a list of whole numbers")
-    # Each run is compared first: the sum of runs that are too long could wrap around to the right number.
+    # Each run is compared first, because the sum of runs that are too long could overflow to the right number.
     if (runs < 0).any() or (runs > pixels).any():
         raise ValueError(f"it has runs that are negative or longer than its {size[1]}x{size[0]} pixels")
     runs = runs.astype(np.int64)
@@ -223,27 +239,30 @@ def checked_runs(counts: str | bytes | list[int] | tuple[int, ...], size: tuple[
 
 
 def mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask of checked runs, which go down the columns: bool ``(height, width)``."""
+    """Decode checked runs, which go down the columns, to bool ``(height, width)``."""
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def decompress_counts(counts: str | bytes) -> np.ndarray:
-    """Lengths of the runs of 0 and 1 in turn, int64, from COCO's compressed counts.
+    """Decode COCO's compressed counts.
+
+    Returns:
+        int64, the lengths of the alternating runs of 0 and 1.
 
     Raises:
-        ValueError: the counts are damaged.
+        ValueError: if the counts are damaged.
     """
     characters = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, dtype=np.uint8)
     values = characters.astype(np.int64) - 48
     if not len(values) or (values < 0).any() or (values > 63).any() or values[-1] & 32:
         raise ValueError("its counts are empty, cut short or hold characters of no meaning")
-    last = (values & 32) == 0  # bit 5 says that more of this number follows, lowest bits first
+    last = (values & 32) == 0  # bit 5 marks that the number continues; the lowest bits come first
     number = np.cumsum(last) - last
     place = np.arange(len(values)) - np.append(0, np.flatnonzero(last)[:-1] + 1)[number]
     if place.max() > 6:
         raise ValueError("its counts hold a number beyond 32 bits")
     runs = np.bincount(number, weights=(values & 31) << (5 * place)).astype(np.int64)
-    runs -= np.where(values[last] & 16, 1 << (5 * (place[last] + 1)), 0)  # bit 4 of the highest is the sign
+    runs -= np.where(values[last] & 16, 1 << (5 * (place[last] + 1)), 0)  # bit 4 of the last character is the sign
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs

@@ -1,10 +1,10 @@
 """Interprets the pixel values of an annotation image: as object ids if that is possible, or as the user defines them.
 
-Annotation images come in many forms, and most of them decode to *some* small integers. Taken for object ids, a mask
-with soft edges is dozens of objects, and a palette that an optimiser sorted anew makes an object of the background.
-So values are taken for ids only where nothing speaks against it; where something does, :func:`labels_of` refuses the
-file and says what to do. A :class:`MaskCoding` is the user's word on it: one object, a threshold, or a map from colour
-to id.
+Annotation images have many forms, and most of them can be decoded to *some* small integers. If these were used as
+object ids, a mask with soft edges would have dozens of objects, and in a file with a reordered palette the background
+would be an object. So values are only used as ids if there is no sign against it. If there is one, :func:`labels_of`
+refuses the file and says what to do. With a :class:`MaskCoding`, the user defines the meaning: one object, a threshold,
+or a map from colours to ids.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from ._media import VideoError
 
 __all__ = ["MaskCoding", "MaskPixels", "davis_palette", "labels_of", "why_not_ids"]
 
-VOID = 255  # of DAVIS, and by its example of most: nobody judged this pixel
-LEAST_GREY_LEVEL = 32  # ids beside the void value 255 are smaller; larger ones are levels of grey
+VOID = 255  # the id of unannotated pixels in DAVIS, and in most datasets after it
+LEAST_GREY_LEVEL = 32  # beside the value 255, smaller values can be ids, and larger ones are levels of grey
 Color = tuple[int, int, int]
 Pixels = np.ndarray
 
 
 @lru_cache(maxsize=1)
 def _davis() -> np.ndarray:
+    """Return the colours of DAVIS as a read-only array, which is computed once."""
     indices = np.arange(256, dtype=np.uint8)
     palette = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):
@@ -40,25 +41,26 @@ def _davis() -> np.ndarray:
 
 
 def davis_palette() -> np.ndarray:
-    """The colours of DAVIS (and PASCAL VOC) annotations: uint8 ``(256, 3)`` RGB, row 0 the black background.
+    """Return the colours of DAVIS (and PASCAL VOC) annotations: uint8 ``(256, 3)`` RGB; row 0 is the black background.
 
-    The bits of an index, lowest first, are dealt in turn to red, green and blue, which they fill from the highest.
+    The bits of an index, from the lowest, go to red, green and blue in turn, and fill each of them from its highest
+    bit.
     """
     return _davis().copy()
 
 
 @dataclass(frozen=True)
 class MaskCoding:
-    """What the values of annotation images mean, where they are not object ids.
+    """The meaning of the values of annotation images that are not object ids.
 
     Attributes:
-        binary: everything but the background is object 1: what is not 0, or of a few colours not black. Of soft edges
-            and levels of grey that is what is at least half as bright as the brightest; of an alpha channel what is at
-            least half opaque.
-        threshold: values of at least this are object 1: brightness from 0 to 255 (of 16-bit files to 65535), or the
-            alpha channel if the mask is in it. Implies `binary`.
-        colors: object id by RGB colour; grey values may be given as one number. Black is the background unless listed,
-            id 255 is void. Colours that are not listed are an error.
+        binary: everything except the background is object 1. Background is 0 or, in an image of a few colours, black.
+            With soft edges and levels of grey, object 1 is at least half as bright as the brightest value; in an alpha
+            channel, at least half opaque.
+        threshold: values of at least this are object 1: the brightness from 0 to 255 (to 65535 with 16 bits), or the
+            alpha channel if it contains the mask. It implies `binary`.
+        colors: the object id of each RGB colour; a grey value may be given as one number. Black is the background
+            unless it is listed, and id 255 is void. Colours that are not listed are an error.
     """
 
     binary: bool = False
@@ -69,15 +71,18 @@ class MaskCoding:
     def of(
         cls, binary: bool = False, threshold: int | None = None, colors: Mapping[Any, int] | str | None = None
     ) -> MaskCoding | None:
-        """From options as users write them; `None` if there are none.
+        """Make a coding from options as users write them.
 
         Args:
-            binary, threshold: as in the class.
-            colors: a mapping whose keys are RGB tuples, numbers, ``"#ff0000"`` or ``"255,0,0"``; or all of it as one
-                text, ``"#ff0000=1 0,255,0=2"``.
+            binary, threshold: see the class.
+            colors: a mapping whose keys are RGB tuples, numbers, ``"#ff0000"`` or ``"255,0,0"``; or one text,
+                ``"#ff0000=1 0,255,0=2"``.
+
+        Returns:
+            The coding; `None` if there are no options.
 
         Raises:
-            VideoError: a colour or an id that is none, or options that contradict each other.
+            VideoError: if a colour or an id is not valid, or options contradict each other.
         """
         if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < 1):
             raise VideoError(f"The threshold of masks must be a whole number of at least 1, got {threshold!r}.")
@@ -89,6 +94,7 @@ class MaskCoding:
 
 
 def _parsed_colors(colors: Mapping[Any, int] | str) -> dict[Color, int]:
+    """Convert the colours of an option to ids by RGB colour, or raise VideoError."""
     if isinstance(colors, str):
         pairs: list[tuple[Any, Any]] = []
         for part in colors.split():
@@ -112,6 +118,7 @@ def _parsed_colors(colors: Mapping[Any, int] | str) -> dict[Color, int]:
 
 
 def _parsed_color(color: Any) -> Color:
+    """Convert one colour of an option to RGB, or raise VideoError."""
     values: Any = color
     if isinstance(color, str):
         if match := re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", color.strip()):
@@ -134,15 +141,15 @@ def _parsed_color(color: Any) -> Color:
 
 @dataclass(frozen=True)
 class MaskPixels:
-    """An annotation image, decoded.
+    """A decoded annotation image.
 
     Attributes:
-        name: of its file, for messages.
-        mode: Pillow's name of its kind: ``P``, ``L``, ``1``, ``I;16``, ``RGB``, ...
+        name: the name of its file, for messages.
+        mode: Pillow's name of its mode: ``P``, ``L``, ``1``, ``I;16``, ``RGB``, ...
         values: indices or grey values ``(height, width)``, or uint8 RGB ``(height, width, 3)``.
-        palette: of indices, uint8 ``(256, 3)``; else `None`.
-        alpha: uint8 ``(height, width)``; `None` where the file has none.
-        lossy: whether its format keeps values only roughly, as JPEG does.
+        palette: the palette of indices, uint8 ``(256, 3)``; otherwise `None`.
+        alpha: the alpha channel, uint8 ``(height, width)``; `None` if there is none.
+        lossy: whether its format changes values, as JPEG does.
     """
 
     name: str
@@ -154,7 +161,7 @@ class MaskPixels:
 
     @property
     def used_colors(self) -> dict[int, Color]:
-        """The colour of every index that occurs, of a palette image."""
+        """The colour of every index that occurs in a palette image."""
         if self.palette is None:
             return {}
         numbers = np.flatnonzero(np.bincount(self.values.ravel(), minlength=256))
@@ -162,11 +169,17 @@ class MaskPixels:
 
 
 def labels_of(pixels: MaskPixels, coding: MaskCoding | None = None) -> np.ndarray:
-    """Object ids of an annotation image, uint8 ``(height, width)``.
+    """Return the object ids of an annotation image.
+
+    Args:
+        pixels: the decoded image.
+        coding: the meaning of its values; `None` if they are ids.
+
+    Returns:
+        uint8 ``(height, width)``.
 
     Raises:
-        VideoError: its values cannot be ids and `coding` does not say what they mean, or it has a colour that `coding`
-            does not list.
+        VideoError: if its values cannot be ids and `coding` does not define their meaning, or a colour is not listed.
     """
     if coding is not None and coding.colors is not None:
         return _by_color(pixels, coding.colors)
@@ -200,12 +213,12 @@ LOSSY = "is in a lossy format that changes values, as JPEG does"
 
 
 def why_not_ids(pixels: MaskPixels) -> str | None:
-    """Why the values of an image cannot be object ids, as a phrase with its subject left out; `None` if they can."""
+    """Return a phrase without subject that says why an image's values cannot be object ids; `None` if they can."""
     return _as_ids(pixels)[1]
 
 
 def _as_ids(pixels: MaskPixels) -> tuple[np.ndarray, str | None]:
-    """The values as ids, and what speaks against that."""
+    """Return the values as ids, and the reason against it, if there is one."""
     values, nothing = pixels.values, np.zeros((0, 0), np.uint8)
     if pixels.alpha is not None and (reason := _alpha_reason(pixels)):
         return nothing, reason
@@ -230,19 +243,20 @@ def _as_ids(pixels: MaskPixels) -> tuple[np.ndarray, str | None]:
 
 
 def _alpha_reason(pixels: MaskPixels) -> str | None:
+    """Return the reason if the mask is in the alpha channel, else `None`."""
     assert pixels.alpha is not None
     transparent = pixels.alpha < 255
     if not transparent.any():
         return None
     values = pixels.values if pixels.values.ndim == 3 else pixels.values[..., None]
-    # A background that is drawn transparent says the same twice; anything else is a mask in the alpha channel.
+    # A background that is also transparent is no contradiction. Other transparency means that alpha contains the mask.
     if not values[transparent].any() and ((pixels.alpha == 0) | ~transparent).all() and values[~transparent].any():
         return None
     return "has an alpha channel that varies, so that the mask is there and not in its colours"
 
 
 def _palette_reason(pixels: MaskPixels) -> str | None:
-    """What speaks against the indices of a palette image."""
+    """Return the reason why the indices of a palette image cannot be ids, or `None`."""
     assert pixels.palette is not None
     used, davis = pixels.used_colors, _davis()
     colors = np.array(list(used.values()), dtype=np.int64)
@@ -261,7 +275,7 @@ def _palette_reason(pixels: MaskPixels) -> str | None:
             f"has a palette that was sorted anew: its colours are those of DAVIS, but {used[wrong]}, which is object "
             f"{known[used[wrong]]} there, is index {wrong}"
         )
-    if (colors == colors[:, :1]).all():  # greyscale that was stored as a palette
+    if (colors == colors[:, :1]).all():  # a greyscale image that was stored with a palette
         grey = pixels.palette[pixels.values][..., 0]
         return _soft_reason(grey, np.unique(grey), sparse=False)
     interior = _extremes(pixels.values)
@@ -272,7 +286,7 @@ def _palette_reason(pixels: MaskPixels) -> str | None:
 
 
 def _grey_reason(values: np.ndarray, numbers: np.ndarray) -> str | None:
-    """What speaks against grey values as ids."""
+    """Return the reason why grey values cannot be ids, or `None`."""
     between = numbers[(numbers > 0) & (numbers < VOID)]
     if numbers[-1] == VOID and len(between) and between[0] >= LEAST_GREY_LEVEL:
         shown = ", ".join(map(str, numbers[:6])) + (" ..." if len(numbers) > 6 else "")
@@ -281,12 +295,12 @@ def _grey_reason(values: np.ndarray, numbers: np.ndarray) -> str | None:
 
 
 def _soft_reason(values: np.ndarray, numbers: np.ndarray, sparse: bool) -> str | None:
-    """Whether most values occur only on the way from a lower one to a higher one, as smooth scaling makes them.
+    """Return a reason if most values only occur between a lower and a higher value, as after smooth resizing.
 
     Args:
         values: uint8 (height, width).
-        numbers: those that occur.
-        sparse: demand in any case that such pixels are a small part of all.
+        numbers: the values that occur.
+        sparse: whether such pixels must in any case be a small fraction of all.
     """
     if values.size < 64 or np.count_nonzero(numbers) < 3:
         return None
@@ -305,7 +319,7 @@ def _soft_reason(values: np.ndarray, numbers: np.ndarray, sparse: bool) -> str |
 
 
 def _extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the largest value around each pixel (3x3), of the shape of `values`."""
+    """Return the smallest and the largest value in the 3x3 neighbourhood of each pixel, in the shape of `values`."""
     low, high = values, values
     for axis in (0, 1):
         before, after = np.roll(low, 1, axis), np.roll(low, -1, axis)
@@ -319,13 +333,13 @@ def _extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _packed(colors: np.ndarray) -> np.ndarray:
-    """RGB as one number a colour, int64."""
+    """Combine RGB to one number per colour, int64."""
     wide = colors.astype(np.int64)
     return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
 
 
 def _davis_ids(values: np.ndarray) -> tuple[np.ndarray, str | None]:
-    """The ids of RGB pixels in the colours of DAVIS, and what speaks against them."""
+    """Return the ids of RGB pixels in the colours of DAVIS, and the reason against it, if there is one."""
     colors = _packed(_davis())
     order = np.argsort(colors)
     packed = _packed(values)
@@ -340,7 +354,7 @@ def _davis_ids(values: np.ndarray) -> tuple[np.ndarray, str | None]:
 
 
 def _by_color(pixels: MaskPixels, colors: Mapping[Color, int]) -> np.ndarray:
-    """Ids by a map of colours, of any kind of image."""
+    """Return the ids of any kind of image by a map of colours."""
     values = pixels.values
     if pixels.palette is not None:
         values = pixels.palette[values]
@@ -368,7 +382,7 @@ def _by_color(pixels: MaskPixels, colors: Mapping[Color, int]) -> np.ndarray:
 
 
 def _few_colors(pixels: MaskPixels) -> np.ndarray | None:
-    """The image as RGB if it is drawn in a few flat colours and not in shades of grey, so that black is background."""
+    """Return the image as RGB if it has few, not only grey colours, so that black is background; else `None`."""
     values = pixels.values if pixels.palette is None else pixels.palette[pixels.values]
     if values.ndim != 3 or pixels.lossy or (pixels.alpha is not None and _alpha_reason(pixels)):
         return None
@@ -378,11 +392,12 @@ def _few_colors(pixels: MaskPixels) -> np.ndarray | None:
 
 
 def _is_wide(pixels: MaskPixels) -> bool:
+    """Whether an image is greyscale with more than 8 bits."""
     return pixels.palette is None and pixels.values.ndim == 2 and pixels.values.dtype.itemsize > 1
 
 
 def _brightness(pixels: MaskPixels) -> np.ndarray:
-    """How bright each pixel is shown, or how opaque where the mask is in the alpha channel: ``(height, width)``."""
+    """Return the brightness of each pixel, or its opacity if the mask is in the alpha channel: ``(height, width)``."""
     if pixels.alpha is not None and _alpha_reason(pixels):
         return pixels.alpha
     values = pixels.values if pixels.palette is None else pixels.palette[pixels.values]

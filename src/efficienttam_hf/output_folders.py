@@ -1,13 +1,13 @@
 """Folders for results: files that this package wrote there may be replaced; other files are never changed.
 
-Every folder of results holds a list, `.efficienttam-files`, of the files that were written there, one relative path a
-line; a file is listed before it is made, so that the list is true after any interruption. `--overwrite` removes listed
-files and nothing else. Where something that is not listed stands in the way, the command stops before it has done any
-work and says what it is. So a folder with a user's own files, a name that leads elsewhere or a symbolic link cost an
-error message and no data.
+Every folder of results has a list, `.efficienttam-files`, of the files that were written there, with one relative path
+per line. A file is listed before it is made, so the list is correct after any interruption. `--overwrite` only removes
+listed files. If a file that is not listed is in the way, the command stops before it does any work and names the file.
+So a folder with a user's own files, a name that leads elsewhere, or a symbolic link leads to an error message, and no
+data is lost.
 
-Folders are used in one of two ways. An :class:`OutputFolder` collects files beside whatever else lies there. A
-:func:`new_folder` is made whole or not at all and replaces an earlier one only if every file in that is listed.
+Folders are used in one of two ways. An :class:`OutputFolder` adds files beside other content. A :func:`new_folder` is
+made completely or not at all, and replaces an earlier folder only if every file in it is listed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _HEADING = "# Written by efficienttam. Overwriting removes the files listed here
 
 
 def check_place(path: str | os.PathLike) -> None:
-    """Check that a folder can be made, or written to, at a path: before anything is computed for it.
+    """Check that a folder can be made or written to at a path, before anything is computed for it.
 
     Raises:
-        NotADirectoryError: the path, or a part of it, is a file.
-        PermissionError: nothing can be written there.
+        NotADirectoryError: if the path, or a part of it, is a file.
+        PermissionError: if the folder is not writable.
     """
     path = Path(path)
     existing = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
@@ -48,10 +48,10 @@ def check_place(path: str | os.PathLike) -> None:
 
 
 class OutputFolder:
-    """A folder that results are written to, beside whatever else lies there.
+    """A folder that results are written to, beside other content.
 
     Args:
-        path: the folder; it need not exist.
+        path: the path of the folder, which need not exist.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -69,12 +69,12 @@ class OutputFolder:
         """Check that files or folders of these names can be written here. Nothing is changed.
 
         Args:
-            names: relative, with forward slashes.
-            overwrite: whether what an earlier run wrote there may be replaced.
+            names: relative paths with forward slashes.
+            overwrite: whether results of an earlier run may be replaced.
 
         Raises:
-            FileExistsError: something is there, and it may not be replaced or was not written by this package.
-            NotADirectoryError, PermissionError: the folder cannot be made or written to.
+            FileExistsError: if something is there that may not be replaced or was not written by this package.
+            NotADirectoryError, PermissionError: if the folder cannot be made or written to.
         """
         check_place(self.path)
         for name in names:
@@ -87,9 +87,16 @@ class OutputFolder:
                 raise FileExistsError(_foreign(foreign))
 
     def claim(self, *names: str, overwrite: bool = False) -> None:
-        """Make the folder, without files or folders of these names: what an earlier run left of them is removed.
+        """Make the folder, and remove files and folders of these names that an earlier run left there.
 
-        Args and raises as `check`, which comes first: where it fails, nothing has been changed.
+        The folder is checked first, and nothing is changed if that fails.
+
+        Args:
+            names: relative paths with forward slashes.
+            overwrite: whether results of an earlier run may be replaced.
+
+        Raises:
+            FileExistsError, NotADirectoryError, PermissionError: see `check`.
         """
         self.check(*names, overwrite=overwrite)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -103,24 +110,24 @@ class OutputFolder:
         folders = {str(folder) for file in removed for folder in PurePosixPath(file).parents}
         for folder in sorted(folders, key=len, reverse=True):
             if folder != ".":
-                with suppress(OSError):  # not empty
+                with suppress(OSError):  # the folder is not empty
                     self._place(folder).rmdir()
         if removed:
             self._rewrite(self.listed - removed)
 
     def add(self, name: str) -> Path:
-        """List a file that is about to be written, and make the folders it lies in.
+        """List a file that is about to be written, and make its folders.
 
-        A listed file of that name may be there already, to be replaced.
+        A listed file of this name may exist already, to be replaced.
 
         Args:
-            name: relative, with forward slashes.
+            name: a relative path with forward slashes.
 
         Returns:
             The path to write to.
 
         Raises:
-            FileExistsError: a file of that name is there that was not written by this package.
+            FileExistsError: if a file of this name exists that was not written by this package.
         """
         path = self._place(name)
         if name not in self.listed:
@@ -135,12 +142,12 @@ class OutputFolder:
         return path
 
     def remove(self, name: str) -> None:
-        """Remove a listed file, if it is there. The list keeps its name, which may be written again."""
+        """Remove a listed file if it exists. Its name stays in the list, so it may be written again."""
         if name in self.listed:
             self._place(name).unlink(missing_ok=True)
 
     def discard(self, *folders: str) -> None:
-        """Remove the list if no listed file is left, and folders, this one last, as far as they are empty."""
+        """Remove the list if no listed file exists, and then the given folders and this one if they are empty."""
         if not any(os.path.lexists(self._place(file)) for file in self.listed):
             (self.path / LIST_NAME).unlink(missing_ok=True)
             self._listed = None
@@ -149,16 +156,17 @@ class OutputFolder:
                 path.rmdir()
 
     def _place(self, name: str) -> Path:
+        """Return the path of a name, or raise ValueError if it is not inside this folder."""
         if not _is_inside(name):
             raise ValueError(f"{name!r} is not a relative path inside the folder '{self.path}'.")
         return self.path / name
 
     def _folders(self, name: str) -> list[Path]:
-        """The folders inside this one in which a file of this name lies, outermost first."""
+        """Return the folders inside this one that contain a file of this name, the outermost first."""
         return [self.path / folder for folder in reversed(PurePosixPath(name).parents) if str(folder) != "."]
 
     def _not_listed(self, name: str) -> Iterator[Path]:
-        """What stands at a name, or under it, or in place of a folder above it, and is not ours."""
+        """Yield everything at a name, below it, or in place of a folder above it, that this package did not write."""
         for folder in self._folders(name):
             if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
                 yield folder
@@ -172,25 +180,30 @@ class OutputFolder:
             yield place
 
     def _is_unfinished(self, file: Path) -> bool:
-        """Whether a file is what a process that was killed left of a listed one; see `atomic_file`."""
+        """Whether a file was left by a killed process that was writing a listed one; see `atomic_file`."""
         stem = unfinished_stem(file.name)
         folder = file.parent.relative_to(self.path)
         stems = {path.stem for name in self.listed if (path := PurePosixPath(name)).parent == PurePosixPath(folder)}
         return stem in stems and not file.is_symlink()
 
     def _rewrite(self, names: set[str]) -> None:
+        """Replace the list."""
         with atomic_path(self.path / LIST_NAME) as temporary:
             temporary.write_text("\n".join([_HEADING, *sorted(names)]) + "\n", encoding="utf-8")
         self._listed = names
 
 
 def check_replaceable(path: str | os.PathLike, overwrite: bool = False) -> None:
-    """Check that a whole folder can be made at a path, in place of one that this package made, if there is one.
+    """Check that a folder can be made at a path, in place of an earlier one that this package made.
+
+    Args:
+        path: the path of the folder.
+        overwrite: whether an earlier folder may be replaced.
 
     Raises:
-        FileExistsError: there is something that may not be replaced, or that holds files which this package did not
-            write.
-        NotADirectoryError, PermissionError: no folder can be made there.
+        FileExistsError: if something is there that may not be replaced, or a folder with files that this package did
+            not write.
+        NotADirectoryError, PermissionError: if no folder can be made there.
     """
     path = Path(path)
     check_place(path.absolute().parent)
@@ -208,16 +221,18 @@ def check_replaceable(path: str | os.PathLike, overwrite: bool = False) -> None:
 
 @contextmanager
 def new_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """Make a folder whole or not at all: yields a temporary one beside it, moved into place if the block ends well.
+    """Make a folder completely or not at all.
 
-    The list of its files is written at the end. A folder that was there before stays as it was if the block raises.
+    A temporary folder beside it is yielded, and is moved to its path if the `with` block ends without an error. The
+    list of its files is written at the end. If the block raises an error, an earlier folder is unchanged.
 
     Args:
-        path: the folder to make.
-        overwrite: whether it may replace one in which every file is listed.
+        path: the path of the folder.
+        overwrite: whether it may replace a folder in which every file is listed.
 
     Raises:
-        FileExistsError, NotADirectoryError, PermissionError: as `check_replaceable`, before anything is written.
+        FileExistsError, NotADirectoryError, PermissionError: see `check_replaceable`; raised before anything is
+            written.
     """
     path = Path(path)
     check_replaceable(path, overwrite)
@@ -229,7 +244,7 @@ def new_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pat
         names = sorted(file.relative_to(whole).as_posix() for file in _files(whole))
         (whole / LIST_NAME).write_text("\n".join([_HEADING, *names]) + "\n", encoding="utf-8")
         sync_to_disk(whole)
-        check_replaceable(path, overwrite)  # once more: making it took a while
+        check_replaceable(path, overwrite)  # checked again, because the block may have taken a long time
         if path.exists():
             shutil.move(path, Path(temporary) / "replaced")
         whole.rename(path)
@@ -237,7 +252,7 @@ def new_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pat
 
 
 def _read_list(folder: Path) -> set[str]:
-    """The listed files of a folder. A list may come from strangers: what it says of other places does not count."""
+    """Return the listed files of a folder. A list may come from strangers, so entries for other places are ignored."""
     try:
         lines = (folder / LIST_NAME).read_text(encoding="utf-8").split("\n")
     except (FileNotFoundError, NotADirectoryError):
@@ -250,13 +265,14 @@ def _read_list(folder: Path) -> set[str]:
 
 
 def _is_inside(name: str) -> bool:
+    """Whether a name is a relative path with forward slashes that stays inside a folder."""
     path = PurePosixPath(name)
     unusual = any(character in name for character in "\\\n\r\0")
     return name not in ("", ".") and not (path.is_absolute() or ".." in path.parts or unusual) and str(path) == name
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All that is not a folder under a folder. Symbolic links count as files and are not followed."""
+    """Yield everything below a folder except folders. Symbolic links count as files and are not followed."""
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         for name in sorted(files + links):
@@ -264,6 +280,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _foreign(path: Path) -> str:
+    """Return the message about a file that this package did not write."""
     return (
         f"'{path}' was not written by efficienttam, so it is not replaced, not even with --overwrite: move it away, or "
         "choose another output."

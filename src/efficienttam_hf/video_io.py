@@ -1,14 +1,14 @@
 """Reads frames from video files, folders of images and cameras.
 
-A tracker walks a video once, usually forward, sometimes backward, now and then jumping to the frame a user clicked. It
-must neither wait for the decoder nor hold the video in memory: a minute of 1080p is 11 GB as RGB. So a
-:class:`FrameSource` decodes what is about to be read, on a thread of its own, and lets go of it afterwards; what it
-keeps is bounded whatever the length of the video (see :func:`open_video`).
+A tracker reads a video once, usually forward, sometimes backward, and sometimes jumps to a frame that a user clicked.
+It must neither wait for the decoder nor keep the video in RAM: a minute of 1080p takes 11 GB as RGB. So a
+:class:`FrameSource` decodes the next frames in a background thread and drops them afterwards. The frames that it keeps
+are bounded for videos of any length (see :func:`open_video`).
 
-Frames are counted, never timed. Frame ``i`` is the ``i``-th picture that a decoder running from the beginning shows,
-whether it was reached by reading forward, backward or by a jump; :mod:`._video_decoder` says how.
+Frames are counted, independent of their times. Frame ``i`` is the ``i``-th picture that a decoder shows from the
+beginning, whether it is reached by reading forward, backward or by a jump; see :mod:`._video_decoder`.
 
-Nothing here knows about models. PyAV and OpenCV are imported where they are used.
+This file knows nothing of models. PyAV and OpenCV are imported where they are used.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
 
 __all__ = ["CameraStream", "FrameSource", "MediaLimits", "VideoError", "open_camera", "open_video"]
 
-DEFAULT_FPS = 24.0  # of DAVIS and SA-V, for sources that do not say
+DEFAULT_FPS = 24.0  # as in DAVIS and SA-V, for sources without a rate
 
 
 class FrameSource(ABC):
-    """A video as a sequence of frames: what :func:`open_video` returns and what the rest of the package reads from.
+    """A video as a sequence of frames: the output of :func:`open_video`, from which the rest of the package reads.
 
-    ``len(source)`` is the number of frames, ``source[i]`` is frame ``i`` as uint8 ``(height, width, 3)`` RGB, a fresh
-    array that belongs to the caller; negative ``i`` counts from the end. Iterating yields the frames in order,
-    ``reversed(source)`` from the last to the first. Use it in a ``with`` statement, or call :meth:`close` when done.
+    ``len(source)`` is the number of frames, and ``source[i]`` is frame ``i`` as a new array, uint8 ``(height, width,
+    3)`` RGB. Negative ``i`` counts from the end. Iteration yields the frames in order, and ``reversed(source)`` from
+    the last to the first. Use it in a ``with`` statement, or call :meth:`close` at the end.
 
     Attributes:
-        height: Pixels, after rotation.
-        width: Pixels, after rotation.
-        fps: Frames per second; the average where the rate varies, 24 where the source does not say.
-        name: The file's name without its suffix, or the folder's name.
-        sound: The file whose sound belongs to the frames at the times of :meth:`frame_time`, for
-            :class:`~efficienttam_hf.video_writer.VideoWriter`; None for images, and where the caller set another rate.
-        shortfall: Why there are fewer frames than the file states, in a sentence with both numbers; '' if there are
-            not.
+        height: the height of the frames in pixels, after rotation.
+        width: the width of the frames in pixels, after rotation.
+        fps: frames per second: the average if the rate varies, 24 if the source has none.
+        name: the file's name without its suffix, or the folder's name.
+        sound: the file whose sound belongs to the frames, at the times of :meth:`frame_time`, for
+            :class:`~efficienttam_hf.video_writer.VideoWriter`; None for images, and if the caller set another rate.
+        shortfall: a sentence that says why there are fewer frames than the file states, with both numbers; '' if there
+            are not.
     """
 
     height: int
@@ -74,24 +74,24 @@ class FrameSource(ABC):
     def __getitem__(self, index: int) -> np.ndarray: ...
 
     def frame_name(self, index: int) -> str:
-        """What to call frame ``index`` in file names: its own file's stem, or its number as in ``00000``."""
+        """Return a frame's name for file names: its file's name without suffix, or its number as in ``00000``."""
         return f"{index:05d}"
 
     def frame_time(self, index: int) -> float:
-        """When frame ``index`` is shown, in seconds on the clock of the source, from ``0`` to ``len(source)``.
+        """Return the time at which frame ``index`` is shown, in seconds, for ``0`` to ``len(source)``.
 
-        The latter is when the last frame ends. Where the source has time stamps they are followed, so that a copy of
-        the frames with these times lasts as long and is as fast, whether the rate is constant or not.
+        The time of ``len(source)`` is the end of the last frame. If the source has time stamps, they are used, so that
+        a copy of the frames with these times has the same length and speed, whether the rate is constant or not.
         """
         return index / self.fps
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and threads. Reading is no longer possible; closing again does nothing."""
+        """Close files and threads. Afterwards, frames cannot be read. Further calls have no effect."""
 
     def __iter__(self) -> Iterator[np.ndarray]:
         index = 0
-        while index < len(self):  # asked anew each time: a damaged file turns out shorter than it says
+        while index < len(self):  # asked each time, because a damaged file may have fewer frames than it states
             try:
                 frame = self[index]
             except IndexError:
@@ -103,7 +103,7 @@ class FrameSource(ABC):
         for index in range(len(self) - 1, -1, -1):
             try:
                 yield self[index]
-            except IndexError:  # the end of a damaged file: what decodes comes before it
+            except IndexError:  # the end of a damaged file, which cannot be decoded
                 continue
 
     def __enter__(self) -> Self:
@@ -128,44 +128,46 @@ def open_video(
 ) -> FrameSource:
     """Open a video file, an animated image or a folder of frames for reading, without loading it.
 
-    What is kept in memory, whatever the length of the video: at most ``prefetch + 1`` RGB frames ahead of the reader,
-    and, of video files, at most ``prefetch + 2`` decoded frames (about 1.5 bytes a pixel) behind it, or ``window`` of
-    them while reading backward. Reading backward decodes up to ``window`` frames forward at once and hands them out in
-    reverse; where keyframes are further apart than that, a frame is decoded about ``distance / (2 * window)`` times. Of
-    frames of more than some 30 megapixels fewer are kept, so that neither kind takes more than about half a gigabyte.
+    The RAM for frames is bounded for videos of any length: at most ``prefetch + 1`` RGB frames ahead of the reader and,
+    for video files, at most ``prefetch + 2`` decoded frames (about 1.5 bytes per pixel) behind it, or ``window`` of
+    them while reading backward. To read backward, up to ``window`` frames are decoded forward at once and returned in
+    reverse order; if the distance of keyframes is larger, a frame is decoded about ``distance / (2 * window)`` times.
+    Of frames with more than about 30 megapixels, fewer are kept, so that neither kind takes more than about half a
+    gigabyte.
 
-    What a file is, its content says, not its name. Files that name others (playlists, lists of images) are not opened.
+    The kind of a file is determined by its content, not by its name. Files that refer to others (playlists, lists of
+    images) are not opened. The rotation that phones store is applied. Non-square pixels are not resampled.
 
-    The rotation that phones store beside the pictures is applied. Non-square pixels are not resampled.
+    A video that is cut short is read as far as it can be decoded: when that is known, ``len()`` shrinks, iteration ends
+    there, reading beyond raises IndexError, and a warning states both numbers of frames. A frame in the middle that
+    cannot be decoded is replaced by the one before it, with a warning, so that later frames keep their numbers.
 
     Args:
-        source: A video file (MP4, MOV, WebM, MKV, AVI, MPEG, WMV, FLV, Ogg, DV, MXF and others), an animated GIF, PNG,
+        source: a video file (MP4, MOV, WebM, MKV, AVI, MPEG, WMV, FLV, Ogg, DV, MXF and others), an animated GIF, PNG,
             WebP or AVIF, a TIFF whose pages are the frames, or a folder of JPEG or PNG frames numbered with a constant
             step (``00000.jpg``, ``00001.jpg``, or ``0.png``, ``5.png``, ``10.png``).
-        start: First frame to read; it becomes frame 0 of the source. The beginning if None.
-        end: The frame to stop before. The end if None.
-        prefetch: Frames to decode ahead of the reader, in the direction it moves, on a background thread. With 0 there
-            is no thread and frames are decoded in the call that reads them.
-        window: Frames held while reading backward. As many as fit in 128 MiB, between 8 and 128, if None.
-        threads: Threads of the decoder; FFmpeg chooses by the number of cores if 0. Where many videos are read at once,
-            1.
-        fps: Overrides the frame rate of the file and its time stamps; for folders, which have none, the default is 24.
-        limits: The largest video that is read; by default :meth:`MediaLimits.from_environment`.
+        start: the first frame to read, which becomes frame 0 of the source. None is the beginning.
+        end: the frame to stop before. None is the end.
+        prefetch: the number of frames that a background thread decodes ahead, in the direction of reading. With 0 there
+            is no thread, and frames are decoded when they are read.
+        window: the number of frames that are kept while reading backward. None is as many as fit in 128 MiB, from 8 to
+            128.
+        threads: the number of threads of the decoder. With 0, FFmpeg chooses it by the number of cores; use 1 if many
+            videos are read at once.
+        fps: the frame rate in place of the file's rate and time stamps. The default for folders, which have none, is
+            24.
+        limits: the limits of the video's size and length; None is :meth:`MediaLimits.from_environment`.
 
     Returns:
         A :class:`FrameSource`.
 
     Raises:
-        FileNotFoundError: there is nothing at ``source``.
-        VideoError: the file is empty, not a video, larger than ``limits``, or has no video that can be decoded; the
-            folder has no images, gaps in its numbering or images of several sizes; ``start`` or ``end`` lie outside the
-            video. Reading a frame raises it where a video changes size midway.
-        ImportError: a video file was given and PyAV is not installed.
-
-    A video that is cut short is read as far as it decodes: ``len()`` shrinks to that once it is known, iteration ends
-    there, reading beyond raises IndexError, and a warning says how many of how many frames there are. A frame in the
-    middle that is damaged beyond decoding is replaced by the one before it, with a warning, so that later frames keep
-    their numbers.
+        FileNotFoundError: if there is nothing at ``source``.
+        VideoError: if the file is empty, not a video, larger than ``limits``, or cannot be decoded; if the folder has
+            no images, gaps in its numbering or images of several sizes; or if ``start`` or ``end`` are outside the
+            video. Reading a frame raises it if the size of a video changes.
+        ValueError, TypeError: if another argument is out of range, or ``source`` is not a path.
+        ImportError: if a video file is given and PyAV is not installed.
     """
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(
@@ -203,9 +205,9 @@ def open_video(
 def _open_file(
     path: Path, keep: int, window: int | None, threads: int, limits: MediaLimits
 ) -> ImageFiles | AnimatedImage | VideoFile:
-    """The decoder for a file, chosen by its content: one picture, an animated image, or a video."""
+    """Return the decoder for a file by its content: a single picture, an animated image, or a video."""
     kind = kind_of_file(path)
-    motion_jpeg = kind == "JPEG" and path.suffix.lower() in (".mjpeg", ".mjpg")  # which begins as one JPEG does
+    motion_jpeg = kind == "JPEG" and path.suffix.lower() in (".mjpeg", ".mjpg")  # it begins as a JPEG image does
     if motion_jpeg or not (is_supported(kind) or path.suffix.lower() in IMAGE_SUFFIXES):
         return VideoFile(path, keep, window, threads, limits)
     with open_image(path, limits=limits) as image:
@@ -250,7 +252,8 @@ class _BufferedSource(FrameSource):
         self._start, self._end = start_, end_
         ahead = min(prefetch, max(1, HELD_BYTES // (3 * self.height * self.width)))
         self._prefetcher = _Prefetcher(decoder, start_, end_, ahead)
-        # Also runs when the source is dropped unclosed or the process ends, so that no thread is left inside a decoder.
+        # The finalizer also runs if the source is dropped without closing or the process ends, to end the decoder's
+        # thread.
         self._finalizer = weakref.finalize(self, self._prefetcher.stop)
         self._last: int | None = None
         self._warn(stacklevel=4)
@@ -292,10 +295,11 @@ class _BufferedSource(FrameSource):
         self._finalizer()
 
     def __reduce__(self) -> tuple[Callable[[], FrameSource], tuple[()]]:
-        # A copy, in this process or another, opens the file itself: a decoder and its thread cannot be copied.
+        # A copy, in this process or another, opens the file again, because a decoder and its thread cannot be copied.
         return self._reopen, ()
 
     def _warn(self, stacklevel: int) -> None:
+        """Emit the warnings that the decoder has found."""
         while self._decoder.findings:
             warnings.warn(self._decoder.findings.popleft(), RuntimeWarning, stacklevel=stacklevel)
 
@@ -303,7 +307,7 @@ class _BufferedSource(FrameSource):
 class _Prefetcher:
     """Runs a decoder a few frames ahead of its reader.
 
-    It knows nothing of the source that it serves, so that a source which is dropped unclosed can be collected.
+    It has no reference to its source, so that a source that is dropped without closing can be garbage collected.
     """
 
     def __init__(self, decoder: ImageFiles | AnimatedImage | VideoFile, first: int, end: int, prefetch: int) -> None:
@@ -313,11 +317,12 @@ class _Prefetcher:
         self._one_reader = threading.Lock()
         self._changed = threading.Condition()
         self._ready: dict[int, np.ndarray | Exception] = {}
-        self._plan: range = range(0)  # frames to have ready, the most urgent first
+        self._plan: range = range(0)  # the frames to decode, the most urgent first
         self._backward = False
         self._thread: threading.Thread | None = None
 
     def get(self, index: int, backward: bool) -> np.ndarray:
+        """Return a frame, which is decoded ahead or now, and plan the next ones."""
         with self._one_reader:
             if self._prefetch == 0:
                 return self._decoder.read(index, backward)
@@ -340,6 +345,7 @@ class _Prefetcher:
         return result
 
     def _move_to(self, index: int, backward: bool, ahead_only: bool) -> None:
+        """Plan the frames that follow ``index`` in the direction of reading, and drop the others."""
         step = -1 if backward else 1
         last = index + step * self._prefetch
         bounded = max(last, self._first) if backward else min(last, self._end - 1)
@@ -349,12 +355,14 @@ class _Prefetcher:
         self._changed.notify_all()
 
     def _run(self) -> None:
+        """Run the thread, and close the decoder at its end."""
         try:
             self._work()
         finally:
             self._decoder.close()
 
     def _work(self) -> None:
+        """Decode the planned frames until the source is closed."""
         while True:
             with self._changed:
                 while not self._decoder.stopping and (index := self._most_urgent()) is None:
@@ -368,7 +376,7 @@ class _Prefetcher:
                 result = self._decoder.read(index, backward)
             except Cancelled:
                 return
-            except Exception as error:  # noqa: BLE001 -- belongs to the reader of this frame, if it is ever read
+            except Exception as error:  # noqa: BLE001 -- raised when this frame is read, if it is
                 result = error
             with self._changed:
                 if index in self._plan:
@@ -376,13 +384,15 @@ class _Prefetcher:
                 self._changed.notify_all()
 
     def _most_urgent(self) -> int | None:
+        """Return the first planned frame that is not decoded yet, or None."""
         return next((i for i in self._plan if i not in self._ready), None)
 
     def stop(self) -> None:
-        self._decoder.stopping = True  # ends a decoding run between two frames
+        """Stop the thread, wait for it, and close the decoder."""
+        self._decoder.stopping = True  # stops the decoder between two frames
         if self._thread is None:
             self._decoder.close()
-        elif self._thread is not threading.current_thread():  # which is where the garbage collector may happen to run
+        elif self._thread is not threading.current_thread():  # the garbage collector may run in the decoder's thread
             with self._changed:
                 self._changed.notify_all()
             self._thread.join()
@@ -393,12 +403,19 @@ class _Prefetcher:
 
 
 class CameraStream(Iterator[np.ndarray]):
-    """A live source of frames: iterate until it ends or is closed. It has no length and cannot go back.
+    """A live source of frames. Iterate over it until it ends or is closed; it has no length and cannot go back.
+
+    Args:
+        source: the index of a camera, or the address of a network stream.
 
     Attributes:
-        height: Pixels.
-        width: Pixels.
-        fps: Frames per second that the source announces; 24 if it does not.
+        height: the height of the frames in pixels.
+        width: the width of the frames in pixels.
+        fps: the frames per second that the source states; 24 if it states none.
+
+    Raises:
+        VideoError: if no frame can be read.
+        ImportError: if OpenCV is not installed.
     """
 
     def __init__(self, source: int | str) -> None:
@@ -409,9 +426,7 @@ class CameraStream(Iterator[np.ndarray]):
         self._cv2 = cv2
         self._source = source
         self._capture = cv2.VideoCapture(source)
-        self._capture.set(
-            cv2.CAP_PROP_BUFFERSIZE, 1
-        )  # a slow reader should see the present, where the driver allows it
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a slow reader gets the newest frame, if the driver allows it
         opened, frame = self._capture.read()
         self._first: np.ndarray | None = frame
         if not opened:
@@ -435,7 +450,7 @@ class CameraStream(Iterator[np.ndarray]):
         return self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB)
 
     def close(self) -> None:
-        """Let go of the camera; iteration ends. Closing again does nothing."""
+        """Release the camera and end the iteration. Further calls have no effect."""
         self._first = None
         self._capture.release()
 
@@ -449,13 +464,16 @@ class CameraStream(Iterator[np.ndarray]):
 
 
 def open_camera(index_or_url: int | str) -> CameraStream:
-    """Open a camera by its index or a network stream by its address, as an iterator of frames.
+    """Open a camera by its index or a network stream by its address.
+
+    Args:
+        index_or_url: the index of a camera, or the address of a stream.
 
     Returns:
-        Yields uint8 ``(height, width, 3)`` RGB frames until the stream ends. Use it in a ``with`` statement.
+        An iterator over uint8 ``(height, width, 3)`` RGB frames, until the stream ends. Use it in a ``with`` statement.
 
     Raises:
-        VideoError: no frame comes from there.
-        ImportError: OpenCV is not installed.
+        VideoError: if no frame can be read.
+        ImportError: if OpenCV is not installed.
     """
     return CameraStream(index_or_url)

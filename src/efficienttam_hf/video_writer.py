@@ -1,7 +1,7 @@
-"""Writes videos that browsers play, with exact colours and atomically.
+"""Writes videos that browsers play, atomically and with exact colours.
 
-A copy of a video's frames, such as one with masks drawn on it, lasts as long as the video and sounds like it: frames
-are given with their times, and the sound of a file goes along (:mod:`._sound`).
+A copy of a video's frames, such as one with masks drawn on it, has the length and the sound of the video: frames are
+written with their times, and the sound of a file is copied (:mod:`._sound`).
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoWriter"]
 
-BT709 = 1  # colour matrix, as FFmpeg numbers them
-TICKS = 10_000  # per second, at least, for frames that are not evenly spaced
+BT709 = 1  # FFmpeg's number of the colour matrix
+TICKS = 10_000  # the smallest number of ticks per second, for frames that are not evenly spaced
 
 
 class VideoWriter:
     """Writes frames as an H.264 MP4 that browsers play (yuv420p, BT.709, index at the front).
 
-    The file appears at ``path`` when the writer is closed, whole: until then it has a hidden temporary name in the same
-    folder, and an error inside the ``with`` block removes it. Ctrl-C is not treated as an error: what was written so
-    far is kept, playable.
+    The file appears at ``path``, complete, when the writer is closed. Until then it has a hidden temporary name in the
+    same folder, and an error inside the ``with`` block removes it. Ctrl-C is not treated as an error: the frames so far
+    are kept in a playable file.
 
-    Odd heights and widths, which H.264 in yuv420p does not have, grow by one row or column that repeats the last one.
+    H.264 in yuv420p has no odd heights and widths. Such frames get one more row or column, which repeats the last one.
 
     Args:
-        path: Ends in ``.mp4``, ``.m4v`` or ``.mov``. Missing folders are created; an existing file is replaced on
-            closing.
-        fps: Frames per second; the average, where frames are given with their times.
-        width: Of the frames, in pixels.
-        height: Of the frames, in pixels.
-        crf: Quality of libx264, 0 (lossless) to 51; 18 is visually near-lossless. Other encoders get a matching bit
-            rate.
-        audio_from: A file whose sound is kept, from the time of the first frame written to the end of the last, on that
-            file's clock; :attr:`FrameSource.sound <efficienttam_hf.video_io.FrameSource>` is such a file. If it has
-            none, or none that can be kept, the video is written without: in the latter case with a warning.
+        path: the path of the file, which ends in ``.mp4``, ``.m4v`` or ``.mov``. Missing folders are created, and an
+            existing file is replaced when the writer is closed.
+        fps: frames per second; the average if frames are written with their times.
+        width: the width of the frames in pixels.
+        height: the height of the frames in pixels.
+        crf: the quality of libx264, from 0 (lossless) to 51; 18 is visually near-lossless. Other encoders get a
+            corresponding bit rate.
+        audio_from: a file whose sound is copied, from the time of the first frame to the end of the last, on that
+            file's clock; :attr:`FrameSource.sound <efficienttam_hf.video_io.FrameSource>` is such a file. If it has no
+            sound, the video has none. If its sound cannot be copied, the video has none and there is a warning.
 
     Raises:
-        ImportError: PyAV is not installed.
-        VideoError: another suffix, or size, rate or quality that no video can have.
+        ImportError: if PyAV is not installed.
+        VideoError: if the suffix, the size, the rate or the quality is not accepted.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class VideoWriter:
         self._temporary = temporary_beside(self._path)
         self._sound: SoundTrack | None = None
         self._audio_from = None if audio_from is None else Path(audio_from)
-        # The half-written file goes when the writer is dropped unclosed or the process ends.
+        # The unfinished file is removed if the writer is dropped without closing or the process ends.
         self._finalizer = weakref.finalize(self, self._temporary.unlink, missing_ok=True)
-        # A clock in which frames at the constant rate fall on whole ticks, and others nearly. MP4 holds the length of a
-        # frame, and by how much it is reordered, in 31 bits of them.
+        # In these ticks, frames at the constant rate have whole times, and others nearly. MP4 stores the length of a
+        # frame and the amount by which it is reordered in 31 bits.
         finer = max(1, min(-(-TICKS // rate.numerator), int(2**28 * rate / rate.numerator)))
         self._time_base = Fraction(1, rate.numerator * finer)
         self._ticks_per_frame = rate.denominator * finer
@@ -106,16 +106,17 @@ class VideoWriter:
             raise
 
     def _add_video(self, codec: str, rate: Fraction, options: dict[str, str], crf: int) -> None:
+        """Add the video stream to the container."""
         width, height = self.width, self.height
         self._stream = self._container.add_stream(codec, rate=rate, options=options)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
         if codec != "libx264":
             self._stream.bit_rate = int(width * height * float(rate) * 0.2 * 2 ** ((20 - crf) / 6))
-        # Without these a player guesses the matrix by the size of the picture, and masks change their colour.
+        # Without these, a player guesses the colour matrix from the size, and the colours of masks change.
         context = self._stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = 1  # limited
+        context.color_range = 1  # the limited range
         self._reformatter = self._av.video.reformatter.VideoReformatter()
         context.time_base = self._time_base
         self._last_tick, self._end_tick = -1, 0
@@ -127,12 +128,14 @@ class VideoWriter:
 
         Args:
             frame: uint8 ``(height, width, 3)`` RGB.
-            time: When it is shown, in seconds; the first frame's is where the video begins. If None, the frame follows
-                the one before it at the constant rate. Given for all frames or for none.
-            until: When it ends, for the last frame; one frame later at the constant rate if None.
+            time: the time at which the frame is shown, in seconds; the video begins at the time of the first frame.
+                With None, the frame follows the one before it at the constant rate. It is given for all frames or for
+                none.
+            until: the end of the frame in seconds, for the last frame; None is one frame later at the constant rate.
 
         Raises:
-            VideoError: another shape or dtype, a time for some frames only, or the writer is closed.
+            VideoError: if the shape or dtype is another one, a time is given for some frames only, or the writer is
+                closed.
         """
         if self._container is None:
             raise VideoError(f"The writer of '{self._path}' is closed; open a new one to write more frames.")
@@ -159,17 +162,18 @@ class VideoWriter:
             self._attempt_sound(lambda: sound.write_until(float(tick * self._time_base)))
 
     def _mux(self, packets: list[Any]) -> None:
-        for packet in packets:  # encoders state the nominal length of a frame, and the last one keeps it
+        """Write encoded packets with the lengths of their frames."""
+        for packet in packets:  # encoders state the nominal length of a frame, which the last one keeps
             packet.duration = self._lengths.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 
     def _place(self, time: float | None, until: float | None) -> tuple[int, int]:
-        """When the next frame begins and ends, in ticks."""
+        """Return the begin and the end of the next frame in ticks."""
         if self.frames_written == 0:
             self._first_time = time
             if time is not None:
-                # MP4 states a length by the order of decoding. With frames that are reordered and not evenly spaced,
-                # that is not the length for which they are shown.
+                # MP4 stores lengths in the order of decoding. If frames are reordered and not evenly spaced, these are
+                # not the lengths for which they are shown.
                 context = self._stream.codec_context
                 context.options = {**context.options, "bf": "0"}
         elif (time is None) != (self._first_time is None):
@@ -184,11 +188,12 @@ class VideoWriter:
         return tick, max(end, tick + 1)
 
     def _open_sound(self) -> None:
-        assert self._audio_from is not None  # it is asked for only then
+        """Open the sound at the time of the first frame."""
+        assert self._audio_from is not None  # only called with a file
         self._sound = SoundTrack(self._audio_from, self._container, self._first_time or 0.0)
 
     def _attempt_sound(self, act: Callable[[], None]) -> None:
-        """Do something with the sound; where that fails, the video goes on without it."""
+        """Do something with the sound. If it fails, a warning is given and the video continues without sound."""
         try:
             act()
         except (NoSound, VideoError, OSError, ValueError, self._av.error.FFmpegError) as error:
@@ -201,14 +206,15 @@ class VideoWriter:
                 )
 
     def _close_sound(self) -> None:
+        """Close the sound, if there is one."""
         if self._sound is not None:
             sound, self._sound = self._sound, None
             sound.close()
 
     def close(self) -> None:
-        """Finish the video and move it to its place.
+        """Finish the video and move it to its path.
 
-        If no frame was written there is no video: nothing is left, and a warning says so.
+        If no frame was written, there is no video: nothing is left, and a warning says so.
         """
         if self._container is None:
             return
@@ -232,7 +238,7 @@ class VideoWriter:
         self._finalizer.detach()
 
     def abort(self) -> None:
-        """Give up: nothing is left of this video, and a file that was at its place before stays as it was."""
+        """Discard the video. Nothing of it is left, and an earlier file at its path is unchanged."""
         if self._container is not None:
             container, self._container = self._container, None
             try:
@@ -254,6 +260,7 @@ class VideoWriter:
 
 
 def _h264_encoder(av: ModuleType) -> str:
+    """Return the name of an available H.264 encoder; if there is none, warn and return that of MPEG-4 Part 2."""
     for codec in ("libx264", "libopenh264"):
         try:
             av.codec.Codec(codec, "w")

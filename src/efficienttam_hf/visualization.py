@@ -1,11 +1,10 @@
 """Draws masks: overlays on frames, and contact sheets of several pictures.
 
-For looking at results, so two things matter. A mask must be readable on any background, a red object on red carpet
-included: hence the contour in the object's colour on a dark line. And drawing must not be what limits a live preview:
-every step works on the bounding box of an object and in OpenCV, a few milliseconds for a 720p frame with several
-objects.
+A mask must be visible on any background, such as a red object on a red carpet. So it has a contour in the object's
+colour on a dark line. Drawing must not slow down a live preview, so every step works on the bounding box of an object
+and in OpenCV; a 720p frame with several objects takes a few milliseconds.
 
-Frames are uint8 RGB as :mod:`video_io` gives them. OpenCV is imported where it is used.
+Frames are uint8 RGB, as :mod:`video_io` returns them. OpenCV is imported where it is used.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .prompts import ObjectPrompts
 
 __all__ = ["contact_sheet", "object_color", "overlay_masks"]
 
-# The order of hues of the DAVIS palette, but as bright as an overlay needs.
+# The hues have the order of the DAVIS palette, but are bright enough for an overlay.
 COLORS = (
     (235, 64, 52),  # red
     (60, 190, 75),  # green
@@ -43,6 +42,7 @@ NEGATIVE = (220, 40, 40)
 
 
 def _import_cv2() -> ModuleType:
+    """Import OpenCV, or raise ImportError with the name of the extra to install."""
     try:
         import cv2
     except ImportError as error:
@@ -51,14 +51,14 @@ def _import_cv2() -> ModuleType:
 
 
 def object_color(object_id: int) -> tuple[int, int, int]:
-    """The colour of an object: always the same for an id, and different for neighbouring ids.
+    """Return the colour of an object. It only depends on the id, and differs between neighbouring ids.
 
     Returns:
-        Red, green and blue, 0 to 255. Never dark: black is the background's.
+        Red, green and blue, from 0 to 255. The colour is never dark, because black is the background.
     """
     if 1 <= object_id <= len(COLORS):
         return COLORS[object_id - 1]
-    # Steps of the golden ratio around the colour wheel never come close to a recent hue.
+    # Steps of the golden ratio around the colour wheel keep a distance from recent hues.
     hue = object_id * 0.618033988749895 % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, (0.9, 0.6)[object_id % 2], (0.95, 0.75)[object_id // 2 % 2])
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -74,26 +74,26 @@ def overlay_masks(
     boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
     prompts: Iterable[ObjectPrompts] = (),
 ) -> np.ndarray:
-    """Draw masks, and the prompts that led to them, on a copy of a frame.
+    """Draw masks and their prompts on a copy of a frame.
 
     Args:
-        frame: uint8 ``(height, width, 3)``, RGB. Not changed.
-        masks: For each object id a mask, bool ``(height, width)`` (or 0/1 integers). Empty masks draw nothing; where
-            masks overlap, the later ones lie on top.
-        alpha: How much of the object's colour covers it: 0 leaves the frame, 1 hides it.
-        contour: Whether to draw the outline of each object.
-        labels: Whether to write each object's id on it, or for each object id what to write.
-        points: Point prompts ``(n, 3)``: x and y in pixels, and 1 for a positive (green, plus) or 0 for a negative
-            point (red, minus).
-        boxes: Box prompts ``(n, 4)``: left, top, right and bottom in pixels.
-        prompts: Points and boxes of objects, in pixels of the frame, drawn like the others.
+        frame: uint8 ``(height, width, 3)``, RGB. It is not changed.
+        masks: the mask of each object id, bool ``(height, width)`` (or integers 0 and 1). Empty masks draw nothing; if
+            masks overlap, later ones are on top.
+        alpha: the opacity of masks, from 0 (invisible) to 1 (opaque).
+        contour: whether the outline of each object is drawn.
+        labels: whether each object's id is written on it, or the text for each object id.
+        points: point prompts ``(n, 3)``: x and y in pixels, and 1 for a positive point (green, plus) or 0 for a
+            negative point (red, minus).
+        boxes: box prompts ``(n, 4)``: left, top, right and bottom in pixels.
+        prompts: prompts of objects, in pixels of the frame, whose points and boxes are drawn too.
 
     Returns:
         uint8 ``(height, width, 3)``, RGB.
 
     Raises:
-        ValueError: a frame, mask, point or box of another shape or type, or ``alpha`` outside 0 to 1.
-        ImportError: OpenCV is not installed.
+        ValueError: if a frame, mask, point or box has another shape or dtype, or ``alpha`` is not from 0 to 1.
+        ImportError: if OpenCV is not installed.
     """
     cv2 = _import_cv2()
     frame = _checked_image(frame, "The frame")
@@ -111,7 +111,7 @@ def overlay_masks(
         )
 
     image = np.array(frame, order="C")
-    line = max(1, round(min(height, width) / 300))  # 480p and 720p: 2 pixels
+    line = max(1, round(min(height, width) / 300))  # 2 pixels for 480p and 720p
     cut_outs: list[tuple[int, np.ndarray, int, int]] = []
     for object_id, mask in masks.items():
         cut_out = _checked_mask(mask, object_id, height, width)
@@ -123,7 +123,8 @@ def overlay_masks(
     shades = np.arange(256, dtype=np.float32)[:, None] * (1 - alpha)
     for object_id, mask, left, top in cut_outs:
         region = image[top : top + mask.shape[0], left : left + mask.shape[1]]
-        # Blending with one colour maps each channel's 256 values to others: a table look-up, then a masked copy.
+        # Blending with one colour maps each channel's 256 values to other ones, so it is a table look-up and a masked
+        # copy.
         table = np.rint(shades + alpha * np.asarray(object_color(object_id), dtype=np.float32)).astype(np.uint8)
         cv2.copyTo(cv2.LUT(region, table[None]), mask, region)
     if contour:
@@ -155,23 +156,23 @@ def contact_sheet(
     gap: int = 4,
     background: tuple[int, int, int] = (32, 32, 32),
 ) -> np.ndarray:
-    """Several pictures as one, row by row.
+    """Arrange several pictures in one, row by row.
 
     Args:
-        images: uint8 ``(height, width, 3)``, RGB. Those of another size than the first are scaled to fit its cell.
-        columns: Pictures in a row.
-        captions: What to write into the top left corner of each picture.
-        cell_width: Width of a cell in pixels; that of the first picture if None. Cells have the first picture's
+        images: uint8 ``(height, width, 3)``, RGB. Pictures of another size than the first are scaled to fit its cell.
+        columns: the number of pictures in a row.
+        captions: the text in the top left corner of each picture.
+        cell_width: the width of a cell in pixels; None is that of the first picture. Cells have the first picture's
             proportions.
-        gap: Pixels between and around the pictures.
-        background: Colour of the gaps and of empty cells.
+        gap: the number of pixels between and around the pictures.
+        background: the colour of the gaps and of empty cells.
 
     Returns:
         uint8 ``(sheet height, sheet width, 3)``, RGB.
 
     Raises:
-        ValueError: no images, images of another type, or ``columns``, ``cell_width`` or ``captions`` that do not fit.
-        ImportError: OpenCV is not installed.
+        ValueError: if there are no images, or images, ``columns``, ``cell_width`` or ``captions`` do not fit.
+        ImportError: if OpenCV is not installed.
     """
     cv2 = _import_cv2()
     if len(images) == 0:
@@ -208,16 +209,17 @@ def contact_sheet(
 
 
 def _point_rows(prompts: ObjectPrompts) -> list[tuple[float, float, int]]:
-    """An object's points as rows of x, y and label."""
+    """Return an object's points as rows of x, y and label."""
     return [(x, y, label) for (x, y), label in zip(prompts.points, prompts.labels, strict=True)]
 
 
 def _draw_point(cv2: ModuleType, image: np.ndarray, x: int, y: int, positive: bool, line: int) -> None:
+    """Draw a point prompt."""
     radius = 3 * line + 1
     cv2.circle(image, (x, y), radius + line + 1, DARK, -1, cv2.LINE_AA)
     cv2.circle(image, (x, y), radius + line, WHITE, -1, cv2.LINE_AA)
     cv2.circle(image, (x, y), radius, POSITIVE if positive else NEGATIVE, -1, cv2.LINE_AA)
-    # The sign for those who cannot tell red from green.
+    # The sign is for people who cannot distinguish red from green.
     arm = radius - line
     cv2.line(image, (x - arm, y), (x + arm, y), WHITE, line)
     if positive:
@@ -227,7 +229,7 @@ def _draw_point(cv2: ModuleType, image: np.ndarray, x: int, y: int, positive: bo
 def _draw_label(
     cv2: ModuleType, image: np.ndarray, text: str, x: int, y: int, color: tuple[int, int, int], centred: bool = True
 ) -> None:
-    """Text on a plate of ``color``, kept within the image: centred on (x, y), or with its top left corner there."""
+    """Draw text on a plate of ``color`` inside the image, centred on (x, y) or with its top left corner there."""
     height, width = image.shape[:2]
     size = max(0.45, min(height, width) / 900)
     thickness = max(1, round(size * 1.6))
@@ -245,7 +247,7 @@ def _draw_label(
 
 
 def _innermost(cv2: ModuleType, mask: np.ndarray) -> tuple[int, int]:
-    """The pixel (x, y) of a mask that is farthest from its edge, to within the step of a 64 pixel thumbnail."""
+    """Return the pixel (x, y) of a mask that is farthest from its edge, with the precision of a 64-pixel thumbnail."""
     step = max(1, max(mask.shape) // 64)
     small = np.pad(mask[::step, ::step], 1)
     if not small.any():
@@ -256,6 +258,7 @@ def _innermost(cv2: ModuleType, mask: np.ndarray) -> tuple[int, int]:
 
 
 def _checked_image(image: np.ndarray, what: str) -> np.ndarray:
+    """Return an image as an array, or raise ValueError if it is not uint8 RGB."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"{what} must be uint8 of shape (height, width, 3) in RGB, got {image.dtype} {image.shape}.")
@@ -263,7 +266,7 @@ def _checked_image(image: np.ndarray, what: str) -> np.ndarray:
 
 
 def _checked_mask(mask: np.ndarray, object_id: int, height: int, width: int) -> np.ndarray:
-    """The mask as uint8, 0 or 1."""
+    """Return a mask as uint8 of 0 and 1, or raise ValueError if it does not fit the frame."""
     mask = np.asarray(mask)
     if mask.dtype.kind not in "bui":
         raise ValueError(f"The mask of object {object_id} must be bool, got {mask.dtype}; threshold logits at 0 first.")
@@ -280,6 +283,7 @@ def _checked_mask(mask: np.ndarray, object_id: int, height: int, width: int) -> 
 def _checked_rows(
     rows: Sequence[Sequence[float]] | np.ndarray | None, columns: int, what: str, meaning: str
 ) -> np.ndarray:
+    """Return rows of finite numbers as float64 ``(n, columns)``, or raise ValueError."""
     if rows is None or len(rows) == 0:
         return np.zeros((0, columns))
     array = np.asarray(rows, dtype=np.float64)

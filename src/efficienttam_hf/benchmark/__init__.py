@@ -1,1 +1,1 @@
-"""How fast models are, side by side: `efficienttam benchmark`."""
+"""Compares the speed of models: `efficienttam benchmark`."""

@@ -1,4 +1,4 @@
-"""From a `ContenderSpec` to a contender: the one place that knows all kinds of them."""
+"""Makes a contender from a `ContenderSpec`. Only this file knows all kinds of contenders."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ __all__ = ["build", "track_video"]
 def build(spec: ContenderSpec) -> Contender:
     """Make a contender.
 
+    Args:
+        spec: the description of the contender.
+
     Raises:
         ValueError: if there is no such model, or it does not take that image size.
         ImportError: if a package that it needs is not installed.
@@ -31,7 +34,16 @@ def build(spec: ContenderSpec) -> Contender:
 
 
 def track_video(spec: ContenderSpec, video: BenchmarkVideo, num_objects: int) -> int:
-    """Build a contender and track the whole video, as a user would; what memory is measured of. Returns its frames."""
+    """Build a contender and track the whole video, as a user would, so that its memory can be measured.
+
+    Args:
+        spec: the description of the contender.
+        video: the video.
+        num_objects: the number of objects that are tracked at once.
+
+    Returns:
+        The number of frames that were tracked.
+    """
     torch.set_num_threads(spec.threads)
     contender = build(spec)
     outputs = contender.track(video, num_objects, preload=False)

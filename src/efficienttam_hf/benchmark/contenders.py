@@ -1,8 +1,8 @@
-"""Who is timed: our models and their peers, each driven through its own public interface on the same video.
+"""The contenders: models of this package and their peers, each called through its own public interface on one video.
 
-A `ContenderSpec` says what a contender is, in words that can be sent to another process; `building.build` makes it. A
-contender tracks a video frame by frame as an iterator, so that several can take turns. What it yields are tracked masks
-as its interface gives them; `to_video_size` does what is left to do until they have the video's size.
+A `ContenderSpec` describes a contender with plain values that can be sent to another process; `building.build` makes
+it. A contender tracks a video as an iterator over frames, so that several contenders can take turns. It yields the
+tracked masks in the form of its interface, and `to_video_size` resizes them to the video.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ __all__ = [
     "our_config",
 ]
 
-SEED = 0  # of random weights: two contenders of one model have the same
+SEED = 0  # the seed of random weights, so that two contenders of one model have the same weights
 
 
 @dataclass(frozen=True)
 class ContenderSpec:
-    """What a contender is.
+    """The description of a contender.
 
     Attributes:
         kind: `"ours"`, `"peer"` (see `peers`) or `"reference"` (see `reference`).
-        model: a preset, the name of an included model, a folder or an id on the Hub; of a peer, its name.
-        device, dtype: where it runs, and in which type, `"float32"` or `"bfloat16"`.
-        image_size: side of the model's input in pixels, in place of its own.
+        model: a preset, the name of an included model, a folder or an id on the Hub; for a peer, its name.
+        device: the device that it runs on.
+        dtype: the dtype of weights and activations, `"float32"` or `"bfloat16"`.
+        image_size: the side of the model's input in pixels; None is the model's own.
         compiled: whether its stages are compiled.
-        threads: on a CPU.
-        checkout: of a reference, where the published implementation lies.
+        threads: the number of threads on a CPU.
+        checkout: for a reference, the folder of the published implementation.
     """
 
     kind: str
@@ -64,7 +65,7 @@ class ContenderSpec:
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """The name of the contender in tables."""
         name = self.model if "/" not in self.model else Path(self.model).name
         return f"published {name}" if self.kind == "reference" else name
 
@@ -75,12 +76,12 @@ class ContenderSpec:
 
 
 class Contender:
-    """What the benchmark asks of a contender.
+    """The interface that the benchmark needs of a contender.
 
     Attributes:
-        spec: what it is.
+        spec: the description of the contender.
         model: the network, with the parts that `find_stages` looks for.
-        image_size: side of its input in pixels.
+        image_size: the side of its input in pixels.
     """
 
     spec: ContenderSpec
@@ -88,24 +89,32 @@ class Contender:
     image_size: int
 
     def read_frame(self, path: Path) -> Tensor:
-        """Decode a frame and make it the model's input: (3, height, width)."""
+        """Decode a frame and convert it to the model's input: (3, height, width)."""
         raise NotImplementedError
 
     def track(self, video: BenchmarkVideo, num_objects: int, preload: bool) -> Iterator[Any]:
-        """Prompt objects with boxes on the first frame and track them, frame by frame.
+        """Prompt objects with boxes on the first frame, track them, and yield an output for each frame.
 
         Args:
-            preload: decode and resize all frames before the first is tracked, where the interface leaves the choice.
+            video: the video.
+            num_objects: the number of objects.
+            preload: whether all frames are decoded and resized before tracking, if the interface leaves the choice.
         """
         raise NotImplementedError
 
     def to_video_size(self, output: Any, video: BenchmarkVideo) -> Tensor:
-        """Mask logits at the video's size, of what `track` yielded."""
+        """Return the mask logits of an output of `track` at the video's size."""
         raise NotImplementedError
 
 
 class TransformersContender(Contender):
-    """A video model with the interface of Transformers' `Sam2VideoModel`."""
+    """A video model with the interface of Transformers' `Sam2VideoModel`.
+
+    Args:
+        spec: the description of the contender.
+        model: the model, which is moved to the device and dtype.
+        processor: its processor.
+    """
 
     def __init__(self, spec: ContenderSpec, model: nn.Module, processor: Any):
         self.spec, self.processor = spec, processor
@@ -120,7 +129,7 @@ class TransformersContender(Contender):
         return processed["pixel_values_videos"][0][0].to(DTYPES[self.spec.dtype])
 
     def start_session(self, video: BenchmarkVideo, preload: bool) -> Any:
-        """A session over the video; Transformers' hold all its frames, resized."""
+        """Return a session of the video. Sessions of Transformers keep all its frames, resized."""
         return self.processor.init_video_session(
             video=[read_image(path) for path in video.frames],
             inference_device=self.spec.device,
@@ -147,7 +156,8 @@ class OurContender(TransformersContender):
         device, dtype = self.spec.device, DTYPES[self.spec.dtype]
         if not preload:
             return self.processor.init_video_session(video=video.folder, inference_device=device, dtype=dtype)
-        # By itself it would decode and resize a frame when its turn comes, and be timed with what others do before.
+        # Otherwise the session would decode and resize each frame when it is tracked. Other contenders do that
+        # beforehand.
         return EfficientTamVideoInferenceSession(
             video=torch.stack([self.read_frame(path) for path in video.frames]),
             video_height=video.height,
@@ -161,15 +171,15 @@ _RANDOM = "For a preset with random weights, write preset:NAME, such as preset:e
 
 
 def our_config(name: str, image_size: int | None = None) -> EfficientTamConfig:
-    """The configuration of a model of this package, for another input size if asked.
+    """Return the configuration of a model of this package.
 
     Args:
-        name: see `app.loading.find_model`, or `preset:NAME` for a model with random weights.
-        image_size: side of the input.
+        name: see `app.loading.find_model`; `preset:NAME` is a model with random weights.
+        image_size: the side of the input in pixels; None is the model's own.
 
     Raises:
-        ValueError: if there is nothing of that name, or it is another kind of model.
-        OSError: if a checkpoint on the Hub cannot be fetched.
+        ValueError: if there is no model of that name, or it is of another kind.
+        OSError: if a checkpoint on the Hub cannot be downloaded.
     """
     overrides = {} if image_size is None else {"image_size": image_size}
     try:
@@ -181,10 +191,14 @@ def our_config(name: str, image_size: int | None = None) -> EfficientTamConfig:
 
 
 def load_ours(name: str, image_size: int | None = None) -> EfficientTamVideoModel:
-    """A model of this package on the CPU in float32: of `preset:NAME` with random weights, else a checkpoint's.
+    """Load a model of this package on the CPU in float32; `preset:NAME` has random weights.
+
+    Args:
+        name: see `our_config`.
+        image_size: the side of the input in pixels; None is the model's own.
 
     Raises:
-        ValueError, OSError: as `our_config`.
+        ValueError, OSError: see `our_config`.
     """
     config = our_config(name, image_size)
     if name.startswith(PRESET_PREFIX):

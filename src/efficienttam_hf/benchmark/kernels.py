@@ -1,4 +1,4 @@
-"""What `efficienttam benchmark --kernels` shows: the ways of computing that this machine takes, and why."""
+"""The output of `efficienttam benchmark --kernels`: the kernels that this machine uses, and their measured times."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["describe_kernels"]
 
 
 def describe_kernels(threads: int | None = None) -> str:
-    """A Markdown table a dtype: each operation's candidates with their milliseconds, the chosen one in bold.
+    """Return a Markdown table for each dtype, with each operation's candidates and their milliseconds.
 
-    Measures what is not measured yet.
+    The chosen candidate is bold. Candidates without a stored measurement are timed now.
 
     Args:
-        threads: of torch; by default as many as it takes.
+        threads: torch's number of threads; None is its default.
 
     Raises:
-        ValueError: for a value of `EFFICIENTTAM_KERNELS` that names what is not there.
+        ValueError: if `EFFICIENTTAM_KERNELS` names an unknown mode, operation or candidate.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
@@ -33,7 +33,8 @@ def describe_kernels(threads: int | None = None) -> str:
 
 
 def _table(dtype: str) -> str:
-    choices = KernelChoices(OPERATIONS)  # this process may know those of another number of threads
+    """Return the table of a dtype."""
+    choices = KernelChoices(OPERATIONS)  # the choices of this process may be for another number of threads
     found, about = choices.measured(dtype), machine(dtype)
     lines = [
         f"{dtype}, {about['processor']} ({about['capability']}), threads: {about['threads']}, torch {about['torch']}",

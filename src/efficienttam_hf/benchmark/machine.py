@@ -1,8 +1,7 @@
-"""The machine: what it is, what it can do, and how fast its matrix product is.
+"""The machine: its description, its memory, and the speed of its matrix product.
 
-The matrix product is the yardstick: nothing a network does is faster, so the share of its rate that a stage reaches
-says how much is left to gain. It is measured in turns with the contenders, because on a shared machine it changes as
-they do.
+The matrix product is the reference, because no part of a network is faster: the ratio of a stage's rate to it shows how
+much could be gained. It is timed in turns with the contenders, because on a shared machine the speed of both changes.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def check_device(device: torch.device, dtype: str) -> None:
-    """See that a device can compute in a type.
+    """Check that a device can compute in a dtype.
 
     Raises:
-        ValueError: if it cannot.
+        ValueError: if it cannot; the message has the reason.
     """
     try:
         x = torch.ones(1, 1, 16, 16, device=device, dtype=DTYPES[dtype])
@@ -44,7 +43,7 @@ def check_device(device: torch.device, dtype: str) -> None:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What results depend on: processor, threads, load, versions."""
+    """Return what results depend on: the processor, the threads, the load and the versions."""
     import transformers
 
     return {
@@ -62,6 +61,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def _processor_name() -> str:
+    """Return the name of the processor's model."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -69,21 +69,22 @@ def _processor_name() -> str:
 
 
 class MatrixProduct:
-    """A product of two square matrices, to be timed again and again.
+    """A product of two square matrices, which is timed repeatedly.
 
     Args:
-        dtype: its type.
-        size: rows and columns; by default large enough for the full rate of a CPU, or of a GPU.
+        device: the device.
+        dtype: the dtype of the matrices.
+        size: the number of rows and columns; the default is large enough for the full rate of a CPU or GPU.
     """
 
     def __init__(self, device: torch.device, dtype: str, size: int | None = None):
         self.size = size or (2048 if device.type == "cpu" else 8192)
         self._a, self._b = torch.randn(2, self.size, self.size, device=device).to(DTYPES[dtype])
         self._out, self._clock = torch.empty_like(self._a), clock_for(device)
-        self.rate()  # the first one sets things up
+        self.rate()  # the first call includes initialization
 
     def rate(self) -> float:
-        """Operations a second, of one product."""
+        """Return the rate of one product in operations per second."""
         start = self._clock()
         torch.matmul(self._a, self._b, out=self._out)
         return 2 * self.size**3 / (self._clock() - start)
@@ -91,11 +92,11 @@ class MatrixProduct:
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """The most memory at a time, in bytes.
+    """The largest memory use, in bytes.
 
     Attributes:
-        peak: of the process (resident), or on a GPU of the tensors there.
-        libraries: of that, what the process had before there was a model; 0 on a GPU.
+        peak: the largest RAM of the process or, on a GPU, the largest GPU memory of its tensors.
+        libraries: the part of it that the process used before a model was made; 0 on a GPU.
     """
 
     peak: int
@@ -103,20 +104,25 @@ class MemoryUse:
 
     @property
     def own(self) -> int:
-        """What model, video and memories took at the most."""
+        """The largest use by the model, the video and the memories."""
         return self.peak - self.libraries
 
 
 def with_peak_memory(device: str, function: Callable[..., Any], *args: Any) -> tuple[Any, MemoryUse]:
-    """Call a function of a module in a process of its own, and see how much memory that takes.
+    """Call a function of a module in a new process, and measure its memory use.
+
+    Args:
+        device: the device that the function uses.
+        function: the function.
+        args: its arguments.
 
     Returns:
-        What it returned, and the memory.
+        The function's result, and the memory use.
 
     Raises:
-        MemoryError: if the system ended the process, as it does when memory runs out.
+        MemoryError: if the system ended the process, as it does when RAM is exhausted.
     """
-    # Spawned, not forked: a forked process begins with the memory of its parent.
+    # The process is spawned and not forked, because a forked process begins with the RAM of its parent.
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(_call, device, function, args).result()
@@ -125,6 +131,7 @@ def with_peak_memory(device: str, function: Callable[..., Any], *args: Any) -> t
 
 
 def _call(device: str, function: Callable[..., Any], args: tuple) -> tuple[Any, MemoryUse]:
+    """Call a function and measure the memory use of this process."""
     if torch.device(device).type == "cuda":
         result = function(*args)
         return result, MemoryUse(torch.cuda.max_memory_allocated(device), 0)
@@ -134,10 +141,10 @@ def _call(device: str, function: Callable[..., Any], args: tuple) -> tuple[Any, 
 
 
 def highest_resident_bytes() -> int:
-    """The most memory this process has had so far."""
+    """Return the largest RAM that this process has used so far, in bytes."""
     status = Path("/proc/self/status")
-    if status.is_file():  # on Linux getrusage would begin with what the parent process had
+    if status.is_file():  # on Linux, getrusage would include the parent process
         return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS

@@ -1,9 +1,9 @@
-"""Models of Transformers that do the same task, with random weights: speed does not depend on the weights.
+"""Models of Transformers for the same task, with random weights, since the speed does not depend on the weights.
 
 Their configurations are those of the published checkpoints (`facebook/sam2.1-hiera-tiny`, `-base-plus`,
-`yonigozlan/EdgeTAM-hf`), written out so that nothing needs to be fetched; another input size changes what follows from
-it. `edgetam-default` is what Transformers makes of `EdgeTamVideoConfig()`: EdgeTAM's memory with SAM 2's tiny Hiera as
-image encoder, which no published checkpoint has.
+`yonigozlan/EdgeTAM-hf`), and are written here so that nothing is downloaded. With another input size, the values that
+depend on it change. `edgetam-default` is `EdgeTamVideoConfig()` of Transformers: EdgeTAM's memory with SAM 2's tiny
+Hiera as image encoder, which no published checkpoint has.
 """
 
 from __future__ import annotations
@@ -37,15 +37,19 @@ _REPVIT = {
 
 
 def check_peer(name: str, image_size: int | None = None) -> None:
-    """See that a peer can be made here, for another input size than its own if asked.
+    """Check that a peer can be made on this machine.
+
+    Args:
+        name: the name of the peer.
+        image_size: the side of its input in pixels; None is its own.
 
     Raises:
         ValueError: if there is no such peer, or it cannot be made for that size.
-        ImportError: if what it needs is not installed.
+        ImportError: if a package that it needs is not installed.
     """
     if name not in PEERS:
         raise ValueError(f"There is no peer {name!r}; there are {', '.join(PEERS)}.")
-    step = 256 if name.startswith("edgetam") else 32  # EdgeTAM divides its feature map into 16x16 windows
+    step = 256 if name.startswith("edgetam") else 32  # EdgeTAM divides its feature map into windows of 16x16
     if image_size is not None and image_size % step:
         raise ValueError(f"The image size of {name} must be a multiple of {step}, got {image_size}.")
     if not name.startswith("edgetam"):
@@ -62,10 +66,17 @@ def check_peer(name: str, image_size: int | None = None) -> None:
 
 
 def make_peer(name: str, image_size: int | None = None) -> tuple[nn.Module, Any]:
-    """A peer with random weights, and its processor.
+    """Make a peer with random weights.
+
+    Args:
+        name: the name of the peer.
+        image_size: the side of its input in pixels; None is its own.
+
+    Returns:
+        The model and its processor.
 
     Raises:
-        ValueError, ImportError: as `check_peer`.
+        ValueError, ImportError: see `check_peer`.
     """
     check_peer(name, image_size)
     size = image_size or NATIVE_SIZE

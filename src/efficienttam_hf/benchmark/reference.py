@@ -1,11 +1,11 @@
-"""The published implementation as a contender, from a checkout of it, with the weights of our model.
+"""The published implementation as a contender, from a checkout of its repository, with the weights of our model.
 
-It is driven as its own examples do: a folder of JPEG frames, boxes on the first, `propagate_in_video`. In bfloat16 its
-weights stay in float32 and autocast chooses, as its authors run it. Compiled, it is its `EfficientTAMVideoPredictorVOS`
-with the image encoder compiled too, which its authors allow on CUDA only; on a CPU it runs as it is.
+It is used as in its own examples: a folder of JPEG frames, boxes on the first frame, `propagate_in_video`. In bfloat16,
+its weights stay in float32 and autocast is used, as its authors do. Compiled, it is its `EfficientTAMVideoPredictorVOS`
+with a compiled image encoder, which its authors support on CUDA only; on a CPU it is not compiled.
 
-Two things differ from its defaults, so that both do the same work: holes in masks are not filled (ours does not, and it
-needs a CUDA extension), and there is no progress bar.
+Two defaults are changed, so that both implementations do the same work: holes in masks are not filled, since our model
+does not fill them and this needs a CUDA extension, and there is no progress bar.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEEDED = (
     f"{PACKAGE}/efficienttam_video_predictor.py",
     f"{PACKAGE}/configs/efficienttam",
 )
-# What its function for building a video predictor sets, but for the filling of holes.
+# The settings of its function that builds a video predictor, without the filling of holes.
 SETTINGS = (
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
@@ -45,10 +45,10 @@ SETTINGS = (
 
 
 def check_checkout(path: Path) -> None:
-    """See that a folder is a checkout of the published implementation.
+    """Check that a folder is a checkout of the published implementation.
 
     Raises:
-        ValueError: naming what is missing.
+        ValueError: if it is not; the message names the missing files.
     """
     missing = [name for name in NEEDED if not (path / name).exists()]
     if missing:
@@ -59,10 +59,10 @@ def check_checkout(path: Path) -> None:
 
 
 def published_variant(config: EfficientTamConfig) -> str:
-    """The published variant that a model is, whatever its input size.
+    """Return the name of the published variant that a model is, for any input size.
 
     Raises:
-        ValueError: if it is none of them.
+        ValueError: if it is not one of them.
     """
     layout, kind = published_layout(config), config.memory_attention_config.cross_attention
     for name in PRESETS:
@@ -76,10 +76,10 @@ def published_variant(config: EfficientTamConfig) -> str:
 
 
 def import_published(checkout: Path) -> tuple[ModuleType, ModuleType]:
-    """Its modules of the video predictor and of reading frames.
+    """Import the modules of the published video predictor and of its frame reader.
 
     Raises:
-        ValueError: if `checkout` is none.
+        ValueError: if `checkout` is not a checkout.
         ImportError: if a package that it needs is not installed.
     """
     check_checkout(checkout)
@@ -111,7 +111,7 @@ class ReferenceContender(Contender):
 
     @property
     def _checkout(self) -> Path:
-        assert self.spec.checkout is not None  # a reference has one
+        assert self.spec.checkout is not None  # a reference always has a checkout
         return self.spec.checkout.resolve()
 
     def read_frame(self, path: Path) -> Tensor:
@@ -127,22 +127,23 @@ class ReferenceContender(Contender):
                 self.model.add_new_points_or_box(state, 0, number, box=box)
             frames = self.model.propagate_in_video(state)
         while True:
-            with self._autocast():  # for a frame at a time: what others do in between is not to run under it
+            with self._autocast():  # for one frame at a time, because the other contenders must not run under autocast
                 output = next(frames, None)
             if output is None:
                 return
             yield output
 
     def _autocast(self) -> torch.autocast:
+        """Return the autocast context of the authors' code in bfloat16; without effect in float32."""
         dtype = DTYPES[self.spec.dtype]
         return torch.autocast(torch.device(self.spec.device).type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
     def to_video_size(self, output: Any, video: BenchmarkVideo) -> Tensor:
-        return output[2]  # it has done so already
+        return output[2]  # the published code has resized them already
 
 
 def _instantiate(variant: str, image_size: int, compiled: bool) -> torch.nn.Module:
-    """Its predictor of a variant, without weights."""
+    """Build the published predictor of a variant, without weights."""
     from hydra import compose
     from hydra.utils import instantiate
     from omegaconf import OmegaConf

@@ -1,4 +1,4 @@
-"""A benchmark's results for people: tables in Markdown, and published accuracy against the speed measured here."""
+"""Reports of a benchmark: tables in Markdown, and a plot of published accuracy against measured speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .timing import Spread
 
 __all__ = ["check_plotting", "draw_plot", "published_accuracy", "to_markdown", "write_report"]
 
-# What the paper calls the contenders it has results of, at their own input size. Its SAM 2 is the base-plus model.
+# The names in the paper of the contenders that it has results of, at their own input size. Its SAM 2 is base-plus.
 PAPER_METHODS = {name: variant.paper_name for name, variant in VARIANTS.items() if variant.paper_name}
 PAPER_METHODS["sam2-base-plus"] = "SAM 2"
 PAPER_SIZE = 1024
@@ -25,7 +25,7 @@ ACCURACY_COLUMN = "SA-V test J&F"
 
 
 def published_accuracy(result: ContenderResult) -> float | None:
-    """J&F on the SA-V test set in the paper's Table 1, in percent; `None` if it has none for this model and size."""
+    """Return J&F on the SA-V test set from the paper's Table 1, in percent; `None` if the table does not have it."""
     method = PAPER_METHODS.get(result.name.removeprefix("published ").removeprefix(PRESET_PREFIX))
     if method is None or result.image_size != PAPER_SIZE:
         return None
@@ -33,7 +33,7 @@ def published_accuracy(result: ContenderResult) -> float | None:
 
 
 def to_markdown(report: BenchmarkReport) -> str:
-    """Two tables, what they were measured on, and how to read them."""
+    """Return two tables, the description of the machine, and notes on how to read them, in Markdown."""
     base = markdown_text(report.results[0].name)
     speed = [["contender", "objects", "frames/s", "ms a frame", f"time / {base}", "M params", "GFLOP", "peak MB"]]
     parts = [["contender", "objects", *(f"{part}, ms" for part in FRAME_PARTS), "input, ms"]]
@@ -84,16 +84,18 @@ def to_markdown(report: BenchmarkReport) -> str:
 
 
 def _spread(spread: Spread, scale: float = 1.0) -> str:
+    """Format a spread as median and quartiles."""
     median, low, high = (_figures(x * scale) for x in (spread.median, spread.low, spread.high))
     return f"{median} ({low}–{high})"
 
 
 def _figures(value: float) -> str:
+    """Format a number with about three figures."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, also straight in a terminal. The first column to the left, the others to the right."""
+    """Return a Markdown table with aligned columns: the first column to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -104,7 +106,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def check_plotting() -> None:
-    """See that the plot can be drawn, before hours of measuring.
+    """Check that the plot can be drawn, before the time for measuring is spent.
 
     Raises:
         ImportError: if Matplotlib is not installed.
@@ -119,10 +121,14 @@ def check_plotting() -> None:
 
 
 def draw_plot(report: BenchmarkReport, path: Path) -> list[str]:
-    """Draw published accuracy against frames a second of the first number of objects.
+    """Draw published accuracy against frames per second, for the first number of objects.
+
+    Args:
+        report: the results.
+        path: the path of the PNG file.
 
     Returns:
-        The contenders whose accuracy is not published. They are named above the plot, not in it.
+        The names of the contenders without published accuracy, which are not in the plot.
 
     Raises:
         ImportError: if Matplotlib is not installed.
@@ -166,7 +172,10 @@ def draw_plot(report: BenchmarkReport, path: Path) -> list[str]:
 
 
 def write_report(report: BenchmarkReport, folder: Path) -> list[Path]:
-    """Write `benchmark.json`, `benchmark.md` and `benchmark.png`; returns their paths.
+    """Write `benchmark.json`, `benchmark.md` and `benchmark.png` to a folder.
+
+    Returns:
+        The paths of the three files.
 
     Raises:
         ImportError: if Matplotlib is not installed.

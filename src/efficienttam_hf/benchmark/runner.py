@@ -1,8 +1,8 @@
-"""The benchmark itself: contenders are made, warmed up, and take turns on the same frames.
+"""Runs the benchmark: makes the contenders, warms them up, and times them in turns on the same frames.
 
-For each number of objects: every contender tracks until its memory is full; one frame of each has its operations
-counted; then come the rounds in which whole frames are timed, and after them rounds with meters on the stages, in turns
-with a matrix product. At the end each contender tracks the video once more in a process of its own, for its memory.
+For each number of objects, every contender tracks until its memory bank is full. Then the operations of one frame of
+each are counted. Then there are rounds in which whole frames are timed, and rounds in which stages are timed, in turns
+with a matrix product. At the end, each contender tracks the video once more in a new process, for its memory use.
 """
 
 from __future__ import annotations
@@ -36,17 +36,19 @@ class BenchmarkOptions:
     """What is measured.
 
     Attributes:
-        models: of this package: presets (with random weights), names, folders. All ratios are to the first.
-        peers: names in `peers.PEERS`.
-        reference: a checkout of the published implementation, to run each of `models` too.
-        reference_dtype: its type, where that is not `dtype`.
-        objects: how many are tracked at once, one after another.
-        frames: that are timed of each contender; as many again with meters on the stages.
-        warmup: frames before that; by default until memory is full.
-        image_size: side of every model's input, in place of its own; a multiple of 32.
+        models: models of this package: presets (with random weights), names, folders. All ratios are relative to the
+            first.
+        peers: names of `peers.PEERS`.
+        reference: the folder of a checkout of the published implementation, which is run for each of `models` too.
+        reference_dtype: its dtype, if it is not `dtype`.
+        objects: the numbers of objects that are tracked at once; each number is measured.
+        frames: the number of frames that are timed of each contender; the stages of as many further frames are timed.
+        warmup: the number of frames before that; None continues until the memory bank is full.
+        image_size: the side of every model's input in pixels, a multiple of 32; None is each model's own.
         video_size: (width, height) of the frames.
-        device, dtype, threads, compiled: as in `ContenderSpec`; `threads` by default as many as torch takes.
-        memory: whether memory is measured, which takes as long again as tracking.
+        device, dtype, compiled: see `ContenderSpec`.
+        threads: the number of threads; None is torch's default.
+        memory: whether memory use is measured, which takes as long again as tracking.
     """
 
     models: Sequence[str]
@@ -66,23 +68,26 @@ class BenchmarkOptions:
 
     @property
     def warmup_frames(self) -> int:
-        """Seven memories are full after seven frames; compiled code must also have seen all lengths of its input,
-        and pointers grow for sixteen."""
+        """The number of frames before the measurement.
+
+        The memory bank has its seven spatial memories after seven frames. Compiled code must have run with all lengths
+        of its input, and the number of object pointers grows up to sixteen.
+        """
         return self.warmup if self.warmup is not None else 20 if self.compiled else 8
 
     @property
     def video_frames(self) -> int:
-        """Warm-up, a frame for counting, and the timed ones with and without meters."""
+        """The number of frames: the warm-up, one for counting operations, and timed ones with and without stages."""
         return self.warmup_frames + 1 + 2 * self.frames
 
 
 def plan(options: BenchmarkOptions) -> list[ContenderSpec]:
-    """The contenders, after all checks that need no measuring.
+    """Check the options and return the contenders. Nothing is measured.
 
     Raises:
-        ValueError: for a number out of range, an unknown model or peer, a device or type that cannot be used, a folder
-            that is no checkout, a model that the published implementation does not have.
-        ImportError: if a peer needs what is not installed.
+        ValueError: if a number is out of range, a model or peer is unknown, the device or dtype cannot be used, a
+            folder is not a checkout, or the published implementation does not have a model.
+        ImportError: if a package that a peer needs is not installed.
     """
     if not options.models:
         raise ValueError("There is nothing to measure: name at least one model.")
@@ -123,24 +128,25 @@ def plan(options: BenchmarkOptions) -> list[ContenderSpec]:
 
 
 class FrameTime(NamedTuple):
-    """Seconds of a frame: `tracking` it, and bringing its masks to the video's size (`output`)."""
+    """The seconds of a frame: for `tracking` it, and for resizing its masks to the video (`output`)."""
 
     tracking: float
     output: float
 
     @property
     def total(self) -> float:
+        """The seconds of both."""
         return self.tracking + self.output
 
 
 class TimedTrack:
-    """A contender under way in a video, a frame at a time.
+    """A contender that tracks a video frame by frame.
 
     Args:
-        contender: who.
-        video: long enough for all steps.
-        num_objects: tracked at once.
-        clock: seconds; by default one that waits for the device.
+        contender: the contender.
+        video: a video that is long enough for all steps.
+        num_objects: the number of objects that are tracked at once.
+        clock: a clock in seconds; by default one that waits for the device.
     """
 
     def __init__(self, contender: Contender, video: BenchmarkVideo, num_objects: int, clock: Clock | None = None):
@@ -150,7 +156,10 @@ class TimedTrack:
         self._meter = StageMeter(contender.model, self._clock)
 
     def step(self) -> FrameTime:
-        """The next frame. The very first step also starts the session and prompts."""
+        """Track the next frame and return its time.
+
+        The first step includes the start of the session and the prompts.
+        """
         start = self._clock()
         output = next(self._frames)
         tracked = self._clock()
@@ -158,26 +167,27 @@ class TimedTrack:
         return FrameTime(tracked - start, self._clock() - tracked)
 
     def step_by_parts(self) -> dict[str, float]:
-        """The next frame with meters on its stages: seconds of each of `FRAME_PARTS`; together they are the frame."""
+        """Track the next frame and return the seconds of each of `FRAME_PARTS`, whose sum is the time of the frame."""
         with self._meter.listening() as taken:
             time = self.step()
         stages = {stage: taken[stage] for stage in STAGES}
         return {**stages, "other": time.tracking - sum(stages.values()), "output": time.output}
 
     def count_flops(self) -> dict[str, int]:
-        """The next frame with its operations counted."""
+        """Track the next frame and return its operations; see `stages.count_flops`."""
         return count_flops(self.contender.model, lambda: next(self._frames))
 
 
 def run(options: BenchmarkOptions, on_progress: Callable[[str], None] = lambda message: None) -> BenchmarkReport:
-    """Measure.
+    """Run the benchmark.
 
     Args:
-        on_progress: called with what begins, in a few words.
+        options: what is measured.
+        on_progress: a function that is called with a short description of each step that begins.
 
     Raises:
-        ValueError, ImportError: as `plan`, before anything is measured.
-        MemoryError: if the system ended the process that memory was measured in.
+        ValueError, ImportError: see `plan`; raised before anything is measured.
+        MemoryError: if the system ended the process in which memory use was measured.
     """
     specs = plan(options)
     threads_before = torch.get_num_threads()
@@ -194,6 +204,7 @@ def run(options: BenchmarkOptions, on_progress: Callable[[str], None] = lambda m
 def _measure(
     specs: list[ContenderSpec], video: BenchmarkVideo, options: BenchmarkOptions, on_progress: Callable[[str], None]
 ) -> BenchmarkReport:
+    """Measure all contenders, for each number of objects."""
     device = torch.device(options.device)
     machine = describe_machine(device)
     contenders = {}
@@ -219,13 +230,13 @@ def _measure(
 
 
 def _settings(options: BenchmarkOptions) -> dict[str, Any]:
-    """The options as they are written down."""
+    """Return the options as they are stored in the report."""
     settings = {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(options).items()}
     return settings | {"warmup": options.warmup_frames, "reference": options.reference is not None}
 
 
 class _Timed(NamedTuple):
-    """What rounds gave: by contender the frames, the parts of other frames, and operations; by type, rates."""
+    """The results of the rounds: times of frames, times of parts and operations by contender; rates by dtype."""
 
     frames: dict[str, list[float]]
     parts: dict[str, list[dict[str, float]]]
@@ -241,6 +252,7 @@ def _time_frames(
     products: dict[str, MatrixProduct],
     on_progress: Callable[[str], None],
 ) -> _Timed:
+    """Warm the contenders up and time their frames in turns, and then their stages."""
     tracks, flops = {}, {}
     for name, contender in contenders.items():
         on_progress(f"warming up {name}, objects: {num_objects}")
@@ -263,13 +275,13 @@ def _time_frames(
 
 
 def _collect(rounds: Iterator[dict[Any, Any]]) -> dict[Any, list[Any]]:
-    """Rounds of results by name to results of all rounds by name."""
+    """Combine the results of all rounds to one list for each name."""
     collected = list(rounds)
     return {name: [results[name] for results in collected] for name in collected[0]}
 
 
 def _time_inputs(contenders: dict[str, Contender], video: BenchmarkVideo, clock: Clock) -> dict[str, Spread]:
-    """Seconds to decode a frame and make it the model's input."""
+    """Measure the seconds to decode a frame and convert it to the model's input, for each contender."""
 
     def read(contender: Contender, paths: Iterator[Path]) -> float:
         path, start = next(paths), clock()
@@ -290,6 +302,7 @@ def _summarise(
     peak: float,
     memory: MemoryUse | None,
 ) -> ContenderResult:
+    """Return the result of a contender for one number of objects."""
     spec, seconds = contender.spec, timed.frames[contender.spec.name]
     parts = {part: Spread.of([frame[part] for frame in timed.parts[spec.name]]) for part in FRAME_PARTS}
     flops = timed.flops[spec.name]

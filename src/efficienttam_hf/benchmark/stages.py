@@ -1,8 +1,7 @@
-"""The stages of a frame, found in a model by their role, and meters that say what each stage took.
+"""The stages of a frame, which are found in a model by the names of its parts, and meters that time them.
 
-This is the one place that knows what the parts of a model are called, ours and those of its kind. A meter only
-listens: hooks read a clock (or a counter of operations) before and after a part runs, and what runs is the same with
-and without.
+Only this file knows these names, for our models and similar ones. A meter does not change the model: hooks read a clock
+(or a counter of operations) before and after a part runs.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["STAGES", "StageMeter", "count_flops", "find_stages"]
 
-# For each stage, the parts that make it: their names in our models and Transformers', and in published code.
+# For each stage, the names of its parts in our models and Transformers', and in the published code.
 STAGES: dict[str, tuple[str, ...]] = {
     "image encoder": ("vision_encoder", "image_encoder"),
     "memory attention": ("memory_attention",),
     "mask decoder": ("prompt_encoder", "mask_decoder", "sam_prompt_encoder", "sam_mask_decoder"),
-    # EdgeTAM compresses each memory before it is kept.
+    # EdgeTAM compresses each memory before it is stored.
     "memory encoder": ("memory_encoder", "spatial_perceiver"),
 }
 
 
 def find_stages(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The parts of a model that make each stage of `STAGES`.
+    """Return the parts of a model that make up each stage of `STAGES`.
 
     Raises:
-        ValueError: if a stage has none.
+        ValueError: if a stage has no part.
     """
     parts = dict(model.named_children())
     found = {stage: [parts[name] for name in names if name in parts] for stage, names in STAGES.items()}
@@ -46,11 +45,11 @@ def find_stages(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 class StageMeter:
-    """What the stages of a model take, by any reading that only grows.
+    """Measures what the stages of a model take, with any reading that only grows.
 
     Args:
-        model: whose stages are metered.
-        read: gives the reading: seconds of a clock, or operations counted.
+        model: the model.
+        read: a function that returns the reading: seconds of a clock, or the number of operations.
     """
 
     def __init__(self, model: nn.Module, read: Callable[[], float]):
@@ -58,7 +57,7 @@ class StageMeter:
 
     @contextmanager
     def listening(self) -> Iterator[dict[str, float]]:
-        """Meter what runs in the block: a sum for each stage that ran, also of several calls."""
+        """Measure all calls in a `with` block. The result has the sum for each stage that ran."""
         taken: dict[str, float] = defaultdict(float)
         begun: dict[nn.Module, float] = {}
         handles: list[Any] = []
@@ -83,10 +82,19 @@ class StageMeter:
 
 
 def count_flops(model: nn.Module, step: Callable[[], object]) -> dict[str, int]:
-    """Floating point operations of matrix products, convolutions and attention in a step; a multiplication and an
-    addition are two. By stage, and `"frame"` for all. Padding that is computed counts, as it is computed."""
+    """Count the floating-point operations of a step: matrix products, convolutions and attention.
+
+    A multiplication and an addition are two operations. Operations on padding are counted, because they are computed.
+
+    Args:
+        model: the model.
+        step: a function that runs the step.
+
+    Returns:
+        The operations of each stage, and of all as `"frame"`.
+    """
     counter = FlopCounterMode(display=False)
-    eager = getattr(torch.compiler, "set_stance", None)  # compiled code would pass the counter by
+    eager = getattr(torch.compiler, "set_stance", None)  # compiled code would bypass the counter
     meter = StageMeter(model, counter.get_total_flops)
     with meter.listening() as taken, counter:
         if eager is None:

@@ -1,4 +1,4 @@
-"""The video that all contenders are timed on: frames in a folder, drawn once, and boxes to prompt with."""
+"""The video on which all contenders are timed: a folder of frames, which are drawn once, and boxes as prompts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from ..synthetic_clip import make_clip
 
 __all__ = ["BenchmarkVideo", "draw_video"]
 
-DRAWN_FRAMES = 16  # longer videos go through these back and forth
+DRAWN_FRAMES = 16  # longer videos repeat these frames forward and backward
 
 
 @dataclass(frozen=True)
 class BenchmarkVideo:
-    """A folder of numbered JPEG frames, all `width` by `height` pixels."""
+    """A folder of numbered JPEG frames, all of `width` by `height` pixels.
+
+    Attributes:
+        folder: the folder.
+        num_frames: the number of frames.
+        width, height: the size of the frames in pixels.
+    """
 
     folder: Path
     num_frames: int
@@ -26,17 +32,17 @@ class BenchmarkVideo:
 
     @property
     def frames(self) -> list[Path]:
-        """The files, in order."""
+        """The paths of the frames, in order."""
         return [self.folder / f"{number:05d}.jpg" for number in range(self.num_frames)]
 
     def boxes(self, num_objects: int) -> list[list[float]]:
-        """A box (x0, y0, x1, y1) an object, side by side across the frame."""
+        """Return a box (x_min, y_min, x_max, y_max) in pixels for each object, side by side across the frame."""
         step, top, bottom = self.width / num_objects, 0.3 * self.height, 0.7 * self.height
         return [[round(x, 1) for x in ((i + 0.2) * step, top, (i + 0.8) * step, bottom)] for i in range(num_objects)]
 
 
 def draw_video(folder: Path, num_frames: int, size: tuple[int, int]) -> BenchmarkVideo:
-    """Draw a synthetic clip of (width, height) pixels and write its frames."""
+    """Draw a synthetic clip of (width, height) pixels and write its frames to a folder."""
     width, height = size
     clip = make_clip(min(num_frames, DRAWN_FRAMES), width, height)
     video = BenchmarkVideo(folder, num_frames, width, height)

@@ -1,1 +1,1 @@
-"""Repositories on the Hugging Face Hub: model cards, what a repository holds, and uploading it."""
+"""Repositories on the Hugging Face Hub: model cards, the content of a repository, and its upload."""

@@ -1,8 +1,8 @@
-"""Model cards: one for each published variant, and one for each small model that comes with the package.
+"""Model cards: one for each published variant, and one for each included model.
 
-A card says what the model is, how to use it, what was measured and by whom, under which licence, and where it ends. All
-that can be computed is: parameters and input size from the configuration, the authors' results from the paper's tables.
-So a card is a function of the model's name and of the repository it is to lie in, and nothing in it is typed twice.
+A card describes the model, its use, measurements and their source, its licence and its limits. Everything that can be
+computed is computed: parameters and input size from the configuration, the authors' results from the paper's tables. So
+a card is determined by the name of the model and of its repository, and no fact is written twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["INCLUDED_MODELS", "card_folder", "model_card", "place_card"]
 
 
 PAPER = "https://arxiv.org/abs/2411.18933"
-# The paper's names of variants. It has no results of the other four.
+# The names of variants in the paper, which has no results of the other four.
 PAPER_METHODS = {name: variant.paper_name for name, variant in VARIANTS.items() if variant.paper_name}
 TAGS = ["efficienttam", "sam2", "segment-anything", "video-object-segmentation", "object-tracking", "arxiv:2411.18933"]
 ATTENTION = {
@@ -34,7 +34,7 @@ ATTENTION = {
     "pooled_logit_bias": "memories averaged over 2 × 2 tokens, their logits raised by the log of the area",
     "pooled_key_shift": "memories averaged over 2 × 2 tokens, their keys shifted by the log of the area",
 }
-PICTURE = re.compile(r"(!\[[^\]]*\]\()(?!https?:)([^)]+)\)")  # Markdown's pictures that are files, not addresses
+PICTURE = re.compile(r"(!\[[^\]]*\]\()(?!https?:)([^)]+)\)")  # pictures in Markdown that are files, not addresses
 
 CARD = """\
 ---
@@ -138,11 +138,11 @@ Apache 2.0{licence}. The method is the work of its authors:
 
 
 def model_card(name: str, repo_id: str | None = None) -> str:
-    """The card of a published variant (a key of `PRESETS`), or of a model that comes with the package.
+    """Return the card of a published variant (a key of `PRESETS`) or of an included model.
 
     Args:
-        name: e.g. `"efficienttam_s_2"` or `"efficienttam-nano"`.
-        repo_id: the repository that the examples load, `"owner/name"`; a place for it where it is not given.
+        name: such as `"efficienttam_s_2"` or `"efficienttam-nano"`.
+        repo_id: the repository that the examples load, `"owner/name"`; None writes a placeholder.
 
     Raises:
         ValueError: if there is no such model.
@@ -164,17 +164,19 @@ def model_card(name: str, repo_id: str | None = None) -> str:
 
 
 def place_card(card: str, source: Path, folder: Path, copy_pictures: bool = False) -> str:
-    """A card with its pictures linked from the folder that it is to lie in.
+    """Adapt the links of a card's pictures to the folder that the card is written to.
 
     Args:
-        card: of `model_card`.
-        source: the folder that its pictures' links begin at; see `card_folder`.
-        folder: where it goes.
-        copy_pictures: whether pictures are brought into the folder, as a repository needs them, or linked where they
-            are.
+        card: the output of `model_card`.
+        source: the folder to which the links of its pictures are relative; see `card_folder`.
+        folder: the folder that the card is written to.
+        copy_pictures: whether pictures are copied into the folder, as a repository needs them, instead of linked.
+
+    Returns:
+        The card with new links.
 
     Raises:
-        FileNotFoundError: if a picture is not where it should be.
+        FileNotFoundError: if a picture does not exist.
     """
 
     def moved(match: re.Match) -> str:
@@ -190,11 +192,12 @@ def place_card(card: str, source: Path, folder: Path, copy_pictures: bool = Fals
 
 
 def card_folder(name: str) -> Path:
-    """The folder that links in the card of a model begin at."""
+    """Return the folder to which the links in a model's card are relative."""
     return Path(included_checkpoint(name)).resolve()
 
 
 def _metadata(name: str) -> ModelCardData:
+    """Return the metadata at the beginning of a card."""
     results = _eval_results(name)
     return ModelCardData(
         license="apache-2.0",
@@ -209,7 +212,7 @@ def _metadata(name: str) -> ModelCardData:
 
 
 def _published_tables(name: str) -> list[tuple[PublishedTable, dict[str, float]]]:
-    """The paper's tables that have a row for a variant, with its numbers by column."""
+    """Return the paper's tables that have a row for a variant, with its numbers by column."""
     found = []
     for table in map(load_table, (1, 2, 3)):
         for row in table.rows:
@@ -219,14 +222,14 @@ def _published_tables(name: str) -> list[tuple[PublishedTable, dict[str, float]]
 
 
 def _eval_results(name: str) -> list[EvalResult]:
-    """The paper's results of a variant, each with the paper as its source."""
+    """Return the paper's results of a variant as metadata, with the paper as the source of each."""
     results = []
     for table, numbers in _published_tables(name):
         for column in table.columns:
             if column.measure == "parameters" or column.name not in numbers:
                 continue
             dataset = column.dataset or table.collection
-            assert dataset is not None  # a column names it where its table does not
+            assert dataset is not None  # a column names the dataset if its table does not
             results.append(
                 EvalResult(
                     task_type="mask-generation",
@@ -244,7 +247,7 @@ def _eval_results(name: str) -> list[EvalResult]:
 
 
 def _paper_results(name: str) -> list[str]:
-    """Paragraphs and tables of what the paper says of a variant."""
+    """Return paragraphs and tables with the paper's results of a variant."""
     tables = _published_tables(name)
     if not tables:
         return [
@@ -261,9 +264,10 @@ def _paper_results(name: str) -> list[str]:
 
 
 def _introduction(name: str) -> str:
+    """Return the introduction of a variant's card."""
     config = EfficientTamConfig.from_preset(name)
     vision = config.vision_config
-    assert isinstance(vision, EfficientTamVisionConfig)  # as all presets have
+    assert isinstance(vision, EfficientTamVisionConfig)  # all presets have this configuration
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in EfficientTamVideoModel(config).parameters())
     return INTRODUCTION.format(
@@ -280,7 +284,7 @@ def _introduction(name: str) -> str:
 
 
 def _included_card(name: str, repo_id: str) -> str:
-    """The card that lies beside the weights, which says what they are, and what every card says besides."""
+    """Return the card of an included model: the text beside its weights, and the parts that all cards share."""
     card = ModelCard.load(card_folder(name) / "README.md")
     card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *TAGS]))
     parts = [card.text.strip(), USAGE.format(repo_id=repo_id), ENDING.format(licence="")]

@@ -1,8 +1,8 @@
 """Builds a repository on the Hub from a model's name: makes the folder, verifies it, and uploads missing files.
 
-Each step stands alone and raises `PublishingError` in words for whoever publishes. An upload is one commit, so a
-repository never holds half a model; and as the Hub keeps what was sent for a commit that did not come about, an upload
-that broke off goes on where it stopped when it is started again. Only `upload` speaks to the Hub.
+Each step can be used alone and raises `PublishingError` with a message for the user. An upload is one commit, so a
+repository never has half a model. The Hub keeps files that were sent for a commit that failed, so an interrupted upload
+continues where it stopped. Only `upload` connects to the Hub.
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ __all__ = ["PublishingError", "Upload", "checksums", "make_repository", "upload"
 
 
 class PublishingError(RuntimeError):
-    """A repository cannot be made or uploaded as it is; the message says what to do."""
+    """A repository cannot be made or uploaded. The message says how to correct it."""
 
 
 @dataclass
 class Upload:
-    """What an upload did: the address of the repository, files that were sent, and files that were there already."""
+    """The result of an upload.
+
+    Attributes:
+        url: the address of the repository.
+        sent: the files that were uploaded.
+        kept: the files that were in the repository already.
+    """
 
     url: str
     sent: list[str] = field(default_factory=list)
@@ -48,26 +54,29 @@ class Upload:
 
 
 def make_repository(name: str, folder: Path, repo_id: str, checkpoint: Path | None = None) -> dict[str, str]:
-    """Everything a model's repository holds, in a new folder, verified: weights, configuration, processors, code, card.
+    """Make a new folder with the content of a model's repository: weights, configuration, processors, code and card.
 
     Args:
-        name: a published variant, or a model that comes with the package.
-        folder: to make; must not exist.
-        repo_id: where it is to be uploaded, `"owner/name"`; the card's examples load it.
+        name: a published variant, or an included model.
+        folder: the path of the folder, which must not exist.
+        repo_id: the repository for the upload, `"owner/name"`; the examples in the card load it.
         checkpoint: the authors' `.pt` file of a published variant.
 
     Returns:
-        SHA-256 of each file by its name; they are in the folder's `SHA256SUMS` too.
+        The SHA-256 of each file by its name. The file `SHA256SUMS` in the folder has them too.
 
     Raises:
-        FileExistsError, FileNotFoundError, CheckpointError, PublishingError: and no folder is left.
+        FileExistsError: if the folder exists.
+        FileNotFoundError: if the checkpoint does not exist.
+        CheckpointError: if the checkpoint cannot be converted.
+        PublishingError: if an argument is missing or the result cannot be verified. After any error, no folder is left.
     """
     if name not in INCLUDED_MODELS and checkpoint is None:
         raise PublishingError(f"{name} is a published variant: give the authors' file, {name}.pt.")
     target = Path(folder)
     if target.exists():
         raise FileExistsError(f"{target} exists already; choose another name.")
-    # All is made in a folder of its own, the only one that is ever removed.
+    # Everything is made in a temporary folder, which is the only one that is ever removed.
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     folder = work / target.name
@@ -75,9 +84,9 @@ def make_repository(name: str, folder: Path, repo_id: str, checkpoint: Path | No
         if name in INCLUDED_MODELS:
             _copy_included(name, folder)
         else:
-            assert checkpoint is not None  # see above
+            assert checkpoint is not None  # checked at the beginning of this function
             convert_checkpoint(checkpoint, folder, name)
-            (folder / LIST_NAME).unlink()  # of use on this machine only
+            (folder / LIST_NAME).unlink()  # it is only useful on this machine
         verify(folder, checkpoint)
         card = place_card(model_card(name, repo_id), card_folder(name), folder, copy_pictures=True)
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -91,7 +100,7 @@ def make_repository(name: str, folder: Path, repo_id: str, checkpoint: Path | No
 
 
 def _copy_included(name: str, folder: Path) -> None:
-    """An included model as `save_pretrained` would write it, but with its weights as they are, in half precision."""
+    """Write an included model as `save_pretrained` would, but with its weights unchanged, in half precision."""
     EfficientTamConfig.from_pretrained(name).save_pretrained(folder)
     EfficientTamVideoProcessor.from_pretrained(name).save_pretrained(folder)
     for file in Path(included_checkpoint(name)).glob("*.safetensors"):
@@ -99,14 +108,18 @@ def _copy_included(name: str, folder: Path) -> None:
 
 
 def verify(folder: Path, checkpoint: Path | None = None) -> None:
-    """Hold a folder against what a user of the repository relies on.
+    """Check a folder for the properties that users of the repository rely on.
 
-    It has the code of this package, and loads with every tensor in its place and no other. All weights are finite.
-    Given the published checkpoint, they are that file's, bit by bit. An image and a video go through it and give finite
-    numbers.
+    It must have the code of this package and load with exactly the expected tensors. All weights must be finite. If the
+    published checkpoint is given, the weights must equal it in every bit. An image and a video must give finite
+    results.
+
+    Args:
+        folder: the folder of the repository.
+        checkpoint: the authors' `.pt` file, if the model is a published variant.
 
     Raises:
-        PublishingError: naming the first thing that does not hold.
+        PublishingError: for the first property that does not hold.
     """
     here = Path(__file__).resolve().parents[1]
     for file in REMOTE_CODE_FILES:
@@ -128,7 +141,7 @@ def verify(folder: Path, checkpoint: Path | None = None) -> None:
 
 @torch.no_grad()
 def _run(folder: Path, video_model: EfficientTamVideoModel) -> None:
-    """One click on an image, and on the first of two frames of a video."""
+    """Segment an image and track two frames of a video from one click each, and check that the results are finite."""
     processor = EfficientTamVideoProcessor.from_pretrained(folder)
     clip = make_clip(2, 160, 120)
     click = {"input_points": [[[list(clip.click)]]], "input_labels": [[[1]]]}
@@ -145,18 +158,20 @@ def _run(folder: Path, video_model: EfficientTamVideoModel) -> None:
 
 
 def _require_finite(tensors: dict[str, Tensor], what: str) -> None:
+    """Raise `PublishingError` if a tensor has values that are not finite."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise PublishingError(f"Among the {what}, {name!r} has numbers that are not finite.")
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder, by its path in it."""
+    """Return the SHA-256 of every file in a folder by its relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _digest(path, hashlib.sha256()) for path in files}
 
 
 def _digest(path: Path, digest: hashlib._Hash) -> str:
+    """Return the digest of a file in hexadecimal."""
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
@@ -164,22 +179,22 @@ def _digest(path: Path, digest: hashlib._Hash) -> str:
 
 
 def upload(folder: Path, repo_id: str, api: HfApi, message: str, create: bool = False, private: bool = False) -> Upload:
-    """Bring a folder's files to a model repository, in one commit, but those that are there already.
+    """Upload a folder to a model repository, in one commit. Files that are in the repository already are not sent.
 
     Args:
-        folder: of `make_repository`.
+        folder: the output of `make_repository`.
         repo_id: `"owner/name"`.
-        api: whose token is used.
-        message: of the commit; the checksums go below it.
-        create: whether to make the repository if there is none.
-        private: whether a repository that is made is private.
+        api: the client of the Hub, with its token.
+        message: the commit message; the checksums are added below it.
+        create: whether the repository is made if it does not exist.
+        private: whether a new repository is private.
 
     Returns:
-        What was sent and what was kept, after the Hub's checksums were compared.
+        The files that were sent and kept, after a comparison with the Hub's checksums.
 
     Raises:
-        PublishingError: if there is no valid token or no such repository, or the upload broke off. The repository is
-            then as it was before.
+        PublishingError: if there is no valid token or no such repository, or the upload was interrupted. Then the
+            repository is unchanged.
     """
     try:
         api.whoami()
@@ -197,14 +212,14 @@ def upload(folder: Path, repo_id: str, api: HfApi, message: str, create: bool = 
         if differing := _not_there(folder, repo_id, api):
             raise PublishingError(f"After the upload, {repo_id} holds other bytes than were sent: {differing}.")
         return result
-    except (HTTPError, LocalTokenNotFoundError, RuntimeError) as error:  # of which the Hub's errors are kinds
+    except (HTTPError, LocalTokenNotFoundError, RuntimeError) as error:  # the Hub's errors are subclasses of these
         if isinstance(error, PublishingError):
             raise
         raise PublishingError(_explanation(error, repo_id)) from error
 
 
 def _not_there(folder: Path, repo_id: str, api: HfApi) -> list[str]:
-    """The files of a folder that the repository has not, or has with other bytes."""
+    """Return the files of a folder that the repository does not have, or has with another content."""
     sums = checksums(folder)
     remote: dict[str, Any] = {info.path: info for info in api.get_paths_info(repo_id, list(sums))}
     missing = []
@@ -214,7 +229,7 @@ def _not_there(folder: Path, repo_id: str, api: HfApi) -> list[str]:
             there = False
         elif info.lfs is not None:
             there = info.lfs.sha256 == sha
-        else:  # git's name of the content
+        else:  # git's hash of the content
             size = (folder / file).stat().st_size
             there = info.blob_id == _digest(folder / file, hashlib.sha1(b"blob %d\0" % size))
         if not there:
@@ -223,7 +238,7 @@ def _not_there(folder: Path, repo_id: str, api: HfApi) -> list[str]:
 
 
 def _explanation(error: Exception, repo_id: str) -> str:
-    """What happened on the way to the Hub, and what to do."""
+    """Return a message that says what failed at the Hub, and how to correct it."""
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     status = getattr(response, "status_code", None)
     if isinstance(error, RepositoryNotFoundError):
