@@ -10,7 +10,7 @@
     engine.py                                    runs the model, also on ZeroGPU
     api.py                                       the endpoint for programs
     common_ui.py, click_image.py                 code that the tabs share
-    fair_queue.py, temporary.py                  limits of requests per visitor; the temporary folder
+    fair_queue.py                                limits of requests per visitor
     style.css, page.html                         the appearance; keyboard and mouse input
 """
 
@@ -39,10 +39,11 @@ from live_tab import LiveTab
 from model_menu import ModelMenu
 from settings import Settings
 from starlette.middleware import Middleware
-from temporary import make_folder
 from uploads import keep_for_all
 from video_tab import VideoTab
 from visitors import Visitors
+
+from efficienttam_hf.app.temporary import make_folder
 
 
 HERE = Path(__file__).resolve().parent
@@ -137,7 +138,7 @@ def launch(settings: Settings, **options: Any) -> gr.Blocks:
     Raises:
         ValueError, OSError: see `build`.
     """
-    root = make_folder()
+    root = make_folder("demo")
     demo = build(settings, root)
 
     def end(*_: Any) -> None:

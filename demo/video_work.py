@@ -26,10 +26,11 @@ from settings import Settings
 from uploads import Upload, UserError
 from video_clip import Clip, ClipFrames, clip_of_file
 
+from efficienttam_hf.app.clips import write_clip_results
 from efficienttam_hf.app.plan import TrackingPlan, plan_tracking
 from efficienttam_hf.app.results import TrackFolder
 from efficienttam_hf.mask_io import decode_rle
-from efficienttam_hf.prompts import ObjectPrompts, Prompts, prompts_as_json, scaled_prompts
+from efficienttam_hf.prompts import ObjectPrompts, Prompts, scaled_prompts
 from efficienttam_hf.visualization import overlay_masks
 
 
@@ -515,28 +516,7 @@ class VideoWork:
             if self.clip is None or not self._folder.frames:
                 return None
             clip, folder = self.clip, self._folder
-            in_video = {clip.number(t): on_frame for t, on_frame in self.prompts.items()}
-            height, width = clip.size
-            folder.write_json(
-                {
-                    "video": {"name": clip.name, "width": width, "height": height, "fps": clip.fps},
-                    "prompt_size": {"width": clip.original[1], "height": clip.original[0]},
-                    "complete": self._complete,
-                    "model": shown_name(self.model),
-                    "objects": prompts_as_json(scaled_prompts(in_video, clip.size, clip.original)),
-                }
-            )
-            with clip.open() as frames:
-                folder.write_overlay(
-                    lambda number: frames[clip.index(number)],
-                    clip.size,
-                    clip.fps,
-                    in_video,
-                    folder.frames,
-                    lambda number: frames.times(clip.index(number)),
-                    frames.sound,
-                    show_prompts=markers,
-                )
+            write_clip_results(folder, clip, self.prompts, shown_name(self.model), self._complete, markers)
             archive = self._named("masks.zip")
             archive.unlink(missing_ok=True)  # a running download of the previous file continues
             with zipfile.ZipFile(archive, "w") as file:  # without compression, because PNGs are compressed already

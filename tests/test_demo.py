@@ -22,6 +22,8 @@ from PIL import Image
 from reference import tiny_config, write_frames
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf.app import temporary
+from efficienttam_hf.app.rates import Rate
 from efficienttam_hf.cli import main
 from efficienttam_hf.mask_io import decode_rle, read_indexed_png
 from efficienttam_hf.synthetic_clip import make_clip
@@ -34,11 +36,10 @@ DEMO = Path(__file__).resolve().parents[1] / "demo"
 sys.path.insert(0, str(DEMO))
 
 import engine  # noqa: E402
-import temporary  # noqa: E402
 import uploads  # noqa: E402
 from api import TrackEndpoint, parse_prompts  # noqa: E402
 from clicks import BOX, NEGATIVE, POSITIVE  # noqa: E402
-from fair_queue import LimitRate, Rate, _refusal, share_queue  # noqa: E402
+from fair_queue import LimitRate, _refusal, share_queue  # noqa: E402
 from image_work import ImageWork  # noqa: E402
 from live_work import LiveWork  # noqa: E402
 from settings import Settings  # noqa: E402
@@ -456,8 +457,9 @@ def test_folders_of_killed_processes_are_removed_and_no_others(tmp_path, monkeyp
     monkeypatch.setattr(temporary.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
     script = (
-        f"import sys, tempfile, time; sys.path.insert(0, {str(DEMO)!r}); tempfile.tempdir = {str(tmp_path)!r}\n"
-        "import temporary; root = temporary.make_folder(); (root / 'upload').write_text('x'); print(root, flush=True)\n"
+        f"import tempfile, time; tempfile.tempdir = {str(tmp_path)!r}\n"
+        "from efficienttam_hf.app.temporary import make_folder\n"
+        "root = make_folder('demo'); (root / 'upload').write_text('x'); print(root, flush=True)\n"
         "time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
@@ -465,9 +467,9 @@ def test_folders_of_killed_processes_are_removed_and_no_others(tmp_path, monkeyp
         not_ours = tmp_path / "efficienttam-demo-thesis"
         not_ours.mkdir()
         (not_ours / "thesis.txt").write_text("years of work")
-        assert temporary.sweep(tmp_path) == [], "it is in use"
+        assert temporary.sweep(tmp_path, "demo") == [], "it is in use"
         process.kill()
-    living = temporary.make_folder()
+    living = temporary.make_folder("demo")
     assert not killed.exists()
     assert living.is_dir()
     assert (not_ours / "thesis.txt").is_file()
