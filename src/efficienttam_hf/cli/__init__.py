@@ -20,11 +20,39 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..app.stopping import exit_code, stopped_by, terminable
-from . import benchmark, convert, demo, evaluate, export, finetune, models, pseudo_label, segment, track, train, verify
+from . import (
+    benchmark,
+    convert,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    models,
+    pseudo_label,
+    segment,
+    serve,
+    track,
+    train,
+    verify,
+)
 
 
 # In the order in which `--help` lists them.
-COMMANDS = (track, segment, pseudo_label, finetune, train, evaluate, benchmark, models, convert, verify, export, demo)
+COMMANDS = (
+    track,
+    segment,
+    pseudo_label,
+    finetune,
+    train,
+    evaluate,
+    benchmark,
+    models,
+    convert,
+    verify,
+    export,
+    demo,
+    serve,
+)
 
 
 class _Parser(argparse.ArgumentParser):
