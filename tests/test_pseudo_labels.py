@@ -318,10 +318,10 @@ def test_in_a_clip_that_a_person_prompted_their_objects_are_followed_and_no_othe
     folder, teacher = media
     file = tmp_path / "prompts.json"
     mover = [{"id": 7, "prompts": [{"frame": 0, "points": [[30, 30]]}]}]
-    file.write_text(json.dumps({"clip": mover}))
+    file.write_text(json.dumps({"clip": mover, "photo.png": mover}))
     prompts = read_prompts(file, folder)
     results = list(label_folder(folder, tmp_path / "labels", teacher, OPTIONS, prompts=prompts))
-    assert [(result.file.name, result.objects) for result in results] == [("clip", 1), ("photo.png", 2)]
+    assert [(result.file.name, result.objects) for result in results] == [("clip", 1), ("photo.png", 1)]
     (record,) = [record for record in load_records("folder", tmp_path / "labels") if record.video_id == "clip"]
     for frame in record.annotated_frames:
         (mask,) = record.masks(frame).values()
@@ -593,21 +593,31 @@ def test_training_data_are_made_of_what_has_a_licence_and_is_not_held_out(tmp_pa
         image.save(media / "photos" / name)
     image.save(media / "photos_masked" / "images" / "tool.png")
     write_indexed_png(media / "photos_masked" / "masks" / "tool.png", 3 * bright)
-    rows = ["file,licence", "photos/good.png,CC0", "photos/etam_dog.png,Apache-2.0"]
+    image.save(media / "photos" / "named.png")
+    (tmp_path / "objects.json").write_text(
+        '{"named.png": [{"id": 1, "prompts": [{"frame": 0, "points": [[70, 48]]}]}], "elsewhere.png": []}'
+    )
+    rows = ["file,licence", "photos/good.png,CC0", "photos/named.png,CC0", "photos/etam_dog.png,Apache-2.0"]
     (media / "ATTRIBUTION.csv").write_text("\n".join(rows) + "\n")
 
     teacher, proposer = tiny_onnx_pair(tmp_path), tiny_saliency_network(tmp_path)
     command = ["build_training_data.py", str(media), str(output), "--teacher", *teacher, "--proposer", proposer]
-    monkeypatch.setattr("sys.argv", command)
+    monkeypatch.setattr("sys.argv", [*command, "--prompts", str(tmp_path / "objects.json")])
     monkeypatch.setattr(script, "OPTIONS", LabellingOptions(proposals=ProposalOptions(min_iou=0, grid=4)))
     script.main()
 
-    assert (output / "SOURCES.csv").read_text().split() == ["file,licence", "photos/good.png,CC0"]
-    (record,) = load_records("folder", output / "labels")
-    assert record.video_id == "good" and mask_iou(record.masks(0)[1], bright) > 0.8
+    assert (output / "SOURCES.csv").read_text().split() == [
+        "file,licence",
+        "photos/good.png,CC0",
+        "photos/named.png,CC0",
+    ]
+    good, named = load_records("folder", output / "labels")
+    assert good.video_id == "good" and mask_iou(good.masks(0)[1], bright) > 0.8
+    assert named.video_id == "named" and mask_iou(named.masks(0)[1], bright) > 0.8
     (masked,) = load_records("folder", output / "masked")
     assert masked.video_id == "tool" and np.array_equal(masked.masks(0)[3], bright)
-    assert [p.name for p in (output / "ingredients" / "photos").iterdir()] == ["good.jpg"]
-    assert sorted(p.name for p in (output / "ingredients" / "cutouts").iterdir()) == ["good_1.png", "tool_3.png"]
+    assert sorted(p.name for p in (output / "ingredients" / "photos").iterdir()) == ["good.jpg", "named.jpg"]
+    cutouts = sorted(p.name for p in (output / "ingredients" / "cutouts").iterdir())
+    assert cutouts == ["good_1.png", "named_1.png", "tool_3.png"]
     with Image.open(output / "ingredients" / "cutouts" / "tool_3.png") as cutout:
         assert cutout.mode == "RGBA" and cutout.size == (58, 46)  # a pixel smaller on every side

@@ -40,8 +40,8 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         "--prompts",
         metavar="FILE",
         type=Path,
-        help="a JSON file with clicks or boxes of the objects to follow, by the name of the video: "
-        '{"dog.mp4": [{"id": 1, "prompts": [{"frame": 0, "box": [10, 20, 110, 220]}]}]}; in other videos, objects are '
+        help="a JSON file with clicks or boxes of the objects to label, by the name of the image or video: "
+        '{"dog.mp4": [{"id": 1, "prompts": [{"frame": 0, "box": [10, 20, 110, 220]}]}]}; in other files, objects are '
         "found as usual",
     )
     parser.add_argument(

@@ -24,7 +24,7 @@ from ...structured_files import field as checked_field
 from ...video_io import open_video
 from ..layouts.folder import VIDEO_SUFFIXES
 from ..schema import DatasetError
-from .proposals import ProposalOptions, inner_point, propose_objects
+from .proposals import ProposalOptions, inner_point, prompted_object, propose_objects
 from .teachers import OnnxTeacher, Prompt, Teacher
 from .tracks import ClipFrames, Track, TrackOptions, track_clip
 from .writing import write_labels
@@ -253,11 +253,14 @@ def _label_file(
     else:
         clip, size = read_clip(file, options)
     first = clip.images[0]
-    if len(clip.images) == 1:
-        prompts = proposer(first) if proposer else []
-        found = propose_objects(teacher.look_at(first), first.shape[:2], options.proposals, prompts)
-        return clip.images, [Track({0: p.mask}, p.iou, p.stability, 1.0, 0, p.part_of) for p in found]
     given = [_teacher_prompt(prompt, size, first.shape[:2]) for prompt in prompts.values()]
+    if len(clip.images) == 1:
+        view = teacher.look_at(first)
+        if given:
+            found = [prompted_object(view, prompt) for prompt in given]
+        else:
+            found = propose_objects(view, first.shape[:2], options.proposals, proposer(first) if proposer else [])
+        return clip.images, [Track({0: p.mask}, p.iou, p.stability, 1.0, 0, p.part_of) for p in found]
     seeds = range(0, len(clip.images), options.seed_every or len(clip.images))
     return clip.images, track_clip(clip, teacher, options.proposals, options.tracks, seeds, proposer, given)
 

@@ -24,6 +24,7 @@ __all__ = [
     "inner_point",
     "mask_box",
     "mask_iou",
+    "prompted_object",
     "propose_objects",
 ]
 
@@ -85,6 +86,14 @@ class ObjectMask:
     def score(self) -> float:
         """The product of predicted IoU and stability, from 0 to 1."""
         return self.iou * self.stability
+
+
+def prompted_object(view: View, prompt: Prompt) -> ObjectMask:
+    """The object that a person prompted: their own mask, or the teacher's answer of the highest predicted IoU."""
+    if prompt.mask is not None:
+        return ObjectMask(prompt.mask, 1.0, 1.0, is_whole=True)
+    best = max(view.segment(prompt), key=lambda answer: answer.iou)
+    return ObjectMask(best.mask, best.iou, best.stability, is_whole=True)
 
 
 def propose_objects(

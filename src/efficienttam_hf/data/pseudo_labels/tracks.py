@@ -24,6 +24,7 @@ from .proposals import (
     inner_point,
     mask_box,
     mask_iou,
+    prompted_object,
     propose_objects,
 )
 from .teachers import Prompt, Teacher, View
@@ -149,7 +150,7 @@ def track_clip(
     footage = _Footage(clip, teacher)
     tracks: list[Track] = []
     if given:
-        found = (_track(footage, _given_object(footage, prompt), 0, options) for prompt in given)
+        found = (_track(footage, prompted_object(footage.view(0), prompt), 0, options) for prompt in given)
         return [track for track in found if track is not None]
     for seed_frame in seed_frames:
         size = clip.images[seed_frame].shape[:2]
@@ -166,14 +167,6 @@ def track_clip(
                 if track is not None:
                     tracks.append(track)
     return tracks
-
-
-def _given_object(footage: _Footage, prompt: Prompt) -> ObjectMask:
-    """The object of the first frame that a person prompted: their own mask, or the teacher's best answer."""
-    if prompt.mask is not None:
-        return ObjectMask(prompt.mask, 1.0, 1.0, is_whole=True)
-    best = max(footage.view(0).segment(prompt), key=lambda answer: answer.iou)
-    return ObjectMask(best.mask, best.iou, best.stability, is_whole=True)
 
 
 def _track(footage: _Footage, seed: ObjectMask, seed_frame: int, options: TrackOptions) -> Track | None:
