@@ -19,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From the top of the house to its ground floor. A room may import from its own floor and from those below.
 FLOORS = (
     {"cli"},
-    {"app", "training", "evaluation", "benchmark", "export", "hub", "serving"},
+    {"app", "training", "evaluation", "benchmark", "export", "hub", "serving", "integrations"},
     {"data"},
 )
 # Within the second floor: who may be imported by whom.
@@ -31,6 +31,7 @@ NEIGHBOURS = {
     "export": set(),
     "hub": {"app", "evaluation"},
     "serving": {"app"},
+    "integrations": {"app", "serving"},
 }
 
 

@@ -71,7 +71,8 @@ def serve(
     Args:
         port: 0 for any free port.
         token: see `create_app`.
-        extend: adds routes to the application, and returns lines to print about them.
+        extend: adds routes to the application, and returns lines to print about them; in these, `ADDRESS` stands for
+            the address of the service.
 
     Raises:
         OSError: if the address cannot be used.
@@ -109,7 +110,7 @@ class _Server(uvicorn.Server):
         if self.started:
             print(f"Service: {self._address}/ (its page for programmers: {self._address}/docs)", flush=True)
             for line in self._lines:
-                print(line.format(address=self._address), flush=True)
+                print(line.replace("ADDRESS", self._address), flush=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
