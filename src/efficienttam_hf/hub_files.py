@@ -12,6 +12,7 @@ import http.client
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = [
     "cache_folder",
     "download",
     "endpoint",
+    "file_answers",
     "forget",
     "hub_file",
     "is_offline",
@@ -238,6 +240,28 @@ def metadata_of(
             "at HF_ENDPOINT, or at what stands between here and there."
         )
     return metadata
+
+
+def file_answers(repository: str, filename: str, seconds: float = 4.0) -> str | None:
+    """Ask the Hub whether a file can be fetched, and wait at most `seconds`.
+
+    Returns:
+        `None` if it can be fetched, otherwise the reason why it cannot.
+    """
+    outcome: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            metadata_of(repository, filename, timeout=seconds)
+            outcome.append(None)
+        except FetchError as error:
+            outcome.append(str(error))
+
+    # The request runs in its own thread, because no time-out covers the look-up of a host's name.
+    asking = threading.Thread(target=ask, daemon=True, name="ask-the-hub")
+    asking.start()
+    asking.join(seconds)
+    return outcome[0] if outcome else f"{endpoint()} did not answer within {seconds:.0f} seconds"
 
 
 def _ask(what: str, call: Callable[[], _Result]) -> _Result:

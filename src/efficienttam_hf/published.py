@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from .hub_files import (
     cache_errors,
     cache_folder,
     download,
-    endpoint,
+    file_answers,
     forget,
     is_offline,
     metadata_of,
@@ -185,20 +184,7 @@ def answers(variant: str, seconds: float = 4.0) -> str | None:
     Returns:
         `None` if it can be fetched, otherwise the reason why it cannot.
     """
-    outcome: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            metadata_of(PUBLISHED_FILES.repository, PUBLISHED_FILES.of(variant), timeout=seconds)
-            outcome.append(None)
-        except FetchError as error:
-            outcome.append(str(error))
-
-    # The request runs in its own thread, because no time-out covers the look-up of a host's name.
-    asking = threading.Thread(target=ask, daemon=True, name="ask-the-hub")
-    asking.start()
-    asking.join(seconds)
-    return outcome[0] if outcome else f"{endpoint()} did not answer within {seconds:.0f} seconds"
+    return file_answers(PUBLISHED_FILES.repository, PUBLISHED_FILES.of(variant), seconds)
 
 
 def fetch(

@@ -356,6 +356,25 @@ class TrackingSession:
         self.set_original_size(*size)
         return pixels
 
+    def get_original_frame(self, frame_idx: int) -> Any:
+        """An original frame of the video, in the type in which the video has it, such as an array or a PIL image.
+
+        Raises:
+            ValueError: if the frame is not available, or the session only has processed pixels: that of a stream, or of
+                a video that was given as pixels.
+            EndOfVideoError: if the video ends before this frame, although it announced more.
+        """
+        frame_idx = self.check_frame_idx(frame_idx)
+        if self._frames is None or self.process_frame is None:
+            raise ValueError(
+                f"This session keeps no original frame {frame_idx}, only its processed pixels: give the frame itself, "
+                "an RGB image."
+            )
+        try:
+            return self._frames[frame_idx]
+        except IndexError as error:
+            raise EndOfVideoError(str(error)) from error
+
     def features(self, frame_idx: int, encode: Callable[[Any], Any]) -> Any:
         """Image features of a frame; they are computed only if they are not in the cache.
 

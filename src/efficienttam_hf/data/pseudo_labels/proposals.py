@@ -101,6 +101,7 @@ def propose_objects(
     size: tuple[int, int],
     options: ProposalOptions,
     prompts: Sequence[Prompt] = (),
+    known: np.ndarray | None = None,
 ) -> list[ObjectMask]:
     """Return the objects of a picture, wholes before their parts and better ones before worse ones.
 
@@ -109,9 +110,10 @@ def propose_objects(
         size: (height, width) of the picture.
         options: which masks are objects.
         prompts: prompts that are used before the grid of clicks, if positions of objects are known.
+        known: bool (height, width), where objects are known already; clicks of the grid there are left out.
     """
     found: list[ObjectMask] = []
-    covered = np.zeros(size, dtype=bool)
+    covered = np.zeros(size, dtype=bool) if known is None else known.copy()
     grid = [Prompt(point[None]) for point in click_grid(size, options.grid)]
     for prompt in [*prompts, *grid]:
         x, y = np.asarray(prompt.points).reshape(-1, 2)[0].astype(int)
