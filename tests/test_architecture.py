@@ -19,16 +19,17 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From the top of the house to its ground floor. A room may import from its own floor and from those below.
 FLOORS = (
     {"cli"},
-    {"app", "training", "evaluation", "benchmark", "export", "hub", "serving", "integrations"},
+    {"app", "training", "evaluation", "benchmark", "export", "hub", "discovery", "serving", "integrations"},
     {"data"},
 )
 # Within the second floor: who may be imported by whom.
 NEIGHBOURS = {
-    "app": {"evaluation", "export"},
+    "app": {"evaluation", "export", "discovery"},
     "training": {"app", "evaluation"},
     "benchmark": {"app", "evaluation"},
     "evaluation": set(),
     "export": set(),
+    "discovery": set(),
     "hub": {"app", "evaluation"},
     "serving": {"app"},
     "integrations": {"app", "serving"},

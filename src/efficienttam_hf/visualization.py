@@ -10,6 +10,7 @@ Frames are uint8 RGB, as :mod:`video_io` returns them. OpenCV is imported where 
 from __future__ import annotations
 
 import colorsys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
@@ -18,7 +19,7 @@ import numpy as np
 from .prompts import ObjectPrompts
 
 
-__all__ = ["contact_sheet", "object_color", "overlay_masks"]
+__all__ = ["contact_sheet", "draw_legend", "object_color", "overlay_masks", "plain_text"]
 
 # The hues have the order of the DAVIS palette, but are bright enough for an overlay.
 COLORS = (
@@ -135,7 +136,8 @@ def overlay_masks(
 
     if labels:
         for object_id, mask, left, top in cut_outs:
-            text = str(labels.get(object_id, object_id)) if isinstance(labels, Mapping) else str(object_id)
+            text = plain_text(str(labels.get(object_id, ""))) if isinstance(labels, Mapping) else ""
+            text = text or str(object_id)
             x, y = _innermost(cv2, mask)
             _draw_label(cv2, image, text, left + x, top + y, object_color(object_id))
 
@@ -145,6 +147,54 @@ def overlay_masks(
     for x, y, positive in np.rint(point_rows).astype(int).tolist():
         _draw_point(cv2, image, x, y, bool(positive), line)
     return image
+
+
+def draw_legend(frame: np.ndarray, entries: Mapping[int, str], most: int = 12) -> np.ndarray:
+    """Draw a list of objects, each with its colour, into the top left corner of a copy of a frame.
+
+    Args:
+        frame: uint8 ``(height, width, 3)``, RGB. Not changed.
+        entries: For each object id what to write.
+        most: Entries that are written; a last line counts the others.
+
+    Returns:
+        uint8 ``(height, width, 3)``, RGB.
+
+    Raises:
+        ValueError: a frame of another shape or type.
+        ImportError: OpenCV is not installed.
+    """
+    cv2 = _import_cv2()
+    image = np.array(_checked_image(frame, "The frame"), order="C")
+    if not entries:
+        return image
+    shown = list(entries.items())[:most]
+    lines: list[tuple[tuple[int, int, int] | None, str]] = [(object_color(i), text) for i, text in shown]
+    if len(entries) > most:
+        lines.append((None, f"and {len(entries) - most} more"))
+    texts = [plain_text(text) for _, text in lines]
+    size = max(0.4, min(image.shape[:2]) / 1100)
+    thickness = max(1, round(size * 1.4))
+    sizes = [cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thickness) for text in texts]
+    row = max(height + baseline for (_, height), baseline in sizes) + 2
+    margin = max(3, row // 3)
+    width = min(row + margin + max(width for (width, _), _ in sizes) + 2 * margin, image.shape[1])
+    height = min(row * len(lines) + margin, image.shape[0])
+    plate = image[:height, :width]
+    plate[:] = plate // 3  # dark, and what is behind still shows
+    for number, ((color, _), text) in enumerate(zip(lines, texts, strict=True)):
+        top = margin // 2 + number * row
+        if color is not None:
+            cv2.rectangle(image, (margin, top + row // 6), (margin + 2 * row // 3, top + row - row // 6), color, -1)
+        origin = (margin + row, top + row - row // 4)
+        cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size, WHITE, thickness, cv2.LINE_AA)
+    return image
+
+
+def plain_text(text: str, most: int = 40) -> str:
+    """Convert a text to what OpenCV's font can write, ASCII of at most `most` characters; accents are left out."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().strip()
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
 def contact_sheet(

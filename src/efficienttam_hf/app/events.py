@@ -63,16 +63,17 @@ class LossWatch:
         return lost
 
 
-def write_timeline(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
+def write_timeline(path: Path, frames: Iterable[Mapping[str, Any]], names: Mapping[int, str] | None = None) -> None:
     """Draw the scores of each object over the frames as a PNG. The background is grey where an object is not seen.
 
     Args:
         path: the path of the PNG.
         frames: entries of `masks.json`, ascending.
+        names: what to call objects, by id.
     """
     from PIL import Image, ImageDraw
 
-    from ..visualization import object_color
+    from ..visualization import object_color, plain_text
 
     curves: dict[int, list[tuple[int, float, bool]]] = {}
     for frame in frames:
@@ -86,7 +87,8 @@ def write_timeline(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
     draw = ImageDraw.Draw(image)
     for row, (object_id, curve) in enumerate(sorted(curves.items())):
         top = MARGIN + row * (ROW + MARGIN)
-        draw.text((MARGIN, top + ROW // 2 - 6), f"object {object_id}", fill="black")
+        name = plain_text((names or {}).get(object_id, ""), most=LABEL // 7) or f"object {object_id}"
+        draw.text((MARGIN, top + ROW // 2 - 6), name, fill="black")
         points = []
         for number, score, is_seen in curve:
             left = LABEL + (number - first) * step

@@ -8,10 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..discovery import NothingFoundError, ObjectFinder
 from ..prompts import Prompts, prompts_as_json, scaled_prompts
 from .events import LossWatch
+from .finding import found_as_json, name_of
 from .frames import ResizedFrames
-from .plan import TrackedFrame, plan_tracking, track_objects
+from .plan import TrackedFrame, add_prompts, open_session, plan_tracking, track_objects
+from .results import ObjectName
 from .stopping import exit_code, stopped_by
 
 
@@ -21,9 +24,11 @@ if TYPE_CHECKING:
     from ..modeling_efficienttam_video import EfficientTamVideoModel
     from ..processing_efficienttam import EfficientTamVideoProcessor
     from ..video_io import FrameSource
+    from ..video_session import EfficientTamVideoInferenceSession
     from .results import OverlayWriter, TrackFolder
 
 
+MOST_NAMED = 12  # objects in a line of the report
 LOST = 3  # the exit code if tracking stopped because an object was lost
 
 
@@ -52,6 +57,41 @@ class Job:
     timeline: bool = False
     last_kept: int | None = None
 
+    def __post_init__(self) -> None:
+        self._frames = ResizedFrames(self.source, self.size)
+        self._session: EfficientTamVideoInferenceSession | None = None
+        self._finder: ObjectFinder | None = None
+        self._found_on = 0  # counted in the session, as in all that a finder says
+        self._names: dict[int, ObjectName] = {}  # read by the thread that draws
+
+    def find_objects(self, finder: ObjectFinder, frame: int) -> None:
+        """Find the objects that are tracked beside those with prompts. Nothing is written before this has succeeded.
+
+        Args:
+            finder: finds objects now, and new ones while these are tracked.
+            frame: the number of the frame on which it looks, the only one that may have prompts.
+
+        Raises:
+            NothingFoundError: if no object is found.
+            DetectionError: if the detector fails.
+        """
+        self._finder, self._found_on = finder, frame - self.first
+        self._session = open_session(self.model, self.processor, self._frames, self.memory)
+        for object_id, given in self._scaled_prompts().get(frame, {}).items():
+            add_prompts(self.model, self.processor, self._session, self._found_on, object_id, given)
+        try:
+            found = finder.seed(self._session, self._found_on)
+        except NothingFoundError as error:
+            raise NothingFoundError(error.looks_for, frame) from error
+        self._names.update((one.object_id, name_of(one)) for one in found)
+        print(f"Found on frame {frame}: {self._named()}.")
+
+    def _named(self) -> str:
+        """The found objects, for the user."""
+        names = list(self._names.values())
+        listed = ", ".join(name.long for name in names[:MOST_NAMED])
+        return listed if len(names) <= MOST_NAMED else f"{listed} and {len(names) - MOST_NAMED} more"
+
     def run(self, direction: str | None, model_name: str) -> int:
         from tqdm import tqdm
 
@@ -59,24 +99,32 @@ class Job:
         from .encoding_ahead import encoding_ahead_pays
 
         prompts = {t - self.first: on_frame for t, on_frame in self._scaled_prompts().items()}
-        plan = plan_tracking(prompts, direction)
-        frames_in = ResizedFrames(self.source, self.size)
+        prompted = {t: list(on_frame) for t, on_frame in prompts.items()}
+        if self._finder is not None:
+            prompted.setdefault(self._found_on, []).extend(self._finder.objects)
+        plan = plan_tracking(prompted, direction)
+        # Objects that begin later are tracked backward from there, if the plan goes both ways.
+        in_order = plan.in_order and (self._finder is None or plan.direction == "forward")
         total = plan.num_steps(len(self.source))
         stop: BaseException | None = None
         watch, lost = LossWatch(), []
         overlay: OverlayWriter | None = None
         with tqdm(total=total, desc="track", unit="frame") as progress:
             try:
-                if plan.in_order:
+                if in_order:
                     overlay = self.folder.open_overlay(
-                        self.size, self.source.fps, self._scaled_prompts(), self.source.sound
+                        self.size, self.source.fps, self._scaled_prompts(), self.source.sound, names=self._drawn_names
                     )
                 ahead = encoding_ahead_pays(self.model, len(plan.first))
-                tracked = track_objects(self.model, self.processor, frames_in, prompts, plan, ahead, self.memory)
+                how = (plan, ahead, self.memory, self._session, self._finder)
+                tracked = track_objects(self.model, self.processor, self._frames, prompts, *how)
                 with closing(tracked), Background() as writing:  # writes while the model computes
                     for done in tracked:
+                        if self._finder is not None:
+                            self._names.update((i, name_of(one)) for i, one in self._finder.objects.items())
+                            progress.total = total = plan.num_steps(len(self.source))
                         if done.object_ids:
-                            image = None if overlay is None else frames_in[done.index]
+                            image = None if overlay is None else self._frames[done.index]
                             writing.submit(self._keep, done, overlay, image)
                         progress.update()
                         seen = (logits.max(initial=-1) > 0 for logits in done.logits)
@@ -107,7 +155,7 @@ class Job:
             )
         self._write_json(model_name, complete=stop is None and progress.n == total)
         if self.timeline:
-            self.folder.write_timeline()
+            self.folder.write_timeline({i: name.short for i, name in self._names.items() if name.label})
         if overlay is None:
             self._write_overlay(frames)
         else:
@@ -150,15 +198,23 @@ class Job:
         """The prompts in pixels of the results."""
         return scaled_prompts(self.prompts, (self.source.height, self.source.width), self.size)
 
+    @property
+    def _drawn_names(self) -> dict[int, ObjectName] | None:
+        return None if self._finder is None else self._names
+
     def _write_json(self, model_name: str, complete: bool) -> None:
         height, width = self.size
+        objects = prompts_as_json(self.prompts)
+        if self._finder is not None:
+            found = self._finder.objects.values()
+            objects += found_as_json(found, self.first, self.size, (self.source.height, self.source.width))
         self.folder.write_json(
             {
                 "video": {"name": self.source.name, "width": width, "height": height, "fps": self.source.fps},
                 "prompt_size": {"width": self.source.width, "height": self.source.height},
                 "complete": complete,
                 "model": model_name,
-                "objects": prompts_as_json(self.prompts),
+                "objects": sorted(objects, key=lambda entry: entry["id"]),
             }
         )
 
@@ -175,12 +231,14 @@ class Job:
             tqdm(frames, desc="overlay", unit="frame"),
             self._times,
             self.source.sound,
+            names=self._drawn_names,
         )
 
     def _report(self, frames: list[int], rate: float, file: Any) -> None:
+        found = f"Objects found: {self._named()}.\n" if self._names else ""
         drawn = f"\n  scores   {self.folder.timeline}" if self.timeline else ""
         print(
-            f"Tracked frames {frames[0]} to {frames[-1]} ({rate:.2f} frames/s).\n"
+            f"Tracked frames {frames[0]} to {frames[-1]} ({rate:.2f} frames/s).\n{found}"
             f"  overlay  {self.folder.overlay}\n"
             f"  masks    {self.folder.annotations} (indexed PNG)\n"
             f"           {self.folder.json} (COCO run-length encoding){drawn}",

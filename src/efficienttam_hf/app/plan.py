@@ -19,6 +19,7 @@ from ..prompts import ObjectPrompts, Prompts
 
 
 if TYPE_CHECKING:
+    from ..discovery import ObjectFinder
     from ..modeling_efficienttam_video import EfficientTamVideoModel, EfficientTamVideoSegmentationOutput
     from ..processing_efficienttam import EfficientTamVideoProcessor
     from ..video_session import EfficientTamVideoInferenceSession
@@ -49,6 +50,8 @@ def track_objects(
     plan: TrackingPlan,
     encode_ahead: bool = False,
     memory: Mapping[str, Any] | None = None,
+    session: EfficientTamVideoInferenceSession | None = None,
+    finder: ObjectFinder | None = None,
 ) -> Generator[TrackedFrame, None, None]:
     """Track objects by a plan, yielding each frame when it is finished; RAM use is bounded.
 
@@ -58,10 +61,11 @@ def track_objects(
         encode_ahead: whether the next frame is encoded in the meantime (`encoding_ahead.py`). Until the iterator is
             closed, this thread then has half of torch's threads.
         memory: options of `init_video_session` for memory selection; by default, the model's configuration decides.
+        session: the session of `open_session`, if objects were found in it before; by default, one is opened.
+        finder: looks for new objects while they are tracked in the first direction. They become part of the plan.
     """
-    session = processor.init_video_session(
-        frames, inference_device=model.device, dtype=model.dtype, keep_history=False, **(memory or {})
-    )
+    if session is None:
+        session = open_session(model, processor, frames, memory)
 
     def add_all(object_id: int) -> None:
         for index, on_frame in prompts.items():
@@ -71,8 +75,20 @@ def track_objects(
     from .encoding_ahead import EncodedAhead
 
     with EncodedAhead(session) if encode_ahead else nullcontext():
-        for output, object_ids in plan.run(model, session, add_all):
+        for output, object_ids in plan.run(model, session, add_all, finder):
             yield read_output(processor, session, output, object_ids)
+
+
+def open_session(
+    model: EfficientTamVideoModel,
+    processor: EfficientTamVideoProcessor,
+    frames: Any,
+    memory: Mapping[str, Any] | None = None,
+) -> EfficientTamVideoInferenceSession:
+    """Open a session that keeps only what tracking needs; see `track_objects` for the arguments."""
+    return processor.init_video_session(
+        frames, inference_device=model.device, dtype=model.dtype, keep_history=False, **(memory or {})
+    )
 
 
 def segment_frame(
@@ -157,11 +173,13 @@ class TrackingPlan:
         model: EfficientTamVideoModel,
         session: EfficientTamVideoInferenceSession,
         add_prompts: Callable[[int], None],
+        finder: ObjectFinder | None = None,
     ) -> Iterator[tuple[EfficientTamVideoSegmentationOutput, list[int]]]:
         """Track, yielding each frame when it is finished, with the ids of the objects that have a result on it.
 
         Args:
             add_prompts: a function that adds all prompts of an object to the session.
+            finder: looks for new objects, which are added to `first` and `last`, in the first direction of the plan.
         """
         if self.direction == "backward":
             begins, reverse = self.last, True
@@ -174,6 +192,11 @@ class TrackingPlan:
                     add_prompts(object_id)
             count = None if following is None else abs(following - begin) - 1
             for output in _propagate(model, session, begin, count, reverse):
+                if finder is not None:
+                    output = finder.update(session, output)
+                    for object_id in output.object_ids:
+                        self.first.setdefault(object_id, output.frame_idx)
+                        self.last.setdefault(object_id, output.frame_idx)
                 yield output, list(output.object_ids)
 
         latest = max(self.first.values())

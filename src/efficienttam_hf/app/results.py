@@ -14,6 +14,7 @@ The JSON file:
       "complete": true,                                 false where tracking was stopped before the end
       "model": as given,
       "objects": [{"id", "prompts": [{"frame", "points": [[x, y]], "labels", "box", "mask"}]}],
+                                                        those that were found have more fields: see `finding.py`
       "events": [{"frame": 12, "object": 1, "kind": "lost", "score": 0.03}],        or "found"; see `events.py`
       "frames": [
         {"frame": 0, "name": "00000", "objects": [
@@ -33,7 +34,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ from ..output_folders import OutputFolder
 from ..prompts import Prompts
 from ..safe_names import safe_name
 from ..video_writer import VideoWriter
-from ..visualization import overlay_masks
+from ..visualization import draw_legend, overlay_masks
 from .background import Background
 from .events import object_events, write_timeline
 
@@ -167,9 +169,9 @@ class TrackFolder:
         """The entries of all frames, ascending."""
         return (self.record(frame) for frame in self.frames)
 
-    def write_timeline(self) -> None:
-        """Draw the scores over the frames to `timeline.png`; see `events.py`."""
-        write_timeline(self._folder.add(self.timeline.name), self.records())
+    def write_timeline(self, names: Mapping[int, str] | None = None) -> None:
+        """Draw the scores over the frames to `timeline.png`, with names of objects by id; see `events.py`."""
+        write_timeline(self._folder.add(self.timeline.name), self.records(), names)
 
     def masks(self, frame: int) -> dict[int, np.ndarray]:
         """A frame's masks by object id, bool (height, width)."""
@@ -192,9 +194,10 @@ class TrackFolder:
         prompts: Prompts,
         sound: Path | None = None,
         show_prompts: bool = True,
+        names: Mapping[int, ObjectName] | None = None,
     ) -> OverlayWriter:
         """Start to write `overlay.mp4`. See `OverlayWriter` for the arguments."""
-        return OverlayWriter(self._folder.add(self.overlay.name), size, fps, prompts, sound, show_prompts)
+        return OverlayWriter(self._folder.add(self.overlay.name), size, fps, prompts, sound, show_prompts, names)
 
     def write_overlay(
         self,
@@ -206,6 +209,7 @@ class TrackFolder:
         times: Callable[[int], tuple[float, float]] | None = None,
         sound: Path | None = None,
         show_prompts: bool = True,
+        names: Mapping[int, ObjectName] | None = None,
     ) -> None:
         """Read the video again and write `overlay.mp4` with masks and prompts, after tracking in another order.
 
@@ -219,8 +223,9 @@ class TrackFolder:
                 default, the rate is constant.
             sound: a file whose sound at these times is kept.
             show_prompts: whether points and boxes are drawn in addition to the masks.
+            names: what objects are called.
         """
-        with self.open_overlay(size, fps, prompts, sound, show_prompts) as overlay, Background() as drawing:
+        with self.open_overlay(size, fps, prompts, sound, show_prompts, names) as overlay, Background() as drawing:
             for frame in frames:
                 shown = (None, None) if times is None else times(frame)
                 drawing.submit(overlay.add, frame, read(frame), self.masks(frame), *shown)
@@ -237,6 +242,31 @@ class TrackFolder:
         self._folder.discard(self._masks_name, "Annotations")
 
 
+@dataclass
+class ObjectName:
+    """What an object is called in pictures.
+
+    Attributes:
+        object_id: its id.
+        label: what a detector calls it, if it does.
+        score: the detector's score.
+    """
+
+    object_id: int
+    label: str | None
+    score: float
+
+    @property
+    def short(self) -> str:
+        """The id and the label."""
+        return f"{self.object_id} {self.label or ''}".strip()
+
+    @property
+    def long(self) -> str:
+        """The id, the label and the score."""
+        return f"{self.short} {self.score:.2f}"
+
+
 class OverlayWriter(VideoWriter):
     """A `VideoWriter` of frames with their masks and prompts drawn.
 
@@ -247,6 +277,8 @@ class OverlayWriter(VideoWriter):
         prompts: prompts by frame number, in pixels of these frames.
         sound: a file whose sound is kept, at the times of the frames.
         show_prompts: whether points and boxes are drawn in addition to the masks.
+        names: what objects are called, by id; objects may be added while the video is written. They are written on the
+            objects and, if any is called by more than its id, in a legend.
     """
 
     def __init__(
@@ -257,10 +289,14 @@ class OverlayWriter(VideoWriter):
         prompts: Prompts,
         sound: Path | None = None,
         show_prompts: bool = True,
+        names: Mapping[int, ObjectName] | None = None,
     ):
         super().__init__(path, fps, size[1], size[0], audio_from=sound)
         self._prompts = prompts if show_prompts else {}
-        self._several = len({object_id for on_frame in prompts.values() for object_id in on_frame}) > 1
+        self._names = {} if names is None else names
+        self._several = (
+            names is not None or len({object_id for on_frame in prompts.values() for object_id in on_frame}) > 1
+        )
 
     def add(
         self,
@@ -276,12 +312,13 @@ class OverlayWriter(VideoWriter):
     def draw(self, frame: int, image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
         """Draw masks by object id, and the prompts of the frame, on its image, uint8 (height, width, 3) RGB."""
         here = self._prompts.get(frame, {}).values()
-        return overlay_masks(
-            image,
-            masks,
-            labels=self._several,
-            prompts=here,
-        )
+        names = {object_id: self._names[object_id] for object_id in masks if object_id in self._names}
+        labels = {object_id: name.short for object_id, name in names.items()}
+        drawn = overlay_masks(image, masks, labels=labels or self._several, prompts=here)
+        if not any(name.label for name in names.values()):
+            return drawn
+        legend = {i: name.long if masks[i].any() else f"{name.short}, lost" for i, name in names.items()}
+        return draw_legend(drawn, legend)
 
 
 def _separated(lines: Iterator[str]) -> Iterator[str]:

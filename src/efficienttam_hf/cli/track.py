@@ -8,6 +8,7 @@ from typing import Any
 
 from ..app.defaults import DEFAULT_OUTPUT
 from .common import add_model_arguments, add_output_arguments, add_size_argument
+from .detect_arguments import add_detect_arguments, detector_of, finder_options, finding_frame, finds_objects
 from .memory_arguments import add_memory_arguments, memory_options
 from .prompts import GivenPrompt, add_prompt_arguments, check_order, gather
 
@@ -20,8 +21,8 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     parser = commands.add_parser(
         "track",
         help="track objects through a video",
-        description="Track objects through a video from points, boxes or masks, and write an overlay video, the masks "
-        "as "
+        description="Track objects through a video from points, boxes or masks, or objects that are found by texts, by "
+        "a detector or by the model itself. Write an overlay video, the masks as "
         "indexed PNGs in DAVIS layout, and the masks as COCO run-length JSON. Without VIDEO, the command generates a "
         "short synthetic video and tracks its object.",
         epilog="example: efficienttam track cups.mp4 --object 1 --point 480,300 "
@@ -32,6 +33,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         "video", metavar="VIDEO", nargs="?", help="a video file, an animated image, or a folder of numbered images"
     )
     add_prompt_arguments(parser, video=True)
+    add_detect_arguments(parser)
     add_model_arguments(parser)
     group = parser.add_argument_group("range and size")
     group.add_argument("--start", metavar="F", type=int, help="first frame to track (default: 0)")
@@ -69,21 +71,27 @@ def run(args: argparse.Namespace) -> int:
     from ..video_io import open_video
 
     check_order(args)
+    finds = finds_objects(args)
     video, given, out, overwrite = args.video, args.prompts, args.output, args.overwrite
     if video is None:
         # The synthetic video is always the same, so a second run may replace the first in the default folder.
         overwrite = overwrite or out is None
         out = out or DEFAULT_OUTPUT / EXAMPLE
         TrackFolder(out, EXAMPLE).check(overwrite)
-        video, given = _example_clip(out, given)
-    if not given:
-        raise ValueError("What is to be tracked? Give a prompt, such as --point X,Y or --box X0,Y0,X1,Y1.")
+        video, click = _example_clip(out)
+        given = given or (() if finds else (click,))
+    if not given and not finds:
+        raise ValueError(
+            "What is to be tracked? Give a prompt, such as --point X,Y or --box X0,Y0,X1,Y1, or what is to be found, "
+            "such as --text 'a dog' or --everything."
+        )
     memory = memory_options(args, args.memory)
 
     with open_video(video, start=args.start, end=args.end) as source:
         first = args.start or 0
         size = limited_size((source.height, source.width), args.max_side)
         prompts = gather(given, (source.height, source.width), range(first, first + len(source)))
+        find_on = finding_frame(args, range(first, first + len(source)), prompts) if finds else None
         folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name, args.timeline)
         folder.check(overwrite)
 
@@ -96,17 +104,21 @@ def run(args: argparse.Namespace) -> int:
         chosen = choose_model(args.model, device)
         model, processor = load_model(EfficientTamVideoModel, chosen.name, device, args.dtype)
         print(f"Model: {chosen.description}; {device}, {args.dtype}.")
-        folder.prepare(overwrite)
         how = {"memory": memory, "stop_when_lost": args.on_lost == "stop", "timeline": args.timeline}
         job = Job(source, first, size, prompts, model, processor, folder, **how)
+        if find_on is not None:
+            from ..discovery import ObjectFinder
+
+            job.find_objects(ObjectFinder(model, processor, detector_of(args, device), finder_options(args)), find_on)
+        folder.prepare(overwrite)
         return job.run(args.direction, chosen.name)
 
 
-def _example_clip(out: Path, given: tuple[GivenPrompt, ...]) -> tuple[Path, tuple[GivenPrompt, ...]]:
-    """Write the synthetic video to the result folder. Returns its path and the prompts, by default a point."""
+def _example_clip(out: Path) -> tuple[Path, GivenPrompt]:
+    """Write the synthetic video to the result folder. Returns its path and a point on its object."""
     from ..app.example_clip import make_example_clip
     from ..output_folders import OutputFolder
 
     video, click = make_example_clip(OutputFolder(out).add(f"{EXAMPLE}.mp4"))
     print(f"No VIDEO was given. A synthetic video is tracked: {video}")
-    return video, given or (GivenPrompt("point", click, 1, None),)
+    return video, GivenPrompt("point", click, 1, None)
