@@ -268,9 +268,13 @@ def test_a_compressed_file_is_refused_before_it_is_unpacked(tiny_file, tmp_path)
         ('{"vision_config": {"num_hidden_layers": 1000000000}}', "`vision_config.num_hidden_layers` is 1000000000"),
         ('{"vision_config": {"hidden_size": 1e400}}', "`vision_config.hidden_size` is inf"),
         ('{"image_size": [99999999, 16]}', r"`image_size\[0\]` is 99999999"),
-        ('{"vision_config": {"hidden_size": "wide"}}', "`vision_config.hidden_size` must be a number, found 'wide'"),
+        (
+            '{"vision_config": {"hidden_size": "wide"}}',
+            "vision_config.hidden_size is 'wide'; accepted is a whole number",
+        ),
         ('{"vision_config": 7}', "`vision_config` must be a mapping of fields, found 7"),
-        ('{"num_maskmem": null}', "`num_maskmem` must be a number, found None"),
+        ('{"vision_config": {"id2label": 7}}', "`vision_config.id2label` must be a mapping of fields, found 7"),
+        ('{"num_maskmem": null}', "num_maskmem is None; accepted is a whole number"),
         ('{"vision_config": {"patch_size": 0}}', "does not describe a model"),
     ],
 )

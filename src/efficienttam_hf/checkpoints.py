@@ -447,7 +447,7 @@ def read_config(path: Path) -> EfficientTamConfig:
             f"{path} is of a model of type {shown(model_type)}, not {EfficientTamConfig.model_type!r}."
         )
     _check_numbers(values, path, "")
-    _check_types(values, EfficientTamConfig().to_dict(), path, "")
+    _check_mappings(values, EfficientTamConfig().to_dict(), path, "")
     try:
         config = EfficientTamConfig.from_dict(values)
     except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
@@ -468,18 +468,17 @@ def _check_backbone(config: EfficientTamBackboneConfig, path: Path) -> None:
         raise CheckpointError(f"{path}: no backbone can be made of vision_config.backbone_config: {reason}") from error
 
 
-def _check_types(values: dict[str, Any], defaults: dict[str, Any], path: Path, field: str) -> None:
-    """Raise an error, with the field's name, for a value of another type if the default is a number or a mapping."""
+def _check_mappings(values: dict[str, Any], defaults: dict[str, Any], path: Path, field: str) -> None:
+    """Raise an error, with the field's name, for a value that is not a mapping although the default is one.
+
+    `check_fields` of the configuration checks all other values.
+    """
     for name, default in defaults.items():
-        if name not in values or name.endswith("image_size"):  # a size has one number or two
-            continue
-        value, full = values[name], f"{field}.{name}" if field else name
-        if isinstance(default, dict):
+        if isinstance(default, dict) and name in values:
+            value, full = values[name], f"{field}.{name}" if field else name
             if not isinstance(value, dict):
                 raise CheckpointError(f"{path}: `{full}` must be a mapping of fields, found {shown(value)}.")
-            _check_types(value, default, path, full)
-        elif isinstance(default, int | float) and not isinstance(value, int | float):
-            raise CheckpointError(f"{path}: `{full}` must be a number, found {shown(value)}.")
+            _check_mappings(value, default, path, full)
 
 
 def _check_numbers(value: Any, path: Path, field: str, depth: int = 0) -> None:
