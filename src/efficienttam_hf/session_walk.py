@@ -127,6 +127,10 @@ class _Kept:
     observation: FrameObservation | None = None
 
 
+# What strategies keep, by object and path: the rank of each path that continues it, and the proposal on this frame.
+_Choices = dict[tuple[int, int], list[tuple[int, int]]]
+
+
 @dataclass
 class _Found:
     """The result of an object on the current frame.
@@ -458,40 +462,46 @@ class SessionWalk:
             For each batch of which rows are kept: a description of these rows, and the batch's result with them only.
         """
         strategies = {}
-        for batch, _ in segmented:
-            for step in batch:
-                step.obj.memory.follow(rules)
-                strategies[step.obj.object_id] = step.obj.memory.strategy
+        for step in (step for batch, _ in segmented for step in batch):
+            step.obj.memory.follow(rules)
+            strategies[step.obj.object_id] = step.obj.memory.strategy
         if not any(strategy.observes for strategy in strategies.values()):
             return [([_Kept(step.obj.object_id) for step in batch], result) for batch, result in segmented]
         with_masks = any(strategy.needs_masks for strategy in strategies.values())
         observed = [self.backend.observe(result, with_masks) for _, result in segmented]
-        seen: dict[int, dict[int, FrameObservation]] = defaultdict(dict)  # by object and path
+        paths: dict[int, dict[int, FrameObservation]] = defaultdict(dict)  # observations by object and path
         for (batch, _), observations in zip(segmented, observed, strict=True):
             for step, observation in zip(batch, observations, strict=True):
-                seen[step.obj.object_id][step.path] = observation
-        choices: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)  # by object and path: rank, proposal
-        for object_id, strategy in strategies.items():
-            paths = [seen[object_id][path] for path in sorted(seen[object_id])]
-            kept = [(0, paths[0].chosen)] if direction is None else strategy.keep(frame_idx, paths, direction)
-            for rank, (path, proposal) in enumerate(kept):
+                paths[step.obj.object_id][step.path] = observation
+        choices: _Choices = defaultdict(list)
+        for object_id, own in paths.items():
+            in_order = [own[path] for path in sorted(own)]
+            if direction is None:
+                choices[object_id, 0].append((0, in_order[0].chosen))
+                continue
+            for rank, (path, proposal) in enumerate(strategies[object_id].keep(frame_idx, in_order, direction)):
                 choices[object_id, path].append((rank, proposal))
-        chosen = []
-        for (batch, result), observations in zip(segmented, observed, strict=True):
-            rows, best, proposals, own = [], [], [], []
-            for row, (step, observation) in enumerate(zip(batch, observations, strict=True)):
-                for rank, proposal in choices[step.obj.object_id, step.path]:
-                    rows.append(row)
-                    best.append(observation.chosen)
-                    proposals.append(proposal)
-                    own.append(_Kept(step.obj.object_id, rank, observation.with_choice(proposal)))
-            if rows and rows != list(range(len(batch))):
-                result = self.backend.take(result, rows)
-            if proposals != best:
-                result = self.backend.choose(result, proposals)
-            if rows:
-                chosen.append((own, result))
-        return chosen
+        chosen = [
+            self._keep_rows(batch, result, observations, choices)
+            for (batch, result), observations in zip(segmented, observed, strict=True)
+        ]
+        return [(rows, result) for rows, result in chosen if rows]
+
+    def _keep_rows(
+        self, batch: Sequence[_Step], result: Any, observations: Sequence[FrameObservation], choices: _Choices
+    ) -> tuple[list[_Kept], Any]:
+        """Reduce a batch's result to the rows that are kept, each with its chosen proposal."""
+        rows, proposals, kept = [], [], []
+        for row, (step, observation) in enumerate(zip(batch, observations, strict=True)):
+            for rank, proposal in choices[step.obj.object_id, step.path]:
+                rows.append(row)
+                proposals.append(proposal)
+                kept.append(_Kept(step.obj.object_id, rank, observation.with_choice(proposal)))
+        if rows and rows != list(range(len(batch))):
+            result = self.backend.take(result, rows)
+        if proposals != [observations[row].chosen for row in rows]:
+            result = self.backend.choose(result, proposals)
+        return kept, result
 
     def _remember_without_overlap(
         self,
