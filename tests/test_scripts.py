@@ -1,6 +1,7 @@
 """The scripts, on local files and a stand-in for the Hub."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from reference import tiny_config
 from efficienttam_hf import PRESETS, EfficientTamConfig, checkpoints
 from efficienttam_hf.checkpoints import published_layout
 from efficienttam_hf.data.layouts.stress import Stress
+from efficienttam_hf.evaluation.results import ObjectResult, VideoResult
 from efficienttam_hf.evaluation.runner import RunOptions, evaluate_video
 from efficienttam_hf.hub_files import Download
 from efficienttam_hf.memory_selection import make_strategy
@@ -95,19 +97,28 @@ def measure_memory():
 def test_memory_is_measured_as_it_is_evaluated(measure_memory, model, processor):
     record = Stress(size=(96, 160), num_frames=24).record("crossing-0")
     expected = evaluate_video(model, processor, record, RunOptions(memory={"memory_selection": "motion"}, max_frames=6))
-    clock = measure_memory.share_features(model)
-    try:
-        rows = [
-            measure_memory.measure(model, processor, record, name, options, 6, clock)
-            for name, options in [("motion", {}), ("quality", {"quality_threshold": 0.5}), ("motion", {})]
-        ]
-    finally:
-        del model.encode_frame, model.track_frame
-    assert rows[0]["scores"] == rows[2]["scores"] == [round(100 * o.j_and_f, 3) for o in expected.objects]
-    assert all(row["milliseconds"] > 0 for row in rows)
-    lines = measure_memory.table(rows[:2]).splitlines()
-    assert lines[0] == "| memory | J&F | crossing | ms/frame |"
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["`motion`", "`quality quality_threshold=0.5`"]
+    measured = measure_memory.MeasuredModel(model.config).eval()
+    measured.load_state_dict(model.state_dict())
+    encoded = []
+    measured.vision_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    candidates = [("motion", {}), ("quality", {"quality_threshold": 0.5}), ("motion", {})]
+    found = [measure_memory.measure(measured, processor, record, *candidate, 6) for candidate in candidates]
+    assert len(encoded) == 6, "each frame is encoded once for all candidates"
+    assert [o.j_and_f for o in found[0].objects] == [o.j_and_f for o in expected.objects]
+    assert found[2].objects == found[0].objects and all(result.seconds > 0 for result in found)
+    titles = [measure_memory.title(*candidate) for candidate in candidates[:2]]
+    lines = measure_memory.compare(
+        measured, "stress", {name: [one] for name, one in zip(titles, found, strict=False)}
+    ).splitlines()
+    assert "| memory | J&F | change | J | F | crossing | s/frame |" in lines
+    assert [line.split("|")[1].strip() for line in lines[-2:]] == ["`motion`", "`quality quality_threshold=0.5`"]
+
+
+def test_results_of_a_stopped_run_are_read_again(measure_memory, tmp_path):
+    result = VideoResult("crossing-0", 6, 96, 160, 5, 0.5, [ObjectResult(1, [1], [0.5], [0.25], "crossing")])
+    assert measure_memory.read(tmp_path / "none") == {}
+    (tmp_path / "rows").write_text(json.dumps({"candidate": "motion", "result": result.to_dict()}) + "\n")
+    assert measure_memory.read(tmp_path / "rows") == {("crossing-0", "motion"): result}
 
 
 def test_candidates_are_strategies_with_numbers(measure_memory):

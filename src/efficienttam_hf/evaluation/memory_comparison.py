@@ -19,6 +19,7 @@ from .results import EvaluationResult
 
 __all__ = ["by_category", "comparison_markdown", "write_comparison"]
 
+TIMING = "Seconds per frame are of tracking alone, with the image encoder."
 MOST_CATEGORIES = 8  # a table with more columns is hard to read
 
 
@@ -32,13 +33,16 @@ def by_category(result: EvaluationResult) -> dict[str, float]:
     return {name: math.fsum(own) / len(own) for name, own in sorted(values.items())}
 
 
-def comparison_markdown(results: Mapping[str, EvaluationResult], command: str | None = None) -> str:
+def comparison_markdown(
+    results: Mapping[str, EvaluationResult], command: str | None = None, timing: str = TIMING
+) -> str:
     """A table with a row for each strategy.
 
     Args:
         results: one or more results by the name of the strategy, of the same model and videos; changes are relative to
             the first.
         command: the command line that repeats the comparison.
+        timing: a sentence that says what the seconds per frame include.
     """
     first = next(iter(results.values()))
     categories = list(by_category(first))
@@ -48,8 +52,7 @@ def comparison_markdown(results: Mapping[str, EvaluationResult], command: str | 
     lines = [f"# Memory strategies of {markdown_text(model)} on {markdown_text(data)}", ""]
     lines += [
         f"{len(first.scored)} of {len(first.videos)} videos scored by the convention "
-        f"{markdown_code(first.convention)}, prompt {markdown_code(first.prompt)}, {markdown_text(device)}. "
-        "Seconds per frame are of tracking alone, with the image encoder.",
+        f"{markdown_code(first.convention)}, prompt {markdown_code(first.prompt)}, {markdown_text(device)}. {timing}",
         "",
         "| memory | " + " | ".join(["J&F", "change", "J", "F", *map(markdown_text, categories), "s/frame"]) + " |",
         "| --- |" + " ---: |" * (5 + len(categories)),
