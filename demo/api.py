@@ -66,7 +66,7 @@ class TrackEndpoint:
             visitor = self.visitors.of(request.session_hash)
         with friendly():
             if video is None:
-                raise UserError("Give a video.")
+                raise UserError("There is no video: give one as the first input.")
             work = visitor.new_call()
             try:
                 clip = work.load(Path(video), self.settings.result_sides[0], 1)
@@ -110,24 +110,26 @@ def _check_amount(given: Any, settings: Settings) -> None:
     objects = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     lists = [one["prompts"] for one in objects if isinstance(one.get("prompts"), list)]
     if len(objects) > settings.max_objects:
-        raise UserError(f"Up to {settings.max_objects} objects at once, got {len(objects)}.")
+        raise UserError(f"At most {settings.max_objects} objects are accepted in a call, got {len(objects)}.")
     if sum(map(len, lists)) > settings.max_prompts:
-        raise UserError(f"Up to {settings.max_prompts} prompts in all, got {sum(map(len, lists))}.")
+        raise UserError(f"At most {settings.max_prompts} prompts in all are accepted, got {sum(map(len, lists))}.")
     for prompt in (prompt for prompts in lists for prompt in prompts if isinstance(prompt, dict)):
         points = prompt.get("points")
         if isinstance(points, list) and len(points) > settings.max_points:
-            raise UserError(f"Up to {settings.max_points} points for an object on a frame, got {len(points)}.")
+            raise UserError(
+                f"At most {settings.max_points} points for an object on a frame are accepted, got {len(points)}."
+            )
 
 
 def _check(object_id: int, frame: int, given: ObjectPrompts, clip: Clip) -> None:
     """Raise `UserError` if a prompt is empty, or its object id, frame or coordinates are not in the clip."""
     where = f" for object {object_id} on frame {frame}"
     if not 1 <= object_id <= 255:
-        raise UserError(f"Object ids are 1 to 255, got {object_id}.")
+        raise UserError(f"Object ids are whole numbers from 1 to 255, got {object_id}.")
     if not 0 <= frame < clip.count:
         raise UserError(f"Frame {frame} is not one of the frames 0 to {clip.count - 1} that are used.")
     if given.is_empty:
-        raise UserError(f"There is neither a point nor a box{where}.")
+        raise UserError(f"There is neither a point nor a box{where}: give at least one.")
     try:
         given.check(clip.original, where)
     except ValueError as error:

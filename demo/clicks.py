@@ -38,12 +38,14 @@ def with_click(
             return prompts, point
         (x0, x1), (y0, y1) = sorted((corner[0], point[0])), sorted((corner[1], point[1]))
         if x1 - x0 < 2 or y1 - y0 < 2:
-            raise UserError("A box needs two opposite corners: click the other one a little further away.")
+            raise UserError(
+                "The two corners of the box are too close: click the opposite corner a little further away."
+            )
         return replace(prompts, box=Box(x0, y0, x1, y1)), None
     if kind == NEGATIVE and not (prompts.box or prompts.mask is not None or 1 in prompts.labels):
-        raise UserError("Click on the object first; then say what does not belong to it.")
+        raise UserError("Click on the object first; then click on what does not belong to it.")
     if len(prompts.points) >= most:
-        raise UserError(f"Up to {most} clicks on one object. Undo some to set others.")
+        raise UserError(f"There can be at most {most} clicks on one object. Undo some to make others.")
     return replace(prompts, points=[*prompts.points, point], labels=[*prompts.labels, int(kind == POSITIVE)]), None
 
 
@@ -68,5 +70,5 @@ def next_object_id(used: list[int], most: int) -> int:
         UserError: if there are already `most` objects.
     """
     if len(used) >= most:
-        raise UserError(f"Up to {most} objects at once. Remove one to add another.")
+        raise UserError(f"There can be at most {most} objects. Remove one to add another.")
     return next(i for i in range(1, most + 1) if i not in used)

@@ -76,7 +76,9 @@ def load(settings: Settings) -> ModelStore:
         names = [first.name]
     print(f"Model: {first.description}; {device}, {chosen}.")
     if len(names) > 1:
-        print(f"Visitors may choose among {', '.join(map(shown_name, names))} (EFFICIENTTAM_MODELS says which).")
+        print(
+            f"Visitors may choose among {', '.join(map(shown_name, names))} (set EFFICIENTTAM_MODELS to change this)."
+        )
     store = ModelStore(names, first.name, load_models, settings.models_in_memory)
     return store
 

@@ -43,7 +43,7 @@ class LimitRate:
 
 def _too_many(rate: Rate, whom: str, seconds: float) -> str:
     """Return the message for a visitor who made too many requests per minute."""
-    return f"More than {rate.per_minute} requests a minute came from {whom}. Go on in {math.ceil(seconds)} s."
+    return f"More than {rate.per_minute} requests a minute came from {whom}. Try again in {math.ceil(seconds)} s."
 
 
 def share_queue(demo: gr.Blocks, settings: Settings) -> None:

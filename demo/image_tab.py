@@ -36,10 +36,10 @@ from visitors import Visitors
 
 SHOWN = 12  # the number of components that show the state of an image
 TAKEN_BACK = {
-    "corner": "The corner is taken back.",
-    "click": "A click is taken back.",
+    "corner": "The corner is undone.",
+    "click": "The last click is undone.",
     "removal": "The object is there again.",
-    "everything": "What Everything found is taken back.",
+    "everything": "The objects that Everything found are removed.",
 }
 
 
@@ -262,7 +262,9 @@ class ImageTab:
         if not work.model_is_new:
             return {self.status: gr.skip()}
         work.model_is_new = False
-        return self._shown(work, f"You work with {shown_name(work.model)} now, and begin anew: click.", markers)
+        return self._shown(
+            work, f"You work with {shown_name(work.model)} now. Click on an object to begin again.", markers
+        )
 
     @answered
     def on_everything(self, least_iou: float, markers: bool, request: gr.Request) -> Answer:
@@ -270,7 +272,7 @@ class ImageTab:
         work = self._work(request)
         count = work.everything(least_iou)
         if not count:
-            raise UserError(f"Nothing has a predicted IoU of at least {least_iou}: set it lower.")
+            raise UserError(f"No object has a predicted IoU of at least {least_iou}: move the slider to a lower value.")
         text = (
             f"{count} object{'' if count == 1 else 's'} found. Choose one to remove it, or undo to have none of them."
         )

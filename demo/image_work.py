@@ -236,7 +236,7 @@ class ImageWork:
                 self.corner = None
                 return "corner"
             if not self._steps:
-                raise UserError("There is nothing to take back.")
+                raise UserError("There is nothing to undo.")
             step = self._steps.pop()
             self._objects, self.current = step.objects, step.current
             return step.what
@@ -265,7 +265,7 @@ class ImageWork:
             self.corner = None
             removed = self.current
             if removed not in self._objects:
-                raise UserError(f"There is nothing of object {removed} yet. Choose the object that is to be removed.")
+                raise UserError(f"Object {removed} has no mask yet. Choose the object that you want to remove.")
             self._change("removal", {i: one for i, one in self._objects.items() if i != removed})
             self.current = min(self._objects, default=1)
             return removed

@@ -85,7 +85,7 @@ class LiveTab:
         if not live.model_is_new:
             return {self.status: gr.skip()}
         live.model_is_new = False
-        return {self.status: said(f"You work with {shown_name(live.model)} now, and begin anew: click on an object.")}
+        return {self.status: said(f"You work with {shown_name(live.model)} now. Click on an object to begin again.")}
 
     @answered
     def on_restart(self, request: gr.Request) -> dict:

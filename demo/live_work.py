@@ -69,7 +69,7 @@ class LiveWork:
         """
         most = self.settings.max_objects
         if len(self.objects) + len(self._waiting) >= most:
-            raise UserError(f"Up to {most} objects at once. Start anew to choose others.")
+            raise UserError(f"There can be at most {most} objects. Press Start anew to choose others.")
         self._waiting.append(inside(point, self.size))
         return len(self.objects) + len(self._waiting)
 

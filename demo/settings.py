@@ -111,6 +111,8 @@ def _parse(name: str, text: str, default: object) -> object:
     except ValueError:
         numbers = (0,)
     if min(numbers) < 1 or (isinstance(default, int) and len(numbers) != 1):
-        accepted = "a whole number above 0" if isinstance(default, int) else "whole numbers above 0 with commas"
-        raise ValueError(f"{name} is {accepted}, got {text!r}.")
+        accepted = (
+            "a whole number above 0" if isinstance(default, int) else "whole numbers above 0, separated by commas"
+        )
+        raise ValueError(f"{name} must be {accepted}, got {text!r}.")
     return numbers[0] if isinstance(default, int) else numbers

@@ -341,7 +341,7 @@ class VideoTab:
         """Undo the last click and show its frame."""
         work = self._work(request)
         at = work.undo()
-        text = "The corner is taken back." if at is None else f"A click on frame {at} is taken back."
+        text = "The corner is undone." if at is None else f"The last click on frame {at} is undone."
         at = frame if at is None else at
         return [at, *self._edited(work, at, opacity, text)]
 
@@ -369,7 +369,7 @@ class VideoTab:
         work.model_is_new = False
         text = f"You work with {shown_name(work.model)} now."
         if work.prompts:
-            text += " Your clicks are kept; masks begin anew. Press Track, or click again to see a mask."
+            text += " Your clicks are kept, and the masks are removed. Press Track, or click again to see a mask."
         return self._edited(work, frame, opacity, text)
 
     @answered

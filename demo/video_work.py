@@ -185,7 +185,7 @@ class VideoWork:
     def check_not_tracking(self) -> None:
         """Raise `UserError` while tracking is under way."""
         if self.tracking:
-            raise UserError("Tracking is under way: wait for it, or cancel it first.")
+            raise UserError("Tracking is under way: wait until it ends, or press Cancel first.")
 
     @property
     def tracking(self) -> bool:
@@ -278,7 +278,7 @@ class VideoWork:
             before = self.prompts.get(frame, {}).get(object_id)
             most = self.settings.max_prompts
             if before is None and sum(map(len, self.prompts.values())) >= most:
-                raise UserError(f"Up to {most} corrections in a video. Undo some to make others.")
+                raise UserError(f"There can be at most {most} prompts in a video. Undo some to make others.")
             given = before or ObjectPrompts(mask=_shown(result))
             point = inside(point, clip.size)
             given, self.corner = with_click(given, kind, point, self.corner, self.settings.max_points)
@@ -326,7 +326,7 @@ class VideoWork:
                 self.corner = None
                 return None
             if not self._steps:
-                raise UserError("There is no click to take back.")
+                raise UserError("There is no click to undo.")
             step = self._steps.pop()
             self._set_prompts(step.frame, step.object_id, step.prompts)
             if step.result is None:
@@ -366,7 +366,9 @@ class VideoWork:
             if not prompted and all(
                 self._result(self._check_loaded().index(t), removed) is None for t in self._folder.frames
             ):
-                raise UserError(f"There is nothing of object {removed} yet. Choose the object that is to be removed.")
+                raise UserError(
+                    f"Object {removed} has no prompt and no mask yet. Choose the object that you want to remove."
+                )
             for number in self._folder.frames:
                 self._folder.remove(number, self.current)
             for frame in list(self.prompts):
@@ -419,7 +421,9 @@ class VideoWork:
             return dict(self.prompts), plan_tracking({t: list(p) for t, p in self.prompts.items()}, direction)
         ids = list(self.prompts.get(start, {}))
         if not ids:
-            raise UserError("Correct an object on this frame first: click on what is missing, or on what is too much.")
+            raise UserError(
+                "Correct an object on this frame first: click on a missing part, or on a part to leave out."
+            )
         chosen = {t: {i: p for i, p in on_frame.items() if i in ids} for t, on_frame in self.prompts.items()}
         return chosen, TrackingPlan(dict.fromkeys(ids, start), dict.fromkeys(ids, start), direction)
 

@@ -55,7 +55,7 @@ class Visitor:
         """
         with self._lock:
             if self._closed:
-                raise UserError("This session has ended.")
+                raise UserError("This session has ended: load the page again, or make a new connection.")
             done = [work for work in self._calls if work.clip is None]
             for old in done[: max(0, len(self._calls) + 1 - self.settings.results_per_visitor)]:
                 old.close()

@@ -47,9 +47,15 @@ BAD_PROMPTS = {
     "a negative coordinate": ({"input_points": [[[[-1, 20]]]], "input_labels": [[[1]]]}, "outside the frame"),
     "NaN": ({"input_points": [[[[float("nan"), 20]]]], "input_labels": [[[1]]]}, "finite"),
     "infinity": ({"input_points": [[[[30, float("inf")]]]], "input_labels": [[[1]]]}, "finite"),
-    "points without labels": ({"input_points": [[[[30, 20]]]]}, "points and labels must be provided together"),
-    "labels without points": ({"input_labels": [[[1]]]}, "points and labels must be provided together"),
-    "a label that means nothing": ({"input_points": [[[[30, 20]]]], "input_labels": [[[7]]]}, "Label 7.*means nothing"),
+    "points without labels": (
+        {"input_points": [[[[30, 20]]]]},
+        "input_points and input_labels must be provided together",
+    ),
+    "labels without points": ({"input_labels": [[[1]]]}, "input_points and input_labels must be provided together"),
+    "a label that means nothing": (
+        {"input_points": [[[[30, 20]]]], "input_labels": [[[7]]]},
+        "Label 7.*has no meaning",
+    ),
     "fewer labels than points": (
         {"input_points": [[[[30, 20], [31, 21]]]], "input_labels": [[[1]]]},
         "2 points but 1 labels",
@@ -58,13 +64,16 @@ BAD_PROMPTS = {
     "a box of no height": ({"input_boxes": [[[20, 10, 50, 10]]]}, "y0 < y1"),
     "a box outside the frame": ({"input_boxes": [[[20, 10, 90, 40]]]}, "outside the frame"),
     "a box of NaN": ({"input_boxes": [[[20, 10, float("nan"), 40]]]}, "finite"),
-    "a box added to old points": ({"input_boxes": [[[20, 10, 50, 40]]], "clear_old_inputs": False}, "without clearing"),
+    "a box added to old points": (
+        {"input_boxes": [[[20, 10, 50, 40]]], "clear_old_inputs": False},
+        "clear_old_inputs=True",
+    ),
     "a mask of another size": ({"input_masks": full_mask(30, 40)}, "40x30.*80x60"),
     "an empty mask": ({"input_masks": np.zeros((HEIGHT, WIDTH), bool)}, "empty"),
     "a mask of NaN": ({"input_masks": np.full((HEIGHT, WIDTH), np.nan)}, "not finite"),
     "a mask of three dimensions": ({"input_masks": np.ones((2, HEIGHT, WIDTH), bool)}, "shape"),
     "a mask together with points": ({"input_masks": full_mask(), **point}, "together"),
-    "nothing": ({}, "at least one of"),
+    "nothing": ({}, "There is no prompt: give input_points"),
     "an empty list of points": ({"input_points": [[[]]], "input_labels": [[[]]]}, "4 levels"),
     "another frame size": ({**point, "original_size": (100, 100)}, "100x100.*80x60"),
 }
@@ -172,11 +181,11 @@ def test_a_frame_is_not_streamed_into_a_video(model, session):
         ([], "no frames"),
         (
             [np.zeros((60, 80, 3), np.uint8), np.zeros((60, 90, 3), np.uint8)],
-            "frame 1 is 90x60 pixels, frame 0 is 80x60",
+            "frame 1 is 90x60 pixels and frame 0 is 80x60",
         ),
         (np.zeros((60, 80, 3), np.uint8), "four dimensions"),
         (iter([np.zeros((60, 80, 3), np.uint8)]), "stream"),
-        (["frame.png"], "Frame 0 is no image"),
+        (["frame.png"], "Frame 0 is not an image"),
     ],
 )
 def test_a_video_that_is_none(processor, video, message):

@@ -427,7 +427,7 @@ def test_stopping_before_the_first_frame_leaves_nothing(model, clip, tmp_path, m
         (["--point", "4,5", "--frame", "3"], "No prompt follows --frame 3"),
         (["--mask", "{mask}", "--object", "1", "--point", "4,5"], "cannot go with other prompts"),
         (["--point", "4,5", "--mask", "{mask}"], "cannot go with other prompts"),
-        (["--mask", "{small}"], "is 8x8 pixels, the frame is 160x96"),
+        (["--mask", "{small}"], "is 8x8 pixels, but the frame is 160x96"),
         (["--mask", "{empty}"], "is empty"),
         (["--mask", "nothing.png"], "no image at 'nothing.png'"),
         ([], "What is to be tracked?"),

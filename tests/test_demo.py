@@ -181,7 +181,7 @@ def test_a_click_gives_a_mask_and_undo_takes_it_back(work):
     assert (masks(work)[0, 1] == one).all()
     assert work.undo() == 0
     assert (work.picture(0) == before).all()
-    with pytest.raises(UserError, match="no click to take back"):
+    with pytest.raises(UserError, match="no click to undo"):
         work.undo()
     assert work.write_results() is None
 
@@ -322,7 +322,7 @@ def test_there_are_only_so_many_objects(work):
         work.click(0, POSITIVE, (20.0 + 40 * i, 50.0))
         if i < 2:
             work.next_object()
-    with pytest.raises(UserError, match="Up to 3 objects"):
+    with pytest.raises(UserError, match="at most 3 objects"):
         work.next_object()
 
 
@@ -371,10 +371,10 @@ def test_clicks_and_corrections_are_limited(settings, upload, tmp_path):
     work.load(upload(), WIDTH, 1)
     for _ in range(2):
         work.click(0, POSITIVE, ON_OBJECT)
-    with pytest.raises(UserError, match="Up to 2 clicks"):
+    with pytest.raises(UserError, match="at most 2 clicks"):
         work.click(0, POSITIVE, ON_OBJECT)
     work.click(1, POSITIVE, ON_OBJECT)
-    with pytest.raises(UserError, match="Up to 2 corrections"):
+    with pytest.raises(UserError, match="at most 2 prompts"):
         work.click(2, POSITIVE, ON_OBJECT)
 
 
@@ -554,7 +554,7 @@ def test_requests_without_end_are_told_when_to_come_again():
     try:
         answers = [post("queue/join", fn_index=0, session_hash="one") for _ in range(4)]
         assert [status for status, _ in answers] == [200, 200, 200, 503]
-        assert re.fullmatch(r"More than 3 requests a minute came from you\. Go on in \d+ s\.", answers[-1][1])
+        assert re.fullmatch(r"More than 3 requests a minute came from you\. Try again in \d+ s\.", answers[-1][1])
         assert post("run/now", session_hash="two")[0] == 200
         status, said = post("run/now", session_hash="three")
         assert status == 429 and said.startswith("More than 5 requests a minute came from your network.")
@@ -635,7 +635,7 @@ def test_an_image_has_three_proposals_to_choose_from(settings, upload, tmp_path)
     assert work.undo() == "click"
     assert work.proposals == []
     assert work.write_results() == []
-    with pytest.raises(UserError, match="nothing to take back"):
+    with pytest.raises(UserError, match="nothing to undo"):
         work.undo()
     with pytest.raises(UserError, match="cannot be read as an image"):
         work.load(upload("text.png", b"no image"))
@@ -664,7 +664,7 @@ def test_everything_is_taken_back_and_its_objects_are_removed(settings, upload, 
     assert work.undo() == "everything"
     assert (work.picture() == before).all(), "what was clicked before is there again"
     work.next_object()
-    with pytest.raises(UserError, match="nothing of object 2"):
+    with pytest.raises(UserError, match="Object 2 has no mask"):
         work.remove_object()
 
 
@@ -699,14 +699,14 @@ def test_the_api_says_what_is_wrong_with_prompts(settings, video):
     assert (given.points, given.labels) == ([(4, 5), (6, 7)], [1, 0])
     one = {"frame": 0, "box": [1, 2, 30, 40]}
     many = {"frame": 0, "points": [[5, 5]] * 51}
-    with pytest.raises(UserError, match="Up to 50 points for an object on a frame, got 51"):
+    with pytest.raises(UserError, match="At most 50 points for an object on a frame are accepted, got 51"):
         parse_prompts([{"id": 1, "prompts": [many]}], clip, settings)
-    with pytest.raises(UserError, match="Up to 200 prompts in all, got 201"):
+    with pytest.raises(UserError, match="At most 200 prompts in all are accepted, got 201"):
         parse_prompts([{"id": 1, "prompts": [one] * 201}], clip, settings)
     for bad, message in (
         ("point", "must have the form"),
         ([{"id": 1}], "must have the form"),
-        ([{"id": 0, "prompts": [one]}], "Object ids are 1 to 255"),
+        ([{"id": 0, "prompts": [one]}], "Object ids are whole numbers from 1 to 255, got 0"),
         ([{"id": 1, "prompts": [{**one, "frame": 8}]}], "one of the frames 0 to 7"),
         ([{"id": 1, "prompts": [{"frame": 0}]}], "neither a point nor a box"),
         ([{"id": 1, "prompts": [{"frame": 0, "points": [[500, 5]]}]}], "500"),
@@ -714,7 +714,7 @@ def test_the_api_says_what_is_wrong_with_prompts(settings, video):
             ([{"id": 1, "prompts": [{"frame": 0, "points": [[5, 5]], "labels": [label]}]}], f"Label {label}.*accepted")
             for label in (2, 3, -1)
         ),
-        ([{"id": i, "prompts": [one]} for i in range(1, 5)], "Up to 3 objects"),
+        ([{"id": i, "prompts": [one]} for i in range(1, 5)], "At most 3 objects"),
     ):
         with pytest.raises(UserError, match=message):
             parse_prompts(bad, clip, settings)
@@ -775,8 +775,8 @@ def test_every_refusal_is_in_the_status_line(tab, upload, monkeypatch):
     tab.on_upload(str(upload()), WIDTH, 1, ONE)
     assert "Click on an object first" in said_of(tab.on_begin(False, 0, "forward", ONE), tab)
     assert list(tab.on_track(0.5, False, ONE)) == [{tab.status: gradio.skip()}], "what was refused does not run"
-    assert "no click to take back" in said_of(tab.on_undo(0, 0.5, ONE), tab)
-    assert "nothing of object 1" in said_of(tab.on_remove(0, 0.5, ONE), tab)
+    assert "no click to undo" in said_of(tab.on_undo(0, 0.5, ONE), tab)
+    assert "Object 1 has no prompt" in said_of(tab.on_remove(0, 0.5, ONE), tab)
     tab.on_click(CLICK, 0, POSITIVE, "1", 0.5, None, ONE)
     assert "Correct an object on this frame first" in said_of(tab.on_begin(True, 3, "forward", ONE), tab)
     monkeypatch.setattr(VideoWork, "picture", lambda *_: 1 / 0)
@@ -814,7 +814,7 @@ def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("EFFICIENTTAM_STRIDES", "2,8")
     assert (Settings.from_environment().model, Settings.from_environment().strides) == ("someone/a-model", (2, 8))
     monkeypatch.setenv("EFFICIENTTAM_MAX_FRAMES", "many")
-    with pytest.raises(ValueError, match="EFFICIENTTAM_MAX_FRAMES is a whole number above 0, got 'many'"):
+    with pytest.raises(ValueError, match="EFFICIENTTAM_MAX_FRAMES must be a whole number above 0, got 'many'"):
         Settings.from_environment()
 
 

@@ -140,7 +140,7 @@ def test_memory_strategies_are_compared(model, tmp_path, capsys):
     assert main(["evaluate", "prompted-video", "--dataset", "stress", *out, "--memory", "all"]) == 2
     assert "give one --prompt" in capsys.readouterr().err
     assert main(["evaluate", "vos", *out]) == 2
-    assert "Where is the dataset? Give --data ROOT" in capsys.readouterr().err
+    assert "The dataset's folder is missing: give --data ROOT" in capsys.readouterr().err
 
 
 def test_images_and_ablations(command, tmp_path, capsys):

@@ -145,12 +145,12 @@ def test_images_are_segmented_as_with_torch(model, processor, exported, several)
     ("options", "message"),
     [
         ({"input_points": [[[[500, 1]]]], "input_labels": [[[1]]]}, "outside the frame"),
-        ({"input_points": [[[[5, 1]]]]}, "points and labels must be provided together"),
+        ({"input_points": [[[[5, 1]]]]}, "input_points and input_labels must be provided together"),
         ({"input_points": [[5, 1]], "input_labels": [[1]]}, "nested as|does not match"),
         ({"input_boxes": [[[5, 1, 2, 3]]]}, "empty"),
         ({"input_masks": np.zeros((64, 96))}, "empty"),
         ({"input_masks": np.ones((2, 2))}, "the frame is 96x64"),
-        ({}, "at least one of"),
+        ({}, "There is no prompt"),
     ],
 )
 def test_prompts_that_do_not_fit_are_refused(tracker, options, message):

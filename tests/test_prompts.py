@@ -230,7 +230,7 @@ def test_masks_of_any_kind_are_prompts(processor, kind):
 
 
 def test_a_mask_of_numbers_below_zero_is_refused():
-    with pytest.raises(ValueError, match="The mask has values below 0: give True, or a number above 0"):
+    with pytest.raises(ValueError, match="The mask has values below 0: give True or a number above 0"):
         check_mask(np.array([[-1, 0], [0, -1]]), None)
 
 
@@ -322,7 +322,7 @@ def test_prompts_are_read_from_the_json_that_is_written():
         ([{"id": 1, "prompts": [{"frame": 0, "points": [[1, 2, 3]]}]}], "points of object 1 on frame 0"),
         ([{"id": 1, "prompts": [{"frame": 0, "points": [[1, 2]], "labels": ["a"]}]}], "labels of object 1 on frame 0"),
         ([{"id": 1, "prompts": [{"frame": 0, "box": [1, 2, 3]}]}], "box of object 1 on frame 0"),
-        ([{"id": 1, "prompts": [{"frame": 0, "mask": True}]}], "a mask, which JSON does not hold"),
+        ([{"id": 1, "prompts": [{"frame": 0, "mask": True}]}], "a mask, which JSON prompts cannot contain"),
         ([{"id": 1, "prompts": [{"frame": 0}, {"frame": 0}]}], "two prompts of object 1 on frame 0"),
     ],
 )
@@ -333,7 +333,7 @@ def test_json_of_another_form_is_named_by_its_field(given, message):
 
 @pytest.mark.parametrize("label", [2, 3, -1, -10, 7])
 def test_a_label_of_an_object_is_1_or_0(label):
-    with pytest.raises(ValueError, match=f"Label {label} for object 3.*accepted are 1, a positive point.*and 0"):
+    with pytest.raises(ValueError, match=f"Label {label} for object 3.*Accepted are 1 .a positive point.*and 0"):
         ObjectPrompts([(1.0, 2.0)], [label]).check((HEIGHT, WIDTH), " for object 3")
 
 
@@ -358,7 +358,7 @@ def test_the_public_methods_of_sam2_add_prompts(model, processor):
     before = {i: sorted(obj.prompts) for i, obj in sessions[1].objects.items()}
     with pytest.raises(ValueError, match="outside the frame"):
         processor.process_new_points_or_boxes_for_video_frame(sessions[1], 1, [4], [[[[300, 20]]]], [[[1]]])
-    with pytest.raises(ValueError, match="the frame is 80x60"):
+    with pytest.raises(ValueError, match="the frame is 80x60: resize"):
         processor.process_new_mask_for_video_frame(sessions[1], 1, [4], np.ones((3, 3)))
     assert {i: sorted(obj.prompts) for i, obj in sessions[1].objects.items()} == before
 

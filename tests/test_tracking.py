@@ -361,7 +361,9 @@ def test_a_prompt_of_a_stream_without_a_frame_is_for_the_current_or_the_first(mo
     assert list(streamed.objects[2].prompts) == [1]
     with pytest.raises(ValueError, match="frame index .*None"):
         processor.add_inputs_to_inference_session(session, obj_ids=3, **point)
-    with pytest.raises(ValueError, match="Object ids are whole numbers, at least one; got None"):
+    with pytest.raises(
+        ValueError, match="obj_ids must be a whole number or a list of at least one whole number, got None"
+    ):
         processor.add_inputs_to_inference_session(streamed, **point)
 
 

@@ -61,11 +61,11 @@ def test_json_is_read_too_and_a_configuration_comes_back_from_what_is_saved(tmp_
         (["stages.0.micro_batch_size=0"], r"`micro_batch_size` must be at least 1, got 0"),
         (["stages=[]"], "`stages` is empty"),
         (["stages=3"], "`stages` must be a list, got 3"),
-        (["stages.1.steps=3"], "Cannot set 'stages.1.steps': '1' is not one of the 1 items"),
-        (["optimizer.betas=[0.9]"], r"`optimizer.betas` must be 2 values, got \[0.9\]"),
-        (["optimizer.betas=[0.9, 1.0]"], "`betas` must be from 0 to below 1"),
+        (["stages.1.steps=3"], "Cannot set 'stages.1.steps': '1' is not the number of one of the 1 items"),
+        (["optimizer.betas=[0.9]"], r"`optimizer.betas` must be a list of 2 values, got \[0.9\]"),
+        (["optimizer.betas=[0.9, 1.0]"], "`betas` must be at least 0 and below 1"),
         (["precision=fp8"], "`precision` must be one of no, bf16, fp16, auto, got 'fp8'"),
-        (["ema_decay=1"], "`ema_decay` must be from 0 to below 1, got 1.0"),
+        (["ema_decay=1"], "`ema_decay` must be at least 0 and below 1, got 1.0"),
         (["workers=-1"], "`workers` must be at least 0, got -1"),
         (["data.0.weight=0"], r"`data\[0\]`: `weight` must be above 0, got 0.0"),
         (
@@ -73,7 +73,7 @@ def test_json_is_read_too_and_a_configuration_comes_back_from_what_is_saved(tmp_
             "`prompt` must be one of mask, box, 1-click, 3-click, 5-click, got 'scribble'",
         ),
         (["evaluation.max_frames=2"], "`max_frames` must be at least 3, got 2"),
-        (["seed"], "written key.path=value, got 'seed'"),
+        (["seed"], "written as key.path=value, got 'seed'"),
         (["seed=[1"], r"seed=\[1 is neither YAML nor JSON"),
         (["output.name=x"], "Cannot set 'output.name'"),
     ],
@@ -85,7 +85,7 @@ def test_what_is_not_accepted_is_named(overrides, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("stages: [", "is neither YAML nor JSON"), ("- 1", "must hold a mapping of fields, got list")],
+    [("stages: [", "is neither YAML nor JSON"), ("- 1", "must be a mapping of fields, got list")],
 )
 def test_a_file_of_another_kind_is_named(content, message, tmp_path):
     with pytest.raises(ConfigError, match=message):

@@ -243,8 +243,8 @@ class KernelChoices:
         thread.join()
         if errors:
             warnings.warn(
-                f"The ways of computing in {dtype} could not be measured ({type(errors[0]).__name__}: {errors[0]}); "
-                f"the default of this kind of processor is taken. {VARIABLE}=capability does without measuring.",
+                f"The kernels for {dtype} could not be measured ({type(errors[0]).__name__}: {errors[0]}); the default "
+                f"for this kind of processor is used. Set {VARIABLE}=capability to skip the measurement.",
                 stacklevel=2,
             )
         return found[0] if found else None
@@ -274,8 +274,8 @@ def parse(value: str, operations: dict[str, Operation]) -> tuple[str, dict[str, 
         if choice not in known.get(name, ()):
             accepted = "; ".join(f"{name}={'|'.join(choices)}" for name, choices in known.items())
             raise ValueError(
-                f"{VARIABLE} is {value!r}; accepted are {PLAIN}, measured, capability, or a list, with commas between, "
-                f"of {accepted}."
+                f"{VARIABLE} is {value!r}; accepted are {PLAIN}, measured, capability, or a comma-separated list of "
+                f"{accepted}."
             )
     return "capability", forced
 

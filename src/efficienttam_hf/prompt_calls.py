@@ -63,17 +63,17 @@ class CallPrompts:
         Raises:
             ValueError: if the depth is another, or labels come without points or in another number.
         """
-        points = None if input_points is None else read_nested(input_points, 4, "points", POINTS_FORM, width=2)
-        labels = None if input_labels is None else read_labels(input_labels, 3, "labels", LABELS_FORM)
-        boxes = None if input_boxes is None else read_nested(input_boxes, 3, "boxes", BOXES_FORM, width=4)
+        points = None if input_points is None else read_nested(input_points, 4, "input_points", POINTS_FORM, width=2)
+        labels = None if input_labels is None else read_labels(input_labels, 3, "input_labels", LABELS_FORM)
+        boxes = None if input_boxes is None else read_nested(input_boxes, 3, "input_boxes", BOXES_FORM, width=4)
         if labels is not None:
             if points is None:
-                raise ValueError("Labels were given without points: give input_points too.")
+                raise ValueError("input_labels were given without points: give input_points too, or leave both out.")
             if [len(image) for image in points] != [len(image) for image in labels]:
                 raise ValueError(
-                    "Input points and labels have inconsistent dimensions. Please ensure they have the same "
-                    f"dimensions: points for {[len(image) for image in points]} objects of each image, labels for "
-                    f"{[len(image) for image in labels]}."
+                    "input_points and input_labels have different numbers of objects: there are points for "
+                    f"{[len(image) for image in points]} objects of each image, and labels for "
+                    f"{[len(image) for image in labels]}. Give one label for each point."
                 )
         elif points is not None:
             labels = [[[POSITIVE] * len(given) for given in image] for image in points]
@@ -113,14 +113,16 @@ def object_prompts(
             and labels differ in number.
     """
     if len(points) != len(labels):
-        raise ValueError(f"{len(points)} points but {len(labels)} labels{where}: give one label a point.")
+        raise ValueError(
+            f"There are {len(points)} points but {len(labels)} labels{where}: give one label for each point."
+        )
     kept: list[tuple[tuple[float, float], int]] = []
     corners: list[tuple[float, float]] = []
     for (x, y), label in zip(points, labels, strict=True):
         if label not in CALL_LABELS:
             raise ValueError(
-                f"Label {label}{where} means nothing: 1 is a positive point, 0 a negative one, 2 and 3 are the "
-                "top-left and bottom-right corner of a box."
+                f"Label {label}{where} has no meaning. Accepted are 1 (a positive point), 0 (a negative point), and 2 "
+                "and 3 (the top-left and bottom-right corners of a box)."
             )
         if label in (TOP_LEFT, BOTTOM_RIGHT):
             if label != (TOP_LEFT, BOTTOM_RIGHT)[len(corners) % 2]:
@@ -131,12 +133,14 @@ def object_prompts(
             kept.append(((x, y), label))
     if len(corners) != (2 if TOP_LEFT in labels or BOTTOM_RIGHT in labels else 0):
         raise ValueError(
-            f"Labels {list(labels)}{where} make no box: a point labelled 2, its top-left corner, is followed by one "
-            "labelled 3, its bottom-right corner, once for an object."
+            f"Labels {list(labels)}{where} do not make a box: give a point with label 2 (the top-left corner), then "
+            "one with label 3 (the bottom-right corner), once for each object; or use input_boxes."
         )
     if corners:
         if box is not None:
-            raise ValueError(f"There are two boxes{where}: one as a box, and one as points labelled 2 and 3.")
+            raise ValueError(
+                f"There are two boxes{where}, one as a box and one as points with labels 2 and 3: give one of them."
+            )
         box = Box(*corners[0], *corners[1])
     return ObjectPrompts([point for point, _ in kept], [label for _, label in kept], None if box is None else Box(*box))
 
@@ -161,7 +165,10 @@ def read_masks(input_masks: Any, count: int) -> list[Any]:
     else:
         masks = [input_masks]
     if len(masks) != count:
-        raise ValueError(f"Number of object ids ({count}) does not match number of masks ({len(masks)})")
+        raise ValueError(
+            f"The number of object ids ({count}) does not match number of masks ({len(masks)}): give one mask for each "
+            "object id."
+        )
     return masks
 
 
@@ -174,9 +181,9 @@ def read_object_ids(obj_ids: Any) -> list[int]:
     ids = to_array(obj_ids).tolist() if isinstance(obj_ids, np.ndarray) or hasattr(obj_ids, "detach") else obj_ids
     ids = list(ids) if isinstance(ids, list | tuple | range) else [ids]
     if not ids or not all(isinstance(i, Integral) and not isinstance(i, bool) for i in ids):
-        raise ValueError(f"Object ids are whole numbers, at least one; got {obj_ids!r}.")
+        raise ValueError(f"obj_ids must be a whole number or a list of at least one whole number, got {obj_ids!r}.")
     if len(set(ids)) < len(ids):
-        raise ValueError(f"Each object is named once in a call; got {ids}.")
+        raise ValueError(f"Each object id may be given once in a call, got {ids}: join the prompts of an object.")
     return [int(i) for i in ids]
 
 
@@ -194,11 +201,17 @@ def call_prompts(
         ValueError: if a prompt is invalid; the message uses pixels of the user's frame.
     """
     if (input_points is not None) != (input_labels is not None):
-        raise ValueError("points and labels must be provided together")
+        raise ValueError(
+            "input_points and input_labels must be provided together, but only "
+            f"{'input_points' if input_labels is None else 'input_labels'} were given."
+        )
     if input_points is None and input_boxes is None and input_masks is None:
-        raise ValueError("at least one of points, boxes, or masks must be provided as input")
+        raise ValueError("There is no prompt: give input_points with input_labels, input_boxes, or input_masks.")
     if input_masks is not None and (input_points is not None or input_boxes is not None):
-        raise ValueError("masks cannot be provided together with points or boxes")
+        raise ValueError(
+            "input_masks cannot be provided together with input_points or input_boxes: give the mask in one call and "
+            "points that correct it in another."
+        )
 
     def where(row: int) -> str:
         return f" for object {ids[row]}"
@@ -207,12 +220,18 @@ def call_prompts(
         prompts = [ObjectPrompts(mask=mask) for mask in read_masks(input_masks, len(ids))]
     else:
         if size is None:
-            raise ValueError("original_size must be provided when adding points or boxes on a first streamed frame")
+            raise ValueError(
+                "original_size must be provided with points or boxes before the first frame of a stream, as the size "
+                "of its frames is not known yet: give (height, width)."
+            )
         given = CallPrompts.read(input_points, input_labels, input_boxes)
         for name, values in (("points", given.points), ("boxes", given.boxes)):
             if values is not None and (len(values) != 1 or len(values[0]) != len(ids)):
                 number = sum(len(frame) for frame in values)
-                raise ValueError(f"Number of object ids ({len(ids)}) does not match number of {name} ({number})")
+                raise ValueError(
+                    f"The number of object ids ({len(ids)}) does not match number of {name} ({number}): give one entry "
+                    "for each object id."
+                )
         prompts = given.objects(0, where)
     for row, one in enumerate(prompts):
         if one.is_empty:
@@ -252,8 +271,8 @@ def add_inputs(
     ids = read_object_ids(obj_ids)
     if input_boxes is not None and not clear_old_inputs:
         raise ValueError(
-            "cannot add box without clearing old points, since box prompt must be provided before any point prompt "
-            "(please use clear_old_inputs=True instead)"
+            "input_boxes cannot be added with clear_old_inputs=False, because a box comes before the points of an "
+            "object: use clear_old_inputs=True and give the points again."
         )
     frame_idx = session.check_frame_idx(frame_idx, upcoming=True)
     size = None

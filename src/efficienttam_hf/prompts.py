@@ -115,12 +115,15 @@ class ObjectPrompts:
                 another size.
         """
         if len(self.points) != len(self.labels):
-            raise ValueError(f"{len(self.points)} points but {len(self.labels)} labels{where}: give one label a point.")
+            raise ValueError(
+                f"There are {len(self.points)} points but {len(self.labels)} labels{where}: give one label for each "
+                "point."
+            )
         for label in self.labels:
             if label not in labels:
                 raise ValueError(
-                    f"Label {label}{where} means nothing: accepted are 1, a positive point on the object, and 0, a "
-                    "negative point beside it. A box is not two points with labels, but given as a box."
+                    f"Label {label}{where} has no meaning. Accepted are 1 (a positive point, on the object) and 0 (a "
+                    "negative point, beside it). Give a box as a box, not as two points."
                 )
         if self.points or self.box is not None:
             if size is None:
@@ -180,15 +183,19 @@ class ObjectPrompts:
             ValueError: if a field has another form; the message names the field.
         """
         if not isinstance(given, dict):
-            raise ValueError(f'The prompts{where} are an object with "points", "labels" or "box"; got {given!r}.')
+            raise ValueError(f'The prompts{where} must be an object with "points", "labels" or "box", got {given!r}.')
         if given.get("mask"):
-            raise ValueError(f"The prompts{where} name a mask, which JSON does not hold: give points or a box.")
-        points = read_nested(given.get("points") or [], 2, f"points{where}", "[[x, y], ...]", width=2)
+            raise ValueError(
+                f"The prompts{where} have a mask, which JSON prompts cannot contain: give points or a box."
+            )
+        points = read_nested(given.get("points") or [], 2, f"The points{where}", "[[x, y], ...]", width=2)
         labels = given.get("labels")
-        labels = [POSITIVE] * len(points) if labels is None else read_labels(labels, 1, f"labels{where}", "[1, 0, ...]")
+        labels = (
+            [POSITIVE] * len(points) if labels is None else read_labels(labels, 1, f"The labels{where}", "[1, 0, ...]")
+        )
         box = given.get("box") or None
         if box is not None:
-            (box,) = read_nested([box], 2, f"box{where}", "[x0, y0, x1, y1]", width=4)
+            (box,) = read_nested([box], 2, f"The box{where}", "[x0, y0, x1, y1]", width=4)
         return cls([tuple(point) for point in points], labels, box)
 
 
@@ -221,21 +228,21 @@ def prompts_from_json(given: Any) -> Prompts:
             on one frame.
     """
     if not isinstance(given, list):
-        raise ValueError(f"Prompts are a list of objects, got {type(given).__name__}.")
+        raise ValueError(f"The prompts must be a list of objects, got {type(given).__name__}.")
     prompts: Prompts = {}
     for number, one in enumerate(given):
         if not isinstance(one, dict) or not isinstance(one.get("prompts"), list):
-            raise ValueError(f'Item {number} of the prompts needs "id" and a list "prompts"; got {one!r}.')
+            raise ValueError(f'Item {number} of the prompts must have an "id" and a list "prompts", got {one!r}.')
         object_id = _whole_number(one.get("id"), f'"id" of item {number}')
         for prompt in one["prompts"]:
             where = f" of object {object_id}"
             if not isinstance(prompt, dict):
-                raise ValueError(f'A prompt{where} is an object with "frame" and "points" or "box"; got {prompt!r}.')
+                raise ValueError(f'A prompt{where} must have a "frame", and "points" or a "box", got {prompt!r}.')
             frame = _whole_number(prompt.get("frame"), f'"frame" of a prompt{where}')
             where += f" on frame {frame}"
             on_frame = prompts.setdefault(frame, {})
             if object_id in on_frame:
-                raise ValueError(f"There are two prompts{where}: join their points in one.")
+                raise ValueError(f"There are two prompts{where}: put their points into one prompt.")
             on_frame[object_id] = ObjectPrompts.from_json(prompt, where)
     return prompts
 
@@ -260,30 +267,33 @@ def check_mask(mask: Any, size: Size | None, where: str = "") -> np.ndarray:
     while mask.ndim > 2 and mask.shape[0] == 1:
         mask = mask[0]
     if mask.ndim != 2 or mask.dtype.kind not in "biuf":
-        raise ValueError(f"A mask{where} holds numbers in shape (height, width), got {mask.dtype} {mask.shape}.")
+        raise ValueError(f"A mask{where} must be numbers of shape (height, width), got {mask.dtype} {mask.shape}.")
     if size is not None and tuple(mask.shape) != tuple(size):
         raise ValueError(
-            f"The mask{where} is {mask.shape[1]}x{mask.shape[0]} pixels, the frame is {size[1]}x{size[0]}. A mask has "
-            "the size of its frame."
+            f"The mask{where} is {mask.shape[1]}x{mask.shape[0]} pixels, but the frame is {size[1]}x{size[0]}: resize "
+            "the mask to the frame."
         )
     if mask.dtype.kind == "f":
         if not np.isfinite(mask).all():
-            raise ValueError(f"The mask{where} has values that are not finite.")
+            raise ValueError(f"The mask{where} has values that are not finite: give True or a number above 0.5 on it.")
         mask = mask > 0.5
     elif mask.dtype.kind == "i" and (mask < 0).any():
-        raise ValueError(f"The mask{where} has values below 0: give True, or a number above 0, where the object is.")
+        raise ValueError(f"The mask{where} has values below 0: give True or a number above 0 on the object, else 0.")
     mask = mask != 0
     if not mask.any():
-        raise ValueError(f"The mask{where} is empty. To say that an object has left, add negative points instead.")
+        raise ValueError(f"The mask{where} is empty. If the object is not on this frame, add negative points instead.")
     return mask
 
 
 def _check_point(point: Sequence[float], size: Size, where: str) -> None:
     (x, y), (height, width) = point, size
     if not (math.isfinite(x) and math.isfinite(y)):
-        raise ValueError(f"Point ({x}, {y}){where} is not a place: coordinates must be finite numbers.")
+        raise ValueError(f"Point ({x}, {y}){where} is not a position: coordinates must be finite numbers.")
     if not (0 <= x <= width and 0 <= y <= height):
-        raise ValueError(f"Point ({x:g}, {y:g}){where} is outside the frame, which is {width} wide and {height} high.")
+        raise ValueError(
+            f"Point ({x:g}, {y:g}){where} is outside the frame, which is {width} wide and {height} high: x must be "
+            f"from 0 to {width}, y from 0 to {height}."
+        )
 
 
 def _check_box(box: Box, size: Size, where: str) -> None:
@@ -291,18 +301,21 @@ def _check_box(box: Box, size: Size, where: str) -> None:
     x0, y0, x1, y1 = box
     shown = "({:g}, {:g}, {:g}, {:g})".format(*box)
     if not all(math.isfinite(value) for value in box):
-        raise ValueError(f"Box {shown}{where} is not a place: coordinates must be finite numbers.")
+        raise ValueError(f"Box {shown}{where} is not a position: coordinates must be finite numbers.")
     if x0 >= x1 or y0 >= y1:
         raise ValueError(
-            f"Box {shown}{where} is empty: it is x0, y0, x1, y1 with x0 < x1 and y0 < y1, top-left corner first."
+            f"Box {shown}{where} is empty: give x0, y0, x1, y1 with x0 < x1 and y0 < y1, the top-left corner first."
         )
     if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
-        raise ValueError(f"Box {shown}{where} is outside the frame, which is {width} wide and {height} high.")
+        raise ValueError(
+            f"Box {shown}{where} is outside the frame, which is {width} wide and {height} high: x must be from 0 to "
+            f"{width}, y from 0 to {height}."
+        )
 
 
 def _whole_number(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"{name} is a whole number, got {value!r}.")
+        raise ValueError(f"{name} must be a whole number, got {value!r}.")
     return int(value)
 
 
@@ -320,7 +333,7 @@ def read_nested(value: Any, depth: int, name: str, form: str, width: int | None 
     """
 
     def wrong(what: str) -> ValueError:
-        return ValueError(f"Input {name} must be nested as {form}, {depth} levels of lists, arrays or tensors; {what}.")
+        return ValueError(f"{name} must be nested as {form}, {depth} levels of lists, arrays or tensors; {what}.")
 
     def read(part: Any, levels: int) -> Any:
         if isinstance(part, np.ndarray) or hasattr(part, "detach"):
@@ -334,7 +347,7 @@ def read_nested(value: Any, depth: int, name: str, form: str, width: int | None 
         if not isinstance(part, Real):
             raise wrong(f"got {part!r}, a {type(part).__name__}")
         if levels > 0:
-            raise wrong(f"got {part!r} where {levels} more level{'s' if levels > 1 else ''} would be")
+            raise wrong(f"got {part!r} where {levels} more level{'s are' if levels > 1 else ' is'} expected")
         return float(part)
 
     return read(value, depth)
@@ -351,7 +364,7 @@ def read_labels(value: Any, depth: int, name: str, form: str) -> list:
         if isinstance(part, list):
             return [whole(item) for item in part]
         if not math.isfinite(part) or part != int(part):
-            raise ValueError(f"Input {name} must be whole numbers, got {part:g}.")
+            raise ValueError(f"{name} must be whole numbers, got {part:g}.")
         return int(part)
 
     return whole(read_nested(value, depth, name, form))

@@ -217,12 +217,14 @@ def fetch(
         return folder
     downloads = f"snapshots/{commit or '*'}/{PUBLISHED_FILES.of(variant)}"
     if offline and (force_download or not any(_repository_folder(cache_dir).glob(downloads))):
-        why = "only local files are to be used" if local_files_only else "HF_HUB_OFFLINE is set"
+        why = "only local files may be used (local_files_only)" if local_files_only else "HF_HUB_OFFLINE is set"
         if force_download:
-            raise FetchError(f"{variant} is to be downloaded again (force_download), but {why}.")
+            raise FetchError(
+                f"{variant} cannot be downloaded again (force_download), because {why}: leave one of the two out."
+            )
         raise FetchError(
             f"{variant}{f' of revision {revision}' if commit else ''} is not in the cache '{cache_folder(cache_dir)}', "
-            f"and {why}. Where there is a network, fetch it with `efficienttam models fetch {variant}`, or take "
+            f"and {why}. Fetch it with `efficienttam models fetch {variant}` where there is a network, or use "
             "efficienttam-nano, which comes with the package."
         )
     with _locked(variant, cache_dir):
@@ -261,8 +263,9 @@ def _commit_of(
                 raise
     if not known.is_file():
         raise FetchError(
-            f"Which commit of {PUBLISHED_FILES.repository} revision '{revision}' means is not in the cache "
-            f"'{cache_folder(cache_dir)}', and the network is not to be used."
+            f"The commit of revision '{revision}' of {PUBLISHED_FILES.repository} is not in the cache "
+            f"'{cache_folder(cache_dir)}', and the network may not be used. Give the full commit hash, or fetch the "
+            "revision where there is a network."
         )
     return known.read_text(encoding="utf-8").strip()
 
@@ -282,8 +285,8 @@ def _convert(variant: str, checkpoint: Download, cache_dir: str | Path | None, c
             return convert_checkpoint(checkpoint.path, folder, variant, overwrite=whole, source=checkpoint.source)
         except CheckpointError as error:
             raise FetchError(
-                f"{checkpoint.source['file']} of {checkpoint.source['repository']} is as the Hub states it, and not a "
-                f"checkpoint of {variant}: {error}"
+                f"{checkpoint.source['file']} of {checkpoint.source['repository']} was downloaded correctly, but it is "
+                f"not a checkpoint of {variant}: {error}"
             ) from error
 
 

@@ -22,12 +22,15 @@ def as_frames(video: Any) -> Any:
     if is_array(video) and video.ndim == 5 and len(video) == 1:
         video = video[0]
     if is_array(video) and video.ndim != 4:
-        raise ValueError(f"A video has four dimensions, frames first; got shape {tuple(video.shape)}.")
+        raise ValueError(
+            "An array of frames must have four dimensions, (frames, height, width, 3) or (frames, 3, height, width), "
+            f"got shape {tuple(video.shape)}."
+        )
     if not (hasattr(video, "__len__") and hasattr(video, "__getitem__")):
         raise ValueError(
-            f"A video is a path, a list of frames, an array or an object with `len` and indexing; got "
-            f"{type(video).__name__}. Frames that merely come one after another are a stream: start the session "
-            "without a video and give each to the model as `frame`."
+            f"A video must be a path, a list of frames, an array, or an object with `len` and indexing, got "
+            f"{type(video).__name__}. For a stream, start the session without a video and give each frame to the model "
+            "as `frame`."
         )
     return video
 
@@ -46,7 +49,9 @@ def _open(path: str | Path) -> Any:
 def frame_size(frames: Any) -> tuple[int, int]:
     """(height, width) of the frames of a video. Frames are decoded only if the size is not known without this."""
     if len(frames) == 0:
-        raise ValueError("The video has no frames.")
+        raise ValueError(
+            "The video has no frames: give at least one, or start the session without a video for a stream."
+        )
     if hasattr(frames, "height") and hasattr(frames, "width"):
         return int(frames.height), int(frames.width)
     if not isinstance(frames, list | tuple):
@@ -56,11 +61,11 @@ def frame_size(frames: Any) -> tuple[int, int]:
         try:
             sizes.append(image_size(frame))
         except ValueError as error:
-            raise ValueError(f"Frame {i} is no image: {error}") from error
+            raise ValueError(f"Frame {i} is not an image: {error}") from error
         if sizes[i] != sizes[0]:
             (height, width), (first_height, first_width) = sizes[i], sizes[0]
             raise ValueError(
-                f"The frames of a video have one size: frame {i} is {width}x{height} pixels, frame 0 is "
-                f"{first_width}x{first_height}."
+                f"All frames of a video must have one size, but frame {i} is {width}x{height} pixels and frame 0 is "
+                f"{first_width}x{first_height}: resize them first."
             )
     return sizes[0]

@@ -40,7 +40,9 @@ def load_data(
     if root is None:
         if kind is None or not rules_of(kind).is_drawn:
             drawn = ", ".join(name for name, rules in RULES.items() if rules.is_drawn)
-            raise ValueError(f"Where is the dataset? Give --data ROOT; only --dataset {drawn} needs no folder.")
+            raise ValueError(
+                f"The dataset's folder is missing: give --data ROOT. Only --dataset {drawn} needs no folder."
+            )
         root = Path()
     kind = kind or kind_of(root)
     # Explicitly listed videos are never skipped, wherever they are listed.
@@ -54,5 +56,5 @@ def load_data(
             raise ValueError(f"--limit must be at least 1, got {limit}.")
         records = records[:limit]
     if not len(records):
-        raise DatasetError(f"There are no videos in '{root}'.")
+        raise DatasetError(f"There are no videos in '{root}': give a folder with at least one, or another split.")
     return records, kind, split

@@ -147,7 +147,10 @@ def _find_folder(name: str) -> ModelSource | None:
     if not path.is_dir():
         return None
     if not (path / "config.json").is_file():
-        raise FileNotFoundError(f"The folder '{name}' holds no model: there is no config.json in it.")
+        raise FileNotFoundError(
+            f"The folder '{name}' holds no model: there is no config.json in it. --model takes a folder that "
+            "save_pretrained, `efficienttam convert` or a training run wrote."
+        )
     return ModelSource(name, str(path), f"the one in the folder '{name}'")
 
 
@@ -169,8 +172,8 @@ def _find_published(name: str) -> ModelSource | None:
 def _find_preset(name: str) -> ModelSource | None:
     if name.startswith(PRESET_PREFIX):
         raise ValueError(
-            f"{name} is a model with fresh weights, for training, `efficienttam benchmark` and `efficienttam export`; "
-            f"the trained one is {name.removeprefix(PRESET_PREFIX)}."
+            f"{name} is a model with fresh weights, which only training, `efficienttam benchmark` and `efficienttam "
+            f"export` accept; the trained model is {name.removeprefix(PRESET_PREFIX)}."
         )
     return None
 
@@ -219,9 +222,13 @@ def load_config(name: str, **overrides: Any) -> EfficientTamConfig:
     try:
         content, _ = PreTrainedConfig.get_config_dict(source.location)
     except OSError as error:
-        raise OSError(f"There is no folder '{name}', and on the Hub: {_first_line(error)}") from error
+        raise OSError(
+            f"There is no folder '{name}', and no model could be loaded from the Hub: {_first_line(error)}"
+        ) from error
     if content.get("model_type") != EfficientTamConfig.model_type:
-        raise ValueError(f"'{name}' is a model of type {content.get('model_type')!r}, not EfficientTAM.")
+        raise ValueError(
+            f"'{name}' is a model of type {content.get('model_type')!r}, not {EfficientTamConfig.model_type!r}."
+        )
     return EfficientTamConfig.from_pretrained(source.location, **overrides)
 
 
@@ -249,7 +256,8 @@ def load_weights(
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise ValueError(
-            f"The weights in '{name}' are not complete: {len(missing)} tensors are missing, such as {missing[0]}."
+            f"The weights in '{name}' are not complete: {len(missing)} tensors are missing, such as {missing[0]}. "
+            "Download or convert the model again."
         )
     return model.eval()
 

@@ -145,7 +145,7 @@ class Job:
                     file=sys.stderr,
                 )
                 return exit_code(stop)
-            raise stop or ValueError("No frame could be tracked.")
+            raise stop or ValueError("No frame could be tracked, so there are no results.")
 
         if isinstance(stop, KeyboardInterrupt):
             print(

@@ -108,7 +108,7 @@ class SourceOptions:
     def __post_init__(self) -> None:
         if not self.weight > 0:
             raise ValueError(
-                f"`weight` must be above 0, got {shown(self.weight)}. Leave a source out rather than weigh it 0."
+                f"`weight` must be above 0, got {shown(self.weight)}. To use none of its clips, leave the source out."
             )
 
 
@@ -131,7 +131,7 @@ class OptimizerOptions:
     def __post_init__(self) -> None:
         check_range(self, "eps", "weight_decay", "vision_layer_decay", "max_grad_norm")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"`betas` must be from 0 to below 1, got {shown(self.betas)}.")
+            raise ValueError(f"`betas` must be at least 0 and below 1, got {shown(self.betas)}.")
 
 
 @dataclass
@@ -254,11 +254,11 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("stages", "data"):
             if not getattr(self, name):
-                raise ValueError(f"`{name}` is empty: a run needs at least one.")
+                raise ValueError(f"`{name}` is empty: a training run needs at least one entry in it.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {shown(self.precision)}.")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"`ema_decay` must be from 0 to below 1, got {shown(self.ema_decay)}.")
+            raise ValueError(f"`ema_decay` must be at least 0 and below 1, got {shown(self.ema_decay)}.")
         check_range(self, "seed", "workers", "log_every", "overlay_every", "checkpoint_every")
         check_range(self, "keep_checkpoints", least=1)
         for number in range(len(self.stages)):
@@ -300,7 +300,7 @@ def load_config(
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"An override is written key.path=value, got {shown(override)}.")
+            raise ConfigError(f"An override must be written as key.path=value, got {shown(override)}.")
         _assign(values, key, parse_yaml(text, override, error=ConfigError))
     try:
         return build_options(TrainingConfig, values, "")
@@ -321,7 +321,7 @@ def read_values(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a mapping of fields, got {type(values).__name__}.")
+        raise ConfigError(f"The configuration '{path}' must be a mapping of fields, got {type(values).__name__}.")
     return values
 
 
@@ -334,7 +334,7 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     for part in parents:
         target = target[_item(target, part, key)] if isinstance(target, list) else target.setdefault(part, {})
         if not isinstance(target, dict | list):
-            raise ConfigError(f"Cannot set {key!r}: {part!r} is a plain value.")
+            raise ConfigError(f"Cannot set {key!r}: {part!r} is a single value, which has no fields.")
     if isinstance(target, list):
         target[_item(target, last, key)] = value
     else:
@@ -343,7 +343,7 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _item(items: list, part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(items):
-        raise ConfigError(f"Cannot set {key!r}: {part!r} is not one of the {len(items)} items, counted from 0.")
+        raise ConfigError(f"Cannot set {key!r}: {part!r} is not the number of one of the {len(items)} items, from 0.")
     return int(part)
 
 
@@ -387,7 +387,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
-            raise ConfigError(f"`{where}` must be {len(arguments)} values, got {shown(value)}.")
+            raise ConfigError(f"`{where}` must be a list of {len(arguments)} values, got {shown(value)}.")
         return tuple(_convert(a, v, where) for a, v in zip(arguments, value, strict=True))
     if origin is dict:
         if not isinstance(value, dict):
@@ -405,5 +405,5 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         try:
             return float(value) if hint is float else value
         except OverflowError as error:
-            raise ConfigError(f"`{where}` is a number that is too large.") from error
+            raise ConfigError(f"`{where}` is too large for a floating-point number.") from error
     raise ConfigError(f"`{where}` must be {hint.__name__}, got {shown(value)}.")
