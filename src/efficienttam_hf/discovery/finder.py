@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -144,7 +144,7 @@ class ObjectFinder:
         if isinstance(source, str) and source == EVERYTHING:
             return Everything(2 * self.options.rules.max_objects, threshold)  # some are tracked already, or parts
         if callable(source):
-            return cast("Detector", source)
+            return source
         if isinstance(source, str) or not isinstance(source, Sequence):
             raise DetectionError(
                 f'What finds objects is a detector, a list of texts such as ["a dog"], or "{EVERYTHING}"; got '
