@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from oracle import HEIGHT, WIDTH, Oracle, disk
 from PIL import Image
 from reference import tiny_config
@@ -179,6 +180,28 @@ def test_frames_are_read_ahead_and_few_at_a_time(davis, monkeypatch):
     assert len(list(frames)) == 5
     assert sorted(read) == list(range(6))
     assert len(list(frames_of(record, 2))) == 2
+
+
+class Confident(Perfect):
+    """Reports object scores that rise from frame to frame, and an IoU by object."""
+
+    def forward(self, session, frame_idx):
+        output = super().forward(session, frame_idx)
+        output.object_score_logits = torch.full((len(output.object_ids), 1), -800.0 if frame_idx < 3 else 2.0)
+        output.iou_scores = torch.tensor([[i / 4] for i in output.object_ids], dtype=torch.bfloat16)
+        return output
+
+
+def test_what_the_tracker_says_of_its_masks_is_kept_beside_the_truth(davis, processor):
+    (record,) = load_records("davis2017", davis, videos=["b"])
+    masks = moving(6, late=0)
+    write_indexed_png(davis / "Annotations" / "480p" / "b" / "00002.png", labels_of({1: masks[2][1], 2: NOTHING}))
+    result = evaluate_video(Confident(masks), processor, record, RunOptions(convention="davis2017"))
+    assert [o.frames for o in result.objects] == [[1, 2, 3, 4]] * 2
+    for found, expected in zip(result.objects, (0.25, 0.5), strict=True):
+        assert found.presence == pytest.approx([0, 0, 0.8808, 0.8808], abs=1e-4)
+        assert found.predicted_iou == [expected] * 4
+    assert [o.present for o in result.objects] == [[True] * 4, [True, False, True, True]]
 
 
 # ------------------------------------------------------------------------------------------------ bad data

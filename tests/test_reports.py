@@ -18,6 +18,7 @@ from efficienttam_hf.evaluation.paper_tables import (
     load_table,
     rows_for,
 )
+from efficienttam_hf.evaluation.reliability import reliability
 from efficienttam_hf.evaluation.report import paper_comparison, write_overview, write_report
 from efficienttam_hf.evaluation.results import EvaluationResult, ObjectResult, VideoResult
 
@@ -226,3 +227,48 @@ def test_an_overview_has_a_row_an_evaluation(tmp_path):
     with pytest.raises(FileExistsError, match=r"report\.md' was not written by efficienttam"):
         write_overview(results, tmp_path / "mine")
     assert (tmp_path / "mine" / "report.md").read_text() == "my thesis"
+
+
+# ------------------------------------------------------------------------------------------- the model's own scores
+
+
+def with_scores(presence, predicted_iou, j, present):
+    frames = list(range(1, len(j) + 1))
+    return ObjectResult(1, frames, j, list(j), presence=presence, predicted_iou=predicted_iou, present=present)
+
+
+def test_reported_scores_are_sorted_into_bins_beside_what_was_measured():
+    found = reliability(
+        [
+            with_scores([0.95, 0.92, 0.1], [0.85, 0.81, 0.3], [0.6, 0.8, 0.0], [True, True, False]),
+            with_scores([0.3, 1.0], [0.25, 0.99], [0.25, 1.0], [True, False]),
+        ]
+    )
+    # The predicted IoU counts only on the three frames that show an object: 0.85 and 0.81 share a bin.
+    assert found.iou.counts.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 2, 0]
+    assert found.iou.reported[8] == pytest.approx(0.83) and found.iou.measured[8] == pytest.approx(0.7)
+    assert found.iou.error == pytest.approx((0.25 + 0.01 + 0) / 3)
+    assert found.iou.calibration_error == pytest.approx((2 * 0.13 + 0) / 3)
+    # A certain score of 1 is in the last bin, with 0.95 and 0.92; two of these three frames show the object.
+    assert found.presence.counts[[1, 3, 9]].tolist() == [1, 1, 3]
+    assert found.presence.measured[9] == pytest.approx(2 / 3)
+    assert (found.absent_frames, found.found_absent, found.false_alarms) == (2, 0.5, pytest.approx(1 / 3))
+
+
+def test_without_recorded_scores_there_is_no_reliability(tmp_path):
+    assert reliability(video("a", 0.5).objects) is None
+    write_report(evaluation(video("a", 0.5)), tmp_path)
+    assert "trusted" not in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "reliability.png").exists()
+
+
+def test_the_report_says_how_far_scores_can_be_trusted(tmp_path):
+    shown = with_scores([0.9] * 4, [0.75] * 4, [0.5] * 4, [True] * 4)
+    write_report(evaluation(VideoResult("a", 6, 48, 64, 6, 0.5, [shown])), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "differs from the measured one by 25.0 on average" in text
+    assert "The object is in every scored frame." in text
+    assert "called absent on 0.0 % of the frames that show it" in text
+    with Image.open(tmp_path / "reliability.png") as plot:
+        assert plot.size[0] > 500
+    assert EvaluationResult.read(tmp_path / "results.json").videos[0].objects == [shown]

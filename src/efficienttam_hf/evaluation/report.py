@@ -6,6 +6,7 @@
     results.json     the whole result, see `results`; `EvaluationResult.read` reads it
     scores.csv       a row for each object
     plots/           J and F over the frames of each video; for images, mIoU over clicks
+    reliability.png  the model's own scores beside the truth
     worst.jpg        the videos with the lowest scores, if pictures of them were drawn during tracking
 
 :func:`write_overview` compares several results, such as those of the prompts of Table 2 or of several datasets.
@@ -26,7 +27,8 @@ from ..atomic_file import atomic_path
 from ..output_folders import OutputFolder
 from ..safe_names import markdown_code, markdown_command, markdown_text, safe_path, spreadsheet_cell
 from .paper_tables import Measured, beside_published, title_of
-from .report_plots import plot_clicks, plot_video, worst_sheet
+from .reliability import Reliability, reliability
+from .report_plots import plot_clicks, plot_reliability, plot_video, worst_sheet
 from .results import EvaluationResult, ObjectResult, VideoResult
 from .scores import statistics
 
@@ -34,6 +36,7 @@ from .scores import statistics
 __all__ = ["paper_comparison", "report_markdown", "scores_rows", "write_overview", "write_report"]
 
 WORST_SHOWN = 6
+RELIABILITY_PLOT = "reliability.png"
 MOST_ROWS = 200  # of videos in the report; `scores.csv` lists all of them
 
 SHOWN_AS = {
@@ -77,6 +80,8 @@ def write_report(
     else:
         for video in result.scored:
             plot_video(video, output.add(_plot_path(video)))
+        if (found := _reliability(result)) is not None:
+            plot_reliability(found, output.add(RELIABILITY_PLOT))
     has_sheet = worst_sheet(result.worst(WORST_SHOWN), output.path, output.add("worst.jpg"))
     path = output.add("report.md")
     _write_text(report_markdown(result, command=command, date=date, worst="worst.jpg" if has_sheet else None), path)
@@ -136,6 +141,7 @@ def report_markdown(
     lines += [f"## {_unit(result).capitalize()}s, the lowest score first", "", *_video_table(result), ""]
     if result.protocol == "images" and result.summary:
         lines += ["![mIoU over clicks](plots/clicks.png)", ""]
+    lines += _reliability_section(result)
     if worst is not None:
         lines += ["## The worst", "", "Tracked masks above, annotated ones below.", "", f"![]({worst})", ""]
     if result.failures:
@@ -227,6 +233,31 @@ def _summary_table(result: EvaluationResult) -> list[str]:
         "",
         f"Accuracies in percent. Speed is that of {timed} not in it.",
     ]
+
+
+def _reliability(result: EvaluationResult) -> Reliability | None:
+    """The reliability of a model's own scores over all scored objects; `None` if they were not recorded."""
+    return reliability(found for video in result.scored for found in video.objects)
+
+
+def _reliability_section(result: EvaluationResult) -> list[str]:
+    found = None if result.protocol == "images" else _reliability(result)
+    if found is None:
+        return []
+    lines = ["## Can its scores be trusted?", "", f"![reported and measured scores]({RELIABILITY_PLOT})", ""]
+    if found.iou is not None:
+        lines.append(
+            f"- The predicted IoU differs from the measured one by {_percent(found.iou.error)} on average "
+            f"(expected calibration error {_percent(found.iou.calibration_error)})."
+        )
+    if found.absent_frames:
+        absent = _count(found.absent_frames, "scored frame")
+        lines.append(f"- The object is absent from {absent}. The model says so on {_percent(found.found_absent)} %.")
+    else:
+        lines.append("- The object is in every scored frame.")
+    if not math.isnan(found.false_alarms):
+        lines.append(f"- It is called absent on {_percent(found.false_alarms)} % of the frames that show it.")
+    return [*lines, ""]
 
 
 def _compared(results: Sequence[EvaluationResult], date: str | None) -> list[str]:

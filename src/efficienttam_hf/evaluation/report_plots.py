@@ -19,13 +19,14 @@ from ..image_io import read_image
 from ..safe_names import contained_path, one_line, plot_text
 from ..visualization import contact_sheet, object_color
 from .region_boundary import import_cv2
+from .reliability import Reliability
 from .results import VideoResult
 
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_clicks", "plot_video", "worst_sheet"]
+__all__ = ["plot_clicks", "plot_reliability", "plot_video", "worst_sheet"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,33 @@ def plot_video(video: VideoResult, path: str | os.PathLike) -> None:
             f"{o.object_id} {plot_text(o.category)}" if o.category else f"object {o.object_id}" for o in video.objects
         ]
         figure.legend(panels[0].lines, names, loc="outside right center", fontsize=8)
+    _save(figure, path)
+
+
+def plot_reliability(found: Reliability, path: str | os.PathLike) -> None:
+    """Plot reported scores beside measured ones, as a PNG: predicted IoU on the left, presence on the right.
+
+    The area of a dot is the number of frames in its bin. Dots below the diagonal are overconfident.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = _figure(8, 4)
+    sides = (
+        ("predicted IoU", "measured IoU (J)", found.iou),
+        ("object score", "object is in the frame", found.presence),
+    )
+    for panel, (across, up, calibration) in zip(figure.subplots(1, 2), sides, strict=True):
+        panel.plot([0, 100], [0, 100], color="#999999", linewidth=1, linestyle="--")
+        if calibration is not None:
+            share = calibration.counts / calibration.counts.sum()
+            panel.scatter(100 * calibration.reported, 100 * calibration.measured, s=12 + 500 * share, color="#2563a8")
+            panel.set_title(f"mean error {100 * calibration.error:.1f}", fontsize=10)
+        panel.set_xlabel(f"{across}, percent")
+        panel.set_ylabel(f"{up}, percent")
+        panel.set_xlim(-5, 105)
+        panel.set_ylim(-5, 105)
+        panel.grid(alpha=0.3)
     _save(figure, path)
 
 

@@ -33,6 +33,10 @@ class ObjectResult:
         group: the group for which the convention computes a separate mean, such as `"seen"`.
         clicks: the IoU after each click on an object in an image (`j` has the last); otherwise empty.
         best_of_three: the IoU of the best of the three proposals after the first click in an image; otherwise `None`.
+        presence: the reported probability that the object is in the frame, for each of `frames`; empty if the tracker
+            reports none.
+        predicted_iou: the reported IoU, likewise.
+        present: whether the object is annotated in the frame, likewise.
     """
 
     object_id: int
@@ -43,6 +47,9 @@ class ObjectResult:
     group: str | None = None
     clicks: list[float] = field(default_factory=list)
     best_of_three: float | None = None
+    presence: list[float] = field(default_factory=list)
+    predicted_iou: list[float] = field(default_factory=list)
+    present: list[bool] = field(default_factory=list)
 
     @property
     def j_mean(self) -> float:

@@ -191,6 +191,7 @@ def evaluate_video(
     result = VideoResult(record.video_id, record.num_frames, height, width)
     hidden = has_hidden_truth(record)
     scorer, judged = SequenceScorer(convention_named(options.convention)), []
+    reported: list[dict[int, tuple[float, float, bool]]] = []  # presence, predicted IoU, truth; of each judged frame
     output = OutputFolder(options.output or "")
     writer = PredictionWriter(output, record) if options.save_masks else None
     shown = range(min(record.num_frames, options.max_frames or record.num_frames))
@@ -205,6 +206,9 @@ def evaluate_video(
             if tracked.truth is not None and not hidden:
                 scorer.add(tracked.truth, tracked.predicted, tracked.void)
                 judged.append(tracked.index)
+                reported.append(
+                    {i: (*scores, _is_present(tracked.truth.get(i))) for i, scores in tracked.scores.items()}
+                )
             if writer is not None:
                 writer.write(tracked)
             if picture is not None:
@@ -222,12 +226,29 @@ def evaluate_video(
                 scores.f.tolist(),
                 record.categories.get(scores.object_id),
                 scores.group,
+                **_reported_scores([reported[place].get(scores.object_id) for place in scores.frames]),
             )
             for scores in scorer.scores(groups)
         ),
         key=lambda found: found.object_id,
     )
     return result
+
+
+def _is_present(mask: np.ndarray | None) -> bool:
+    return mask is not None and bool(mask.any())
+
+
+def _reported_scores(of_frames: list[tuple[float, float, bool] | None]) -> dict[str, list]:
+    """The reported scores of an object as fields of `ObjectResult`; empty if they are not known for every frame.
+
+    They are not if the tracker reports none, or if a convention scores several objects as one.
+    """
+    known = [found for found in of_frames if found is not None]
+    if len(known) < len(of_frames) or not known:
+        return {}
+    presence, predicted_iou, present = map(list, zip(*known, strict=True))
+    return {"presence": presence, "predicted_iou": predicted_iou, "present": present}
 
 
 def _check_density(record: VideoRecord) -> None:

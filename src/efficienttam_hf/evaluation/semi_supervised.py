@@ -22,7 +22,15 @@ import torch
 
 from ..data.records import VideoRecord
 from .prompted import Prompt, check_prompt, prompt_objects
-from .tracker import TrackingModel, TrackingProcessor, evaluating, masks_of, start_session
+from .tracker import (
+    ReportedScores,
+    TrackingModel,
+    TrackingProcessor,
+    evaluating,
+    masks_of,
+    scores_of,
+    start_session,
+)
 
 
 __all__ = ["AnnotatedFrame", "TrackedFrame", "frames_of", "has_hidden_truth", "track"]
@@ -56,6 +64,7 @@ class TrackedFrame:
         index: the number of the frame in the video, from 0.
         frame, truth, void: see :class:`AnnotatedFrame`.
         predicted: tracked masks, bool (height, width), by the ids of all objects prompted so far.
+        scores: what the tracker reports of them, by object id; empty if it reports nothing.
         seconds: time from the frame to these masks, including prompts.
     """
 
@@ -64,6 +73,7 @@ class TrackedFrame:
     truth: Mapping[int, np.ndarray] | None
     void: np.ndarray | None
     predicted: dict[int, np.ndarray]
+    scores: dict[int, ReportedScores]
     seconds: float
 
 
@@ -139,6 +149,7 @@ def track(
             known = session.objects
             new = {i: mask for i, mask in (truth or {}).items() if i not in known and mask.any()}
             predicted: dict[int, np.ndarray] = {}
+            scores: dict[int, ReportedScores] = {}
             start = time.perf_counter()
             if new or known:
                 session.add_new_frame(frame, index)
@@ -147,4 +158,5 @@ def track(
             if known:
                 output = model.track_frame(session, index)
                 predicted = dict(masks_of(processor, output, frame.shape[:2], overlap))
-            yield TrackedFrame(index, frame, truth, void, predicted, time.perf_counter() - start)
+                scores = scores_of(output)
+            yield TrackedFrame(index, frame, truth, void, predicted, scores, time.perf_counter() - start)

@@ -6,14 +6,16 @@ which may be of any type that NumPy converts to an array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 
-__all__ = ["FrameOutput", "TrackingModel", "TrackingProcessor", "evaluating", "masks_of", "start_session"]
+__all__ = ["FrameOutput", "ReportedScores", "TrackingModel", "TrackingProcessor"]
+__all__ += ["evaluating", "masks_of", "scores_of", "start_session"]
 
 
 class FrameOutput(Protocol):
@@ -26,6 +28,18 @@ class FrameOutput(Protocol):
 
     object_ids: list[int]
     pred_masks: Any
+
+
+class ReportedScores(NamedTuple):
+    """What a tracker says of its own mask.
+
+    Attributes:
+        presence: the probability that the object is in the frame.
+        predicted_iou: the expected IoU of the mask with the truth.
+    """
+
+    presence: float
+    predicted_iou: float
 
 
 class TrackingModel(Protocol):
@@ -97,3 +111,20 @@ def masks_of(
     (masks,) = processor.post_process_masks([output.pred_masks], [size], **options)
     masks = masks.cpu() if hasattr(masks, "cpu") else masks
     return dict(zip(output.object_ids, np.asarray(masks)[:, 0], strict=True))
+
+
+def scores_of(output: FrameOutput) -> dict[int, ReportedScores]:
+    """The reported scores of a frame by object id; empty if the tracker's output has none."""
+    logits, expected = (getattr(output, name, None) for name in ("object_score_logits", "iou_scores"))
+    if logits is None or expected is None:
+        return {}
+    rows = (np.asarray(_on_cpu(values), dtype=np.float64).reshape(-1) for values in (logits, expected))
+    return {
+        object_id: ReportedScores(math.exp(-np.logaddexp(0, -logit)), iou)  # the logistic function, without overflow
+        for object_id, logit, iou in zip(output.object_ids, *(row.tolist() for row in rows), strict=True)
+    }
+
+
+def _on_cpu(values: Any) -> Any:
+    """A tensor of any device and dtype as float32 on the CPU; other arrays unchanged."""
+    return values.float().cpu() if hasattr(values, "cpu") else values
