@@ -87,12 +87,14 @@ def _calibration(reported: np.ndarray, measured: np.ndarray) -> Calibration | No
     place = np.minimum((reported * BINS).astype(int), BINS - 1)
     counts = np.bincount(place, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, values, minlength=BINS) / counts for values in (reported, measured)]
+        mean_reported = np.bincount(place, reported, minlength=BINS) / counts
+        mean_measured = np.bincount(place, measured, minlength=BINS) / counts
     filled = counts > 0
-    gap = np.abs(means[0] - means[1])[filled]
+    gap = np.abs(mean_reported - mean_measured)[filled]
     return Calibration(
         counts,
-        *means,
+        mean_reported,
+        mean_measured,
         error=float(np.abs(reported - measured).mean()),
         calibration_error=float((gap * counts[filled]).sum() / counts.sum()),
     )

@@ -239,7 +239,7 @@ def _is_present(mask: np.ndarray | None) -> bool:
     return mask is not None and bool(mask.any())
 
 
-def _reported_scores(of_frames: list[tuple[float, float, bool] | None]) -> dict[str, list]:
+def _reported_scores(of_frames: list[tuple[float, float, bool] | None]) -> dict[str, Any]:
     """The reported scores of an object as fields of `ObjectResult`; empty if they are not known for every frame.
 
     They are not if the tracker reports none, or if a convention scores several objects as one.

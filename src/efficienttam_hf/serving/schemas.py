@@ -46,7 +46,7 @@ class PointsAndBox(Given):
 
     def to_prompts(self) -> ObjectPrompts:
         """The prompts, not yet checked against a frame."""
-        labels = [1] * len(self.points) if self.labels is None else list(self.labels)
+        labels: list[int] = [1] * len(self.points) if self.labels is None else [*self.labels]
         return ObjectPrompts(list(self.points), labels, None if self.box is None else Box(*self.box))
 
 

@@ -157,7 +157,7 @@ def _load_image_encoder(name: str) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder)
         backbone = config.model_type in MODEL_FOR_BACKBONE_MAPPING_NAMES
-        loader = MODEL_FOR_BACKBONE_MAPPING[type(config)] if backbone else AutoModel
+        loader: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)] if backbone else AutoModel
         model = loader.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _no_teacher(name, error) from error
