@@ -229,6 +229,28 @@ def test_a_frame_is_tracked_alike_each_way(kind, setting, tracked, small_thresho
         assert (mine - value).abs().max() <= bound * value.abs().max()
 
 
+@pytest.mark.parametrize("kind", ["full", "pooled_logit_bias", "windowed"])
+@pytest.mark.parametrize("num_features", [1, 5])
+def test_objects_attend_to_memories_alike_one_by_one_some_at_a_time_and_all_at_once(kind, num_features, monkeypatch):
+    torch.manual_seed(0)
+    config = tiny_config().memory_attention_config
+    config.cross_attention, config.window_size = kind, 4
+    attention = EfficientTamMemoryAttention(config).eval()
+    features = torch.randn(num_features, 64, 8, 8)
+    memories = (torch.randn(5, 3, 64, 16), torch.randn(5, 3, 1, 16), torch.randn(5, 2, 64))
+    begun = []
+    attention.layers[0].self_attn.register_forward_hook(lambda module, arguments, output: begun.append(len(output)))
+    with torch.no_grad():
+        together = attention(features, *memories)
+        monkeypatch.setattr(cpu_kernels, "OBJECT_TOKENS_AT_A_TIME", 128)  # those of two
+        in_parts = attention(features, *memories)
+        rows = [slice(i, i + 1) for i in range(5)]
+        alone = [attention(features[r] if num_features > 1 else features, *(x[r] for x in memories)) for r in rows]
+    assert begun == [num_features, num_features] + 5 * [1]  # once for all that have the same features
+    torch.testing.assert_close(in_parts, together, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["full", "pooled_logit_bias", "pooled_key_shift", "windowed"])
 @pytest.mark.parametrize("num_memories", [1, 3])
 def test_memories_taken_one_by_one_give_what_all_at_once_give(kind, num_memories, monkeypatch):

@@ -31,6 +31,7 @@ SMALLEST_ATTENTION, LARGE_ATTENTION = 2**15, 2**17
 LARGEST_SCORES = 2**22  # scores in memory at a time: 16 MiB in float32, a block that the allocator can reuse
 MANY_KEYS, KEYS_AT_A_TIME = 8192, 4096  # more keys are split, as oneDNN reorders all keys for each block of queries
 TOKENS_AT_A_TIME = 1024  # tokens of an MLP; its hidden layer then has a few MiB, which stay in the processor's cache
+OBJECT_TOKENS_AT_A_TIME = 16384  # tokens of objects that attend to memories: 16 objects at 512 pixels, 4 at 1024
 MEMORY_TOKENS_AT_A_TIME = 4096  # memory tokens whose keys are computed at a time: they are large before pooling
 
 
@@ -281,6 +282,20 @@ def split_memories(memory: Tensor) -> tuple[Tensor, ...] | None:
     if not _works_in_parts(memory):
         return None
     return memory.split(max(1, MEMORY_TOKENS_AT_A_TIME // memory.shape[2]), dim=1)
+
+
+def objects_at_a_time(num_objects: int, num_tokens: int) -> int:
+    """How many objects attend to their memories at a time, so that RAM stays bounded with many objects.
+
+    With gradients, and in compiled and exported graphs, all objects do.
+
+    Args:
+        num_objects: objects in the batch.
+        num_tokens: tokens of a frame.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return num_objects
+    return max(1, OBJECT_TOKENS_AT_A_TIME // num_tokens)
 
 
 def _works_in_parts(tensor: Tensor) -> bool:

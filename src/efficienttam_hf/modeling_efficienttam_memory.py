@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,13 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_efficienttam import EfficientTamMemoryAttentionConfig, EfficientTamMemoryEncoderConfig
-from .cpu_kernels import EfficientTamLinear, attend_before_projecting, by_tokens, split_memories
+from .cpu_kernels import (
+    EfficientTamLinear,
+    attend_before_projecting,
+    by_tokens,
+    objects_at_a_time,
+    split_memories,
+)
 from .modeling_efficienttam_layers import Constants, EfficientTamLayerNorm2d, attend, sine_position_encoding
 
 
@@ -90,6 +97,11 @@ def from_windows(tokens: Tensor, size: tuple[int, int], window_size: int) -> Ten
     return tiles.movedim(3, 2).flatten(1, 4)
 
 
+def pools(config: EfficientTamMemoryAttentionConfig, num_memories: int) -> bool:
+    """Whether averages over squares replace the tokens of spatial memories. A single memory is not pooled."""
+    return config.cross_attention.startswith("pooled") and num_memories > 1
+
+
 def project(
     projection: nn.Module, memory: Tensor, pointers: Tensor, finish: Callable[[Tensor], Tensor]
 ) -> tuple[list[Tensor], Tensor]:
@@ -145,7 +157,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
     Keys of a spatial memory are rotated like the frame's tokens, so that equal positions match; object pointers have no
     position. Averages over small squares can replace the tokens of a spatial memory; `config.cross_attention` says
     whether and how. If log n is added to its logit, an average of n tokens has the weight of n tokens;
-    `pooled_key_shift` adds this constant to the key instead. A single memory is not pooled.
+    `pooled_key_shift` adds this constant to the key instead.
     """
 
     def __init__(self, config: EfficientTamMemoryAttentionConfig):
@@ -153,13 +165,13 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         self.bias = 2 * math.log(config.pool_size)
 
     def forward(  # type: ignore[override]  # it attends to something else than its own tokens
-        self, tokens: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
+        self, tokens: Tensor, memory_keys: Tensor, memory: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
         """
         Args:
             tokens: (B, N, C) tokens of the frame, or (1, N, C) if they are the same for all objects.
-            memory: (B, M, N, c) spatial memories.
-            memory_positions: (B, M, N, c) position encodings, which are added to keys only.
+            memory_keys: (B, M, N, c) spatial memories plus their position encodings, of which keys are made.
+            memory: (B, M, N, c) spatial memories, of which values are made; if `pools`, their averages over squares.
             pointers: (B, T, c) object pointers, each cut into tokens of c channels.
             size: (H, W) of the feature map.
             table: the output of `rotary_table` for `size`.
@@ -170,8 +182,8 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         config = self.config
         query = rotate(self.heads(self.q_proj(tokens)), table).expand(memory.shape[0], -1, -1, -1)
         if config.cross_attention == "windowed":
-            return self._windowed(query, memory, memory_positions, pointers, table, size)
-        pooled = config.cross_attention.startswith("pooled") and memory.shape[1] > 1
+            return self._windowed(query, memory_keys, memory, pointers, table, size)
+        pooled = pools(config, memory.shape[1])
 
         def finish_keys(keys: Tensor) -> Tensor:
             """Turn (B, some memories, N, C) into keys (B, heads, tokens, C / heads)."""
@@ -182,11 +194,10 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
                     keys = keys + self.bias
             return keys.flatten(2, 3)
 
-        keys, pointer_key = project(self.k_proj, memory + memory_positions, pointers, finish_keys)
+        keys, pointer_key = project(self.k_proj, memory_keys, pointers, finish_keys)
         pointer_key = self.heads(pointer_key)
         logit_bias = None
         if pooled:
-            memory = pool_squares(memory, size, config.pool_size)
             num_pooled = memory.shape[1] * memory.shape[2]
             if config.pooling_scope == "all" and pointers.shape[1]:
                 pointer_key, pointers = (pool_sequence(x, config.pool_size**2) for x in (pointer_key, pointers))
@@ -211,7 +222,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
         return attend(self, query, key, value, logit_bias, dropout=config.attention_dropout)[0]
 
     def _windowed(
-        self, query: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
+        self, query: Tensor, memory_keys: Tensor, memory: Tensor, pointers: Tensor, table: Tensor, size: Size
     ) -> Tensor:
         """Each window of the frame attends to the same window of every memory, and to all pointers."""
         window_size = self.config.window_size
@@ -221,7 +232,7 @@ class EfficientTamMemoryCrossAttention(EfficientTamRoPEAttention):
             return to_windows(tokens, size, window_size).flatten(3, 4)
 
         keys, pointer_key = project(
-            self.k_proj, memory + memory_positions, pointers, lambda keys: finish(rotate(self.heads(keys), table))
+            self.k_proj, memory_keys, pointers, lambda keys: finish(rotate(self.heads(keys), table))
         )
         values, pointer_value = project(self.v_proj, memory, pointers, lambda values: finish(self.heads(values)))
         query = to_windows(query, size, window_size)  # (B, windows, heads, w², C / heads)
@@ -252,12 +263,22 @@ class EfficientTamMemoryAttentionLayer(GradientCheckpointingLayer):
         if isinstance(self.activation, nn.ReLU):
             self.activation.inplace = True  # saves RAM: the hidden layer is the largest tensor here
 
-    def forward(  # it attends to something else than its own tokens
-        self, tokens: Tensor, memory: Tensor, memory_positions: Tensor, pointers: Tensor, table: Tensor, size: Size
-    ) -> Tensor:
-        """Update (B or 1, N, C) tokens to (B, N, C); see `EfficientTamMemoryCrossAttention` for the arguments."""
-        tokens = tokens + self.dropout(self.self_attn(self.layer_norm1(tokens), table))
-        attended = self.cross_attn_image(self.layer_norm2(tokens), memory, memory_positions, pointers, table, size)
+    def forward(self, tokens: Tensor, *memories: Tensor, table: Tensor, size: Size) -> Tensor:
+        """Update (B or 1, N, C) tokens to (B, N, C).
+
+        Args:
+            tokens: the frame's tokens; (1, N, C) if they are the same for all objects.
+            memories: `memory_keys`, `memory` and `pointers` of `EfficientTamMemoryCrossAttention`, as are the others.
+        """
+        return self.attend_to_memories(self.attend_to_frame(tokens, table), *memories, table=table, size=size)
+
+    def attend_to_frame(self, tokens: Tensor, table: Tensor) -> Tensor:
+        """The first part, which needs no memories: self-attention, (B or 1, N, C) to the same."""
+        return tokens + self.dropout(self.self_attn(self.layer_norm1(tokens), table))
+
+    def attend_to_memories(self, tokens: Tensor, *memories: Tensor, table: Tensor, size: Size) -> Tensor:
+        """The second part: attention to memories and the MLP; the arguments are those of `forward`."""
+        attended = self.cross_attn_image(self.layer_norm2(tokens), *memories, table, size)
         tokens = tokens + self.dropout(attended)
         return tokens + self.dropout(by_tokens(self._mlp, self.layer_norm3(tokens)))
 
@@ -295,14 +316,37 @@ class EfficientTamMemoryAttention(nn.Module):
 
         places = constants.of(sine_position_encoding, size, memory.shape[-1], temperature, device)
         places = places.flatten(1).t().to(memory.dtype)
-        memory_positions = places + temporal_encoding
+        # All layers make their keys and values of these.
+        memory_keys = memory + (places + temporal_encoding)
+        if pools(config, memory.shape[1]):
+            memory = pool_squares(memory, size, config.pool_size)
         # An object pointer of C channels becomes C / c tokens with the width of a memory.
         pointers = object_pointers.unflatten(-1, (-1, config.memory_size)).flatten(1, 2)
 
         width = config.hidden_size // config.num_attention_heads
         table = constants.of(rotary_table, size, width, config.rope_theta, device)
-        for layer in self.layers:
-            tokens = layer(tokens, memory, memory_positions, pointers, table, size)
+        memories = (memory_keys, memory, pointers)
+        where: dict[str, Any] = {"table": table, "size": size}
+        at_a_time = objects_at_a_time(memory.shape[0], tokens.shape[1])
+        if at_a_time >= memory.shape[0]:
+            for layer in self.layers:
+                tokens = layer(tokens, *memories, **where)
+            return self._as_map(tokens, size)
+        # Only its first part does not depend on the object, so that it is computed before the objects are divided.
+        first: Any = self.layers[0]
+        tokens = first.attend_to_frame(tokens, table)
+        maps = []
+        for begin in range(0, memory.shape[0], at_a_time):
+            objects = slice(begin, begin + at_a_time)
+            some = [x[objects] for x in memories]
+            updated = first.attend_to_memories(tokens[objects] if tokens.shape[0] > 1 else tokens, *some, **where)
+            for layer in self.layers[1:]:
+                updated = layer(updated, *some, **where)
+            maps.append(self._as_map(updated, size))
+        return torch.cat(maps)
+
+    def _as_map(self, tokens: Tensor, size: Size) -> Tensor:
+        """Normalise (B, N, C) tokens and return them as (B, C, H, W) features."""
         return self.layer_norm(tokens).transpose(1, 2).unflatten(2, size)
 
 
