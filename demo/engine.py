@@ -18,8 +18,10 @@ from video_clip import Clip
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel
 from efficienttam_hf.app import plan as planning
 from efficienttam_hf.app import segmenting
+from efficienttam_hf.app.example_clip import example_frames
 from efficienttam_hf.app.loading import choose_device, load_model, quiet_transformers
 from efficienttam_hf.app.plan import TrackedFrame, TrackingPlan
+from efficienttam_hf.app.precision import choose_dtype
 from efficienttam_hf.memory_selection import make_strategy
 from efficienttam_hf.prompts import ObjectPrompts, Prompts
 
@@ -56,8 +58,9 @@ def load(settings: Settings) -> ModelStore:
     """
     global store
     device = choose_device(settings.device)
-    chosen = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
-    dtype = getattr(torch, chosen)
+    fixed = settings.dtype
+    if fixed == "auto" and device.type != "cpu":
+        fixed = "bfloat16" if device.type == "cuda" else "float32"
     if settings.memory != "auto":
         make_strategy(settings.memory)  # raises an error that lists the strategies if this one is unknown
     quiet_transformers()
@@ -67,6 +70,11 @@ def load(settings: Settings) -> ModelStore:
         # while it loads.
         video, processor = load_model(EfficientTamVideoModel, name, torch.device("cpu"))
         image, _ = load_model(EfficientTamModel, name, torch.device("cpu"))
+        if fixed == "auto":
+            dtype, reason = choose_dtype(video, lambda model: _example_masks(model, processor))
+            print(f"{name}: {str(dtype).removeprefix('torch.')} ({reason}).")
+        else:
+            dtype = getattr(torch, fixed)
         if settings.memory != "auto":
             video.config.memory_selection = settings.memory
         return Models(video.to(device, dtype), image.to(device, dtype), processor)
@@ -74,13 +82,19 @@ def load(settings: Settings) -> ModelStore:
     names, first = offered_models(settings, device)
     if ON_ZERO_GPU:  # processes that have the GPU only know the models that were loaded before they started
         names = [first.name]
-    print(f"Model: {first.description}; {device}, {chosen}.")
+    print(f"Model: {first.description}; {device}, {fixed}.")
     if len(names) > 1:
         print(
             f"Visitors may choose among {', '.join(map(shown_name, names))} (set EFFICIENTTAM_MODELS to change this)."
         )
     store = ModelStore(names, first.name, load_models, settings.models_in_memory)
     return store
+
+
+def _example_masks(model: Any, processor: Any) -> Iterator[np.ndarray]:
+    """What a model tracks in the first frames of a clip, which are drawn: a server has no video of its user yet."""
+    frames, click = example_frames()
+    return planning.first_masks(model, processor, frames, {0: {1: ObjectPrompts([click], [1])}})
 
 
 @_on_gpu(seconds=120)

@@ -23,7 +23,8 @@ class Settings:
         models_in_memory: the largest number of models that are loaded at a time. Visitors who use different models at
             the same time need one each.
         device: `cpu`, `cuda` or `mps`; `auto` is the best that is available.
-        dtype: `float32`, `bfloat16` or `float16`; `auto` is bfloat16 on a GPU and float32 elsewhere.
+        dtype: `float32`, `bfloat16` or `float16`; `auto` is bfloat16 on a GPU, and on a CPU if it
+            is faster there and the masks stay the same; otherwise it is float32.
         memory: the memory selection strategy, by its name in docs/memory.md; `auto` uses the model's configuration.
         result_sides: the choices for the longer side of frames and masks, in pixels; the first is the default.
         strides: the choices for "every n-th frame"; the first is the default.

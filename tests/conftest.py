@@ -20,6 +20,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Without measuring, so that each run of the tests takes the same and writes nothing to the user's cache directory.
 os.environ.setdefault("EFFICIENTTAM_KERNELS", "capability")
+# The data type that does not depend on the machine; tests of the choice take this away.
+os.environ["EFFICIENTTAM_DTYPE"] = "float32"
 # Where a test names no model, the one that comes with the package: the default would be fetched.
 os.environ["EFFICIENTTAM_MODEL"] = "efficienttam-nano"
 

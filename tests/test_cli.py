@@ -30,7 +30,7 @@ av = pytest.importorskip("av", reason="the command line reads and writes video f
 pytest.importorskip("cv2", reason="the command line draws with OpenCV")
 pytest.importorskip("pycocotools", reason="the command line writes run-length masks with pycocotools")
 
-from efficienttam_hf.app import plan  # noqa: E402
+from efficienttam_hf.app import plan, precision  # noqa: E402
 from efficienttam_hf.app.events import LossWatch  # noqa: E402
 from efficienttam_hf.app.loading import find_model  # noqa: E402
 from efficienttam_hf.app.plan import plan_tracking  # noqa: E402
@@ -262,6 +262,19 @@ def test_other_dtypes_run(dtype, model, clip, tmp_path):
     arguments = ["--point", "40,60", "--mask", clip.mask(1), "--dtype", dtype, "--end", 3]
     arguments[2:2] = ["--object", "2", "--frame", "1"]
     assert track(clip.video, "--model", model, *arguments, out=tmp_path).frames == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("fast", "line"), [(True, "bfloat16 (faster here; "), (False, "float32 (bfloat16 is not f")])
+def test_auto_says_which_dtype_it_took_and_tracks_with_it(fast, line, model, clip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(precision, "LEAST_AGREEMENT", 0.0)  # that of random weights says nothing
+    arguments = ["--model", model, "--mask", clip.mask(0), "--dtype", "auto", "--end", 4]
+    assert track(clip.video, *arguments, out=tmp_path / "out").frames == [0, 1, 2, 3]
+    assert f"cpu, {line}" in capsys.readouterr().out
+    image = f"{clip.folder}/00007.png"
+    assert main(["segment", image, "--model", model, "--dtype", "auto", "--point", "9,9", "--out", str(tmp_path)]) == 0
+    assert f"cpu, {line}" in capsys.readouterr().out
 
 
 def test_without_a_video_a_synthetic_clip_is_tracked(model, tmp_path, capsys):

@@ -41,9 +41,9 @@ import torch
 VARIABLE = "EFFICIENTTAM_KERNELS"
 PLAIN = "plain"  # the first candidate of every operation: PyTorch's implementation
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Another candidate is chosen if it takes less than this share of the preferred candidate's time, since a smaller gain
-# may be noise. The first number holds if the preferred one is PyTorch's, which is simpler: the gain has to be clear.
-GAIN, SMALL_GAIN = 0.9, 0.98
+# Where PyTorch's implementation is preferred, which is the simplest, another candidate is chosen if it takes less than
+# this share of its time, since a smaller gain may be noise. Another preferred candidate is used unless one is faster.
+GAIN = 0.9
 ROUNDS = (5, 25)  # the smallest and the largest number of rounds in which an operation is timed
 SECONDS_EACH = 0.12  # after this time, an operation is timed no longer than the smallest number of rounds
 HOPELESS = 4.0  # a candidate that takes more than this many times the fastest candidate's time is not run again
@@ -59,7 +59,7 @@ class Operation:
             shapes.
         by_capability: the candidate to use without a measurement, by dtype and capability (`amx`, `avx512`, `avx2`,
             `other`). If there is no entry, `preferred` is used.
-        preferred: the candidate that is used unless another one is faster by `GAIN` or `SMALL_GAIN`.
+        preferred: the candidate that is used unless another one is faster, see `GAIN`.
     """
 
     candidates: dict[str, tuple[str, ...]]
@@ -98,10 +98,14 @@ class KernelChoices:
     Args:
         operations: the operations by name.
         prepare: a function that is called once, before the first choice, unless the setting is `plain`.
+        kind: the beginning of the names of the files in which choices are stored, one for each set of operations.
     """
 
-    def __init__(self, operations: dict[str, Operation], prepare: Callable[[], None] = lambda: None):
+    def __init__(
+        self, operations: dict[str, Operation], prepare: Callable[[], None] = lambda: None, kind: str = "kernels"
+    ):
         self.operations = operations
+        self.kind = kind
         self._prepare: Callable[[], None] | None = prepare
         self._lock = threading.Lock()
         self._setting: str | None = None
@@ -179,13 +183,13 @@ class KernelChoices:
 
     def _read_or_measure(self, dtype: str) -> Measured | None:
         """Return the stored measurement for a dtype, or measure and store it; None if that is impossible."""
-        path = cache_file(dtype)
+        path = cache_file(dtype, self.kind)
         kept = self._read(path, dtype)
         if kept is not None:
             return kept
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".kernels-", suffix=".json") as file:
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{self.kind}-", suffix=".json") as file:
                 found = self._measure_apart(dtype)
                 if found is None:
                     return None
@@ -311,7 +315,7 @@ def measure(operations: dict[str, Operation], dtype: str) -> Measured:
         preferred = operation.preferred if operation.preferred in calls else PLAIN
         ratios = {c: statistics.median(times[c] / times[preferred] for times in rounds) for c in calls if rounds}
         winner = min(ratios, key=ratios.__getitem__, default=preferred)
-        choices[name] = winner if ratios.get(winner, 1.0) < (GAIN if preferred == PLAIN else SMALL_GAIN) else preferred
+        choices[name] = winner if ratios.get(winner, 1.0) < (GAIN if preferred == PLAIN else 1.0) else preferred
         milliseconds[name] = {c: round(1e3 * statistics.median(times[c] for times in rounds), 3) for c in ratios}
     return Measured(choices, milliseconds)
 
@@ -331,10 +335,16 @@ def _that_run(calls: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any
 
 
 def _seconds(call: Callable[[], Any]) -> float:
-    """Return the seconds that a call takes."""
-    start = time.perf_counter()
+    """Return the seconds that a call takes.
+
+    With one thread of torch, the time counts that this thread spends on the processor, so that other programs do not
+    count. Several threads also wait for each other; only the time on the clock shows that.
+    """
+    is_precise = time.get_clock_info("thread_time").resolution <= 1e-6  # it is not on Windows
+    clock = time.thread_time if torch.get_num_threads() == 1 and is_precise else time.perf_counter
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return max(clock() - start, 1e-9)
 
 
 def machine(dtype: str) -> dict[str, Any]:
@@ -362,11 +372,16 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def cache_file(dtype: str) -> Path:
-    """Return the path of the measurement of a dtype: one file for each result of `machine`."""
+def cache_folder() -> Path:
+    """Return this package's folder in the user's cache directory."""
     if os.name == "nt":
         root = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     else:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "efficienttam"
+
+
+def cache_file(dtype: str, kind: str = "kernels") -> Path:
+    """Return the path of the measurement of a dtype: one file for each kind and result of `machine`."""
     digest = hashlib.sha256(json.dumps(machine(dtype), sort_keys=True).encode()).hexdigest()[:16]
-    return Path(root) / "efficienttam" / f"kernels-{digest}.json"
+    return cache_folder() / f"{kind}-{digest}.json"

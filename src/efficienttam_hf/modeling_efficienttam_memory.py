@@ -308,7 +308,8 @@ class EfficientTamMemoryAttention(nn.Module):
         Returns:
             (B, C, H, W) features.
         """
-        config, size, constants = self.config, tuple(features.shape[-2:]), self.constants
+        config, constants = self.config, self.constants
+        size: Size = (features.shape[-2], features.shape[-1])
         temperature, device = config.position_temperature, features.device
         positions = constants.of(sine_position_encoding, size, features.shape[1], temperature, device)
         tokens = features + config.input_position_scale * positions.to(features.dtype)

@@ -17,6 +17,7 @@ import torch
 if TYPE_CHECKING:
     from typing import Self
 
+    from ..export.onnx_tracker import OnnxVideoTracker
     from ..modeling_efficienttam_video import EfficientTamVideoModel
     from ..tracking_session import TrackingSession
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 LARGEST_ENCODER, MOST_OBJECTS = 4e9, 3
 
 
-def encoding_ahead_pays(model: EfficientTamVideoModel, num_objects: int) -> bool:
-    """Whether encoding ahead is faster: on a CPU with several threads, for a small model and few objects."""
+def encoding_ahead_pays(model: EfficientTamVideoModel | OnnxVideoTracker, num_objects: int) -> bool:
+    """Whether encoding ahead is faster: on a CPU with several threads, for a small torch model and few objects."""
+    if not isinstance(model, torch.nn.Module):
+        return False
     height, width = model.config.vision_config.feature_size
     multiplications = height * width * sum(weight.numel() for weight in model.vision_encoder.parameters())
     small = multiplications <= LARGEST_ENCODER and num_objects <= MOST_OBJECTS

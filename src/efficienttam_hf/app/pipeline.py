@@ -21,10 +21,8 @@ from .stopping import exit_code, stopped_by
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..modeling_efficienttam_video import EfficientTamVideoModel
-    from ..processing_efficienttam import EfficientTamVideoProcessor
     from ..video_io import FrameSource
-    from ..video_session import EfficientTamVideoInferenceSession
+    from .plan import Tracker, TrackerProcessor
     from .results import OverlayWriter, TrackFolder
 
 
@@ -49,8 +47,8 @@ class Job:
     first: int
     size: tuple[int, int]
     prompts: Prompts
-    model: EfficientTamVideoModel
-    processor: EfficientTamVideoProcessor
+    model: Tracker
+    processor: TrackerProcessor
     folder: TrackFolder
     memory: Mapping[str, Any] = field(default_factory=dict)
     stop_when_lost: bool = False
@@ -59,7 +57,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self._frames = ResizedFrames(self.source, self.size)
-        self._session: EfficientTamVideoInferenceSession | None = None
+        self._session: Any = None
         self._finder: ObjectFinder | None = None
         self._found_on = 0  # counted in the session, as in all that a finder says
         self._names: dict[int, ObjectName] = {}  # read by the thread that draws

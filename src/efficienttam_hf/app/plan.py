@@ -9,9 +9,10 @@ memories of the frames that followed.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,9 +21,12 @@ from ..prompts import ObjectPrompts, Prompts
 
 if TYPE_CHECKING:
     from ..discovery import ObjectFinder
-    from ..modeling_efficienttam_video import EfficientTamVideoModel, EfficientTamVideoSegmentationOutput
+    from ..export.onnx_tracker import OnnxVideoTracker
+    from ..modeling_efficienttam_video import EfficientTamVideoModel
     from ..processing_efficienttam import EfficientTamVideoProcessor
-    from ..video_session import EfficientTamVideoInferenceSession
+
+    Tracker: TypeAlias = EfficientTamVideoModel | OnnxVideoTracker
+    TrackerProcessor: TypeAlias = EfficientTamVideoProcessor | OnnxVideoTracker
 
 
 @dataclass
@@ -43,19 +47,20 @@ class TrackedFrame:
 
 
 def track_objects(
-    model: EfficientTamVideoModel,
-    processor: EfficientTamVideoProcessor,
+    model: Tracker,
+    processor: TrackerProcessor,
     frames: Any,
     prompts: Prompts,
     plan: TrackingPlan,
     encode_ahead: bool = False,
     memory: Mapping[str, Any] | None = None,
-    session: EfficientTamVideoInferenceSession | None = None,
+    session: Any = None,
     finder: ObjectFinder | None = None,
 ) -> Generator[TrackedFrame, None, None]:
     """Track objects by a plan, yielding each frame when it is finished; RAM use is bounded.
 
     Args:
+        model, processor: a torch model and its processor, or exported graphs, which are both.
         frames: an object with `len` and indexing; each frame is uint8 (height, width, 3) RGB.
         prompts: prompts by frame number, in pixels of these frames.
         encode_ahead: whether the next frame is encoded in the meantime (`encoding_ahead.py`). Until the iterator is
@@ -80,34 +85,48 @@ def track_objects(
 
 
 def open_session(
-    model: EfficientTamVideoModel,
-    processor: EfficientTamVideoProcessor,
-    frames: Any,
-    memory: Mapping[str, Any] | None = None,
-) -> EfficientTamVideoInferenceSession:
+    model: Tracker, processor: TrackerProcessor, frames: Any, memory: Mapping[str, Any] | None = None
+) -> Any:
     """Open a session that keeps only what tracking needs; see `track_objects` for the arguments."""
-    return processor.init_video_session(
-        frames, inference_device=model.device, dtype=model.dtype, keep_history=False, **(memory or {})
-    )
+    return processor.init_video_session(frames, keep_history=False, **_placed(model), **(memory or {}))
+
+
+def first_masks(
+    model: Tracker, processor: TrackerProcessor, frames: Any, prompts: Prompts, count: int = 4
+) -> Iterator[np.ndarray]:
+    """Track the objects that are prompted first over `count` frames; yield (objects, height, width) bool of each.
+
+    The other arguments are those of `track_objects`.
+    """
+    begin = min(prompts)
+    on_frame = {begin: prompts[begin]}
+    with closing(track_objects(model, processor, frames, on_frame, plan_tracking(on_frame, "forward"))) as tracked:
+        for done in islice(tracked, count):
+            yield done.logits > 0
 
 
 def segment_frame(
-    model: EfficientTamVideoModel,
-    processor: EfficientTamVideoProcessor,
+    model: Tracker,
+    processor: TrackerProcessor,
     frame: np.ndarray,
     prompts: dict[int, ObjectPrompts],
 ) -> TrackedFrame:
     """Segment an object from its prompts on one frame, uint8 (height, width, 3) RGB, as tracking does at its start."""
-    session = processor.init_video_session([frame], inference_device=model.device, dtype=model.dtype)
+    session = processor.init_video_session([frame], **_placed(model))
     for object_id, given in prompts.items():
         add_prompts(model, processor, session, 0, object_id, given)
     return read_output(processor, session, model.segment_prompts(session, 0), list(prompts))
 
 
+def _placed(model: Any) -> dict[str, Any]:
+    """The options of a session that say where a torch model is; exported graphs have none."""
+    return {"inference_device": model.device, "dtype": model.dtype} if hasattr(model, "device") else {}
+
+
 def add_prompts(
-    model: EfficientTamVideoModel,
-    processor: EfficientTamVideoProcessor,
-    session: EfficientTamVideoInferenceSession,
+    model: Tracker,
+    processor: TrackerProcessor,
+    session: Any,
     index: int,
     object_id: int,
     prompts: ObjectPrompts,
@@ -124,19 +143,23 @@ def add_prompts(
 
 
 def read_output(
-    processor: EfficientTamVideoProcessor,
-    session: EfficientTamVideoInferenceSession,
-    output: EfficientTamVideoSegmentationOutput,
+    processor: TrackerProcessor,
+    session: Any,
+    output: Any,
     object_ids: list[int],
 ) -> TrackedFrame:
     """The results of some objects on a frame, resized to the size of the video."""
     assert session.video_height is not None and session.video_width is not None  # known after the first frame was run
     size = (session.video_height, session.video_width)
     rows = [output.object_ids.index(object_id) for object_id in object_ids]
-    logits = np.zeros((0, *size), np.float32)
+    logits: Any = np.zeros((0, *size), np.float32)
     if rows:
-        logits = processor.post_process_masks([output.pred_masks[rows]], [size], binarize=False)[0][:, 0].cpu().numpy()
-    return TrackedFrame(output.frame_idx, object_ids, logits, output.object_score_logits[rows, 0].sigmoid().tolist())
+        logits = processor.post_process_masks([output.pred_masks[rows]], [size], binarize=False)[0][:, 0]
+    scores: Any = output.object_score_logits[rows, 0]
+    if isinstance(scores, np.ndarray):  # of exported graphs
+        return TrackedFrame(output.frame_idx, object_ids, logits, (1 / (1 + np.exp(-scores))).tolist())
+    logits = logits if isinstance(logits, np.ndarray) else logits.cpu().numpy()
+    return TrackedFrame(output.frame_idx, object_ids, logits, scores.sigmoid().tolist())
 
 
 # ------------------------------------------------------------------------------------------------------------ planning
@@ -170,11 +193,11 @@ class TrackingPlan:
 
     def run(
         self,
-        model: EfficientTamVideoModel,
-        session: EfficientTamVideoInferenceSession,
+        model: Tracker,
+        session: Any,
         add_prompts: Callable[[int], None],
         finder: ObjectFinder | None = None,
-    ) -> Iterator[tuple[EfficientTamVideoSegmentationOutput, list[int]]]:
+    ) -> Iterator[tuple[Any, list[int]]]:
         """Track, yielding each frame when it is finished, with the ids of the objects that have a result on it.
 
         Args:
@@ -226,12 +249,12 @@ def plan_tracking(prompted: Mapping[int, Iterable[int]], direction: str | None =
 
 
 def _propagate(
-    model: EfficientTamVideoModel,
-    session: EfficientTamVideoInferenceSession,
+    model: Tracker,
+    session: Any,
     begin: int,
     count: int | None,
     reverse: bool,
-) -> Iterator[EfficientTamVideoSegmentationOutput]:
+) -> Iterator[Any]:
     """Call `propagate_in_video_iterator`; backward from the first frame, yield this frame only."""
     if reverse and begin == 0:
         yield model.track_frame(session, 0, reverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,18 @@ def propose_masks(
                 {"score": score, "mask": _to_numpy(mask)} for score, mask in zip(scores, masks, strict=True)
             ]
     return found
+
+
+def first_masks(
+    model: Any, processor: Any, image: np.ndarray, prompts: dict[int, ObjectPrompts]
+) -> Iterator[np.ndarray]:
+    """Yield the best mask of each object, bool (height, width); without prompts, of nine points across the image."""
+    if not prompts:
+        height, width = image.shape[:2]
+        spots = [(width * (2 * i + 1) / 6, height * (2 * j + 1) / 6) for j in range(3) for i in range(3)]
+        prompts = {number: ObjectPrompts([spot], [1]) for number, spot in enumerate(spots, start=1)}
+    for proposals in propose_masks(model, processor, image, prompts).values():
+        yield max(proposals, key=lambda proposal: proposal["score"])["mask"]
 
 
 def segment_everything(

@@ -39,8 +39,8 @@ def _table(dtype: str) -> str:
     lines = [
         f"{dtype}, {about['processor']} ({about['capability']}), threads: {about['threads']}, torch {about['torch']}",
         "",
-        "| operation | candidates, milliseconds |",
-        "| --- | --- |",
+        f"| operation | candidates, milliseconds | {PLAIN} / chosen |",
+        "| --- | --- | ---: |",
     ]
     for name, operation in choices.operations.items():
         chosen = choices.of(name, DTYPES[dtype], measure=True)
@@ -49,7 +49,8 @@ def _table(dtype: str) -> str:
         for choice in operation.candidates[dtype]:
             cell = f"{choice} {times[choice]:.2f}" if choice in times else choice
             cells.append(f"**{cell}**" if choice == chosen else cell)
-        lines.append(f"| {name} | {', '.join(cells)} |")
+        ratio = f"{times[PLAIN] / times[chosen]:.2f}" if times.get(chosen) else ""
+        lines.append(f"| {name} | {', '.join(cells)} | {ratio} |")
     kept = f"Kept in {cache_file(dtype)}." if found else f"Not measured: {cache_file(dtype).parent} cannot be written."
     said = os.environ.get(VARIABLE, "measured")
     return "\n".join([*lines, "", f"{kept} {VARIABLE} is {said}; {PLAIN!r} takes PyTorch's own everywhere."])

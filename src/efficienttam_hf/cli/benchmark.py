@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     group.add_argument(
         "--threads", metavar="N", type=int, help="number of CPU threads of every model (default: torch's)"
     )
-    group.add_argument("--compile", action="store_true", help="compile the stages with torch.compile")
+    group.add_argument(
+        "--compile", action="store_true", help="compile the stages with torch.compile, which needs a C++ compiler"
+    )
     group.add_argument("--no-memory", action="store_true", help="do not measure peak memory, which needs a second pass")
     parser.add_argument(
         "--kernels",
@@ -161,7 +164,12 @@ def run(args: argparse.Namespace) -> int:
         compiled=args.compile,
         memory=not args.no_memory,
     )
-    with tqdm(bar_format="{desc} ({elapsed})", leave=False) as status:
+    from ..app.compiling import compiler_errors, keep_compiled_code
+
+    if args.compile:
+        keep_compiled_code()
+    errors = compiler_errors() if args.compile else nullcontext()
+    with tqdm(bar_format="{desc} ({elapsed})", leave=False) as status, errors:
         report = run_benchmark(options, lambda message: status.set_description_str(message))
     print(to_markdown(report))
     if args.output is not None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..app.defaults import DEFAULT_ON_CPU, DEFAULT_ON_GPU, INCLUDED_MODEL, MODEL_VARIABLE
+from ..app.defaults import (
+    DEFAULT_ON_CPU,
+    DEFAULT_ON_GPU,
+    DTYPE_VARIABLE,
+    DTYPES,
+    INCLUDED_MODEL,
+    MODEL_VARIABLE,
+)
 
 
 MODEL_HELP = (
@@ -15,19 +22,28 @@ MODEL_HELP = (
 )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--device` and `--dtype`."""
+def add_model_arguments(parser: argparse.ArgumentParser, auto_dtype: bool = False) -> None:
+    """`--model`, `--device` and `--dtype`; with `auto_dtype`, `app.precision` resolves the last."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="NAME", help=MODEL_HELP)
     group.add_argument(
         "--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (default): a GPU if there is one"
     )
-    group.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="data type of the weights and activations (default: float32)",
-    )
+    if auto_dtype:
+        group.add_argument(
+            "--dtype",
+            choices=("auto", *DTYPES),
+            help="data type of the weights and activations. auto (default, unless the environment variable "
+            f"{DTYPE_VARIABLE} names another): bfloat16 if it is faster on this machine and more than 99.9%% of the "
+            "pixels of the model's masks stay the same, which is measured once; otherwise float32",
+        )
+    else:
+        group.add_argument(
+            "--dtype",
+            choices=DTYPES,
+            default="float32",
+            help="data type of the weights and activations (default: float32)",
+        )
 
 
 def add_output_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str) -> None:

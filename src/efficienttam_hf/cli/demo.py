@@ -27,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         "variables, which docs/demo.md lists, set limits and speed.",
         **options,
     )
-    add_model_arguments(parser)
+    add_model_arguments(parser, auto_dtype=True)
     group = parser.add_argument_group("server")
     group.add_argument(
         "--host",
@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     from app import launch
     from settings import Settings
 
-    settings = replace(Settings.from_environment(), device=args.device, dtype=args.dtype)
+    settings = replace(Settings.from_environment(), device=args.device)
+    if args.dtype is not None:
+        settings = replace(settings, dtype=args.dtype)
     if args.model is not None:
         settings = replace(settings, model=args.model)
     launch(settings, server_name=args.host, server_port=args.port, inbrowser=args.open)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..app.defaults import DEFAULT_OUTPUT
 from .common import add_model_arguments, add_output_arguments, add_size_argument
 from .prompts import add_prompt_arguments, check_order, gather
+
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
@@ -38,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
         default=0.95,
         help="lowest stability of a mask when its threshold changes, up to 1 (default: 0.95)",
     )
-    add_model_arguments(parser)
+    add_model_arguments(parser, auto_dtype=True)
     add_size_argument(parser)
     add_output_arguments(parser, f"{DEFAULT_OUTPUT}/<name of the image>")
     parser.set_defaults(run=run)
@@ -47,8 +52,9 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segment and write."""
     from ..app.frames import limited_size, resize_image
-    from ..app.loading import choose_device, choose_model, load_model, quiet_transformers
-    from ..app.segmenting import SegmentFolder, propose_masks, segment_everything, write_image_results
+    from ..app.loading import choose_device, choose_model, quiet_transformers
+    from ..app.precision import AUTO, load_with_dtype, requested_dtype
+    from ..app.segmenting import SegmentFolder, first_masks, propose_masks, segment_everything, write_image_results
     from ..image_io import read_image
     from ..safe_names import safe_name
 
@@ -72,13 +78,17 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     quiet_transformers()
     chosen = choose_model(args.model, device)
-    model, processor = load_model(EfficientTamModel, chosen.name, device, args.dtype)
-    if args.model is None:
-        print(f"Model: {chosen.description}; {device}, {args.dtype}.")
+    scaled = {object_id: given.scaled(original.shape[:2], size) for object_id, given in prompts.items()}
+
+    def masks(model: Any, processor: Any) -> Iterator[np.ndarray]:
+        return first_masks(model, processor, image, scaled)
+
+    model, processor, dtype = load_with_dtype(EfficientTamModel, chosen.name, device, args.dtype, masks)
+    if args.model is None or requested_dtype(args.dtype) == AUTO:
+        print(f"Model: {chosen.description}; {device}, {dtype}.")
     if args.everything:
         found = segment_everything(model, processor, image, args.grid, args.min_score, args.min_stability)
     else:
-        scaled = {object_id: given.scaled(original.shape[:2], size) for object_id, given in prompts.items()}
         found = []
         for object_id, proposals in propose_masks(model, processor, image, scaled).items():
             best = max(proposals, key=lambda proposal: proposal["score"])

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..app.defaults import DEFAULT_OUTPUT
 from .common import add_model_arguments, add_output_arguments, add_size_argument
 from .detect_arguments import add_detect_arguments, detector_of, finder_options, finding_frame, finds_objects
+from .engine_arguments import add_engine_arguments, check_engine
 from .memory_arguments import add_memory_arguments, memory_options
 from .prompts import GivenPrompt, add_prompt_arguments, check_order, gather
 
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..app.plan import Tracker, TrackerProcessor
 
 EXAMPLE = "synthetic-clip"
 
@@ -34,7 +41,8 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     )
     add_prompt_arguments(parser, video=True)
     add_detect_arguments(parser)
-    add_model_arguments(parser)
+    add_model_arguments(parser, auto_dtype=True)
+    add_engine_arguments(parser)
     group = parser.add_argument_group("range and size")
     group.add_argument("--start", metavar="F", type=int, help="first frame to track (default: 0)")
     group.add_argument("--end", metavar="F", type=int, help="first frame not to track (default: the number of frames)")
@@ -67,11 +75,13 @@ def run(args: argparse.Namespace) -> int:
     """Track and write the results. Returns 130 after Ctrl-C, 143 after SIGTERM, 3 after `--on-lost stop`."""
     from ..app.frames import limited_size
     from ..app.results import TrackFolder
+    from ..prompts import ObjectPrompts, scaled_prompts
     from ..safe_names import safe_name
     from ..video_io import open_video
 
     check_order(args)
     finds = finds_objects(args)
+    check_engine(args, finds)
     video, given, out, overwrite = args.video, args.prompts, args.output, args.overwrite
     if video is None:
         # The synthetic video is always the same, so a second run may replace the first in the default folder.
@@ -95,23 +105,74 @@ def run(args: argparse.Namespace) -> int:
         folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name, args.timeline)
         folder.check(overwrite)
 
-        from ..app.loading import choose_device, choose_model, load_model, quiet_transformers
+        from ..app.frames import ResizedFrames
         from ..app.pipeline import Job
-        from ..modeling_efficienttam_video import EfficientTamVideoModel
+        from ..app.plan import first_masks
 
-        device = choose_device(args.device)
-        quiet_transformers()
-        chosen = choose_model(args.model, device)
-        model, processor = load_model(EfficientTamVideoModel, chosen.name, device, args.dtype)
-        print(f"Model: {chosen.description}; {device}, {args.dtype}.")
+        def masks(model: Tracker, processor: TrackerProcessor) -> Iterator[np.ndarray]:
+            middle = {first: {1: ObjectPrompts([(source.width / 2, source.height / 2)], [1])}}
+            given = scaled_prompts(prompts or middle, (source.height, source.width), size)
+            on_frames = {index - first: on_frame for index, on_frame in given.items()}
+            return first_masks(model, processor, ResizedFrames(source, size), on_frames)
+
+        model_name, model, processor = _load(args, masks)
+        if args.compile:
+            _compile(model, {object_id for on_frame in prompts.values() for object_id in on_frame})
         how = {"memory": memory, "stop_when_lost": args.on_lost == "stop", "timeline": args.timeline}
         job = Job(source, first, size, prompts, model, processor, folder, **how)
         if find_on is not None:
             from ..discovery import ObjectFinder
 
-            job.find_objects(ObjectFinder(model, processor, detector_of(args, device), finder_options(args)), find_on)
+            of_torch: tuple[Any, Any] = (model, processor)  # `check_engine` makes sure of that
+            detector = detector_of(args, of_torch[0].device)
+            job.find_objects(ObjectFinder(*of_torch, detector, finder_options(args)), find_on)
         folder.prepare(overwrite)
-        return job.run(args.direction, chosen.name)
+        return job.run(args.direction, model_name)
+
+
+def _load(
+    args: argparse.Namespace, masks: Callable[[Tracker, TrackerProcessor], Iterator[np.ndarray]]
+) -> tuple[str, Tracker, TrackerProcessor]:
+    """Load the model for the engine, and print a line about it. Returns its name, the tracker and its processor.
+
+    Args:
+        masks: as in `app.precision.load_with_dtype`.
+    """
+    from ..app.loading import choose_device, choose_model, quiet_transformers
+
+    quiet_transformers()
+    device = choose_device("cpu" if args.engine != "torch" else args.device)
+    if args.engine == "torch":
+        from ..app.precision import load_with_dtype
+        from ..modeling_efficienttam_video import EfficientTamVideoModel
+
+        chosen = choose_model(args.model, device)
+        model, processor, dtype = load_with_dtype(EfficientTamVideoModel, chosen.name, device, args.dtype, masks)
+        print(f"Model: {chosen.description}; {device}, {dtype}.")
+        return chosen.name, model, processor
+
+    from ..app.engines import exported_graphs, load_tracker
+
+    if args.graphs is not None:
+        tracker = load_tracker(args.engine, args.graphs)
+        name, description = tracker.graphs.manifest.source, f"the graphs in '{args.graphs}'"
+    else:
+        chosen = choose_model(args.model, device)
+        tracker = load_tracker(args.engine, exported_graphs(chosen.name))
+        name, description = chosen.name, chosen.description
+    print(f"Model: {description}; {args.engine} on the CPU, {tracker.graphs.manifest.dtype}.")
+    return name, tracker, tracker
+
+
+def _compile(model: Any, object_ids: set[int]) -> None:
+    """Compile the image encoder for the number of threads with which the pipeline will run it."""
+    import torch
+
+    from ..app.compiling import compile_image_encoder
+    from ..app.encoding_ahead import encoding_ahead_pays
+
+    num_threads = torch.get_num_threads()
+    compile_image_encoder(model, num_threads // 2 if encoding_ahead_pays(model, len(object_ids)) else num_threads)
 
 
 def _example_clip(out: Path) -> tuple[Path, GivenPrompt]:

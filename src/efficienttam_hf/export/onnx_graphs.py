@@ -1,7 +1,7 @@
 """Loads exported graphs and calls them by name, with the steps of tracking that consist of them. Values are arrays.
 
 `OnnxGraphs` corresponds to `EfficientTamVideoModel` without its session: `segment` and `use_mask` are the two cases of
-its tracking step. It needs onnxruntime and NumPy.
+its tracking step. It needs NumPy and a runtime (`runtimes.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from .arrays import resize
 from .manifest import Manifest
+from .runtimes import load_graph
 
 
 GRAPH_NAMES = ("image_encoder", "memory_attention", "mask_decoder", "memory_encoder")
@@ -62,12 +63,14 @@ class OnnxGraphs:
         folder: a folder that `efficienttam export` made.
         names: the names of the graphs to load.
         providers: the providers of ONNX Runtime; the default is the CPU's.
-        num_threads: the number of threads of each operator; None is ONNX Runtime's default.
+        num_threads: the number of threads of each operator; None is the runtime's default.
+        runtime: `"onnxruntime"` or `"openvino"`.
 
     Raises:
         FileNotFoundError: if a file is missing.
         ExportError: if the manifest is damaged, or a graph is not the one that the manifest describes.
-        ImportError: if onnxruntime is not installed.
+        ValueError: if there is no such runtime.
+        ImportError: if the runtime is not installed.
     """
 
     def __init__(
@@ -76,24 +79,16 @@ class OnnxGraphs:
         names: tuple[str, ...] = GRAPH_NAMES,
         providers: list[str] | None = None,
         num_threads: int | None = None,
+        runtime: str = "onnxruntime",
     ):
         self.manifest = Manifest.read(folder)
         self.rules = self.manifest.rules
         files = {name: self.manifest.graph_file(folder, name) for name in names}
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError("Running exported graphs needs ONNX Runtime: pip install onnxruntime") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or 0
-        self._sessions = {
-            name: onnxruntime.InferenceSession(path, options, providers=providers or ["CPUExecutionProvider"])
-            for name, path in files.items()
-        }
+        self._graphs = {name: load_graph(runtime, path, providers, num_threads) for name, path in files.items()}
 
     def run(self, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
         """Run a graph and return its outputs in the manifest's order."""
-        return self._sessions[graph].run(None, inputs)
+        return self._graphs[graph](inputs)
 
     def encode_image(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Map pixels, float32 (3, height, width), to `features` and `image_embeddings`, (1, C, H, W) each."""

@@ -29,16 +29,24 @@ class OnnxVideoTracker(OnnxVideoProcessor, TrackerCalls):
     Args:
         folder: a folder that `efficienttam export` made.
         providers: the providers of ONNX Runtime; the default is the CPU's.
-        num_threads: the number of threads of each operator; None is ONNX Runtime's default.
+        num_threads: the number of threads of each operator; None is the runtime's default.
+        runtime: `"onnxruntime"`, or `"openvino"`, which always runs on the CPU.
 
     Raises:
         FileNotFoundError: if a file is missing.
         ExportError: if the manifest is damaged, or a graph is not the one that the manifest describes.
-        ImportError: if onnxruntime is not installed.
+        ValueError: if there is no such runtime.
+        ImportError: if the runtime is not installed.
     """
 
-    def __init__(self, folder: str | Path, providers: list[str] | None = None, num_threads: int | None = None):
-        self.graphs = OnnxGraphs(folder, providers=providers, num_threads=num_threads)
+    def __init__(
+        self,
+        folder: str | Path,
+        providers: list[str] | None = None,
+        num_threads: int | None = None,
+        runtime: str = "onnxruntime",
+    ):
+        self.graphs = OnnxGraphs(folder, providers=providers, num_threads=num_threads, runtime=runtime)
         super().__init__(self.graphs.rules)
 
     @property
