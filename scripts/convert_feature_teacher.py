@@ -14,6 +14,11 @@ Exporters fold the weights of linear layers into unnamed matrices. Their names a
 
 from __future__ import annotations
 
+import efficienttam_hf  # noqa: F401 -- before torch: it decides how the threads of torch wait
+
+
+# isort: split
+
 import argparse
 import re
 from pathlib import Path
