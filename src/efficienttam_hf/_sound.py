@@ -1,13 +1,15 @@
 """Writes the sound of a video file into another video: the part that belongs to the frames, copied if possible.
 
-AAC, MP3 and Opus go into the new file as they are; anything else is decoded and encoded as AAC, which every browser
-plays. :class:`efficienttam_hf.video_writer.VideoWriter` feeds the sound along with the frames, so that a player finds
-both together.
+What the new file may hold goes into it as it is: AAC, MP3 and Opus into MP4, AAC and MP3 into MOV, Opus into WebM.
+Anything else is decoded and encoded, as Opus for WebM and as AAC for the others, which every browser plays.
+:class:`efficienttam_hf.video_writer.VideoWriter` feeds the sound along with the frames, so that a player finds both
+together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,28 @@ from typing import Any
 from ._media import AUDIO_DECODERS, MediaLimits, import_av, open_container
 
 
-COPIED = ("aac", "mp3", "mp3float", "opus", "libopus")  # decoders of what browsers play from an MP4
-AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000)  # Hz, those that browsers play
+@dataclass(frozen=True)
+class _Target:
+    """What sound a container holds.
+
+    Attributes:
+        copied: the decoders of what is copied.
+        encoder: the encoder of everything else.
+        sample_format: the format of its samples.
+        rates: the rates that players accept, in Hz, the preferred one first.
+    """
+
+    copied: tuple[str, ...]
+    encoder: str
+    sample_format: str
+    rates: tuple[int, ...]
+
+
+AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000)
+MP4 = _Target(("aac", "mp3", "mp3float", "opus", "libopus"), "aac", "fltp", AAC_RATES)
+MOV = _Target(("aac", "mp3", "mp3float"), "aac", "fltp", AAC_RATES)
+WEBM = _Target(("opus", "libopus"), "libopus", "s16", (48000, 24000, 16000))
+TARGETS = {"mp4": MP4, "mov": MOV, "webm": WEBM}
 
 
 class NoSound(Exception):
@@ -39,6 +61,7 @@ class SoundTrack:
     def __init__(self, path: Path, output: Any, start: float) -> None:
         self._av = import_av()
         self._output, self._start = output, start
+        self._kind = TARGETS[output.format.name]
         self._input = open_container(path, MediaLimits.from_environment())
         try:
             self._stream = self._choose()
@@ -48,8 +71,8 @@ class SoundTrack:
             self._waiting = next(self._packets, None)
             if self._waiting is None:
                 raise NoSound("")
-            self._copied = self._stream.codec_context.name in COPIED and self._has_header()
-            self._target = self._add_copy() if self._copied else self._add_aac()
+            self._copied = self._stream.codec_context.name in self._kind.copied and self._has_header()
+            self._target = self._add_copy() if self._copied else self._add_encoder()
         except BaseException:
             self.close()
             raise
@@ -74,14 +97,14 @@ class SoundTrack:
             return self._output.add_stream_from_template(self._stream)
         return self._output.add_stream(template=self._stream)  # PyAV before 14
 
-    def _add_aac(self) -> Any:
+    def _add_encoder(self) -> Any:
         source = self._stream.codec_context
-        rate = source.sample_rate if source.sample_rate in AAC_RATES else AAC_RATES[0]
+        rate = source.sample_rate if source.sample_rate in self._kind.rates else self._kind.rates[0]
         layout = "mono" if source.channels == 1 else "stereo"
-        target = self._output.add_stream("aac", rate=rate)
+        target = self._output.add_stream(self._kind.encoder, rate=rate)
         target.codec_context.layout = layout
         target.codec_context.bit_rate = 128_000
-        self._resampler = self._av.AudioResampler(format="fltp", layout=layout, rate=rate)
+        self._resampler = self._av.AudioResampler(format=self._kind.sample_format, layout=layout, rate=rate)
         self._samples: int | None = None  # written so far
         return target
 

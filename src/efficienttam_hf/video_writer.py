@@ -1,4 +1,4 @@
-"""Writes videos that browsers play, atomically and with exact colours.
+"""Writes videos that browsers play, and videos with an alpha channel, atomically and with exact colours.
 
 A copy of a video's frames, such as one with masks drawn on it, has the length and the sound of the video: frames are
 written with their times, and the sound of a file is copied (:mod:`._sound`).
@@ -13,13 +13,14 @@ import weakref
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._media import VideoError, import_av, local_address
 from ._sound import NoSound, SoundTrack
+from ._video_encoding import Encoding, choose_encoding
 from .atomic_file import temporary_beside
 
 
@@ -34,29 +35,32 @@ TICKS = 10_000  # the smallest number of ticks per second, for frames that are n
 
 
 class VideoWriter:
-    """Writes frames as an H.264 MP4 that browsers play (yuv420p, BT.709, index at the front).
+    """Writes frames as an H.264 MP4 that browsers play (yuv420p, BT.709, index at the front), or with an alpha channel.
 
     The file appears at ``path``, complete, when the writer is closed. Until then it has a hidden temporary name in the
     same folder, and an error inside the ``with`` block removes it. Ctrl-C is not treated as an error: the frames so far
     are kept in a playable file.
 
-    H.264 in yuv420p has no odd heights and widths. Such frames get one more row or column, which repeats the last one.
+    H.264 in yuv420p has no odd heights and widths. Such frames get one more row or column, which repeats the last one;
+    so it is with VP9.
 
     Args:
-        path: the path of the file, which ends in ``.mp4``, ``.m4v`` or ``.mov``. Missing folders are created, and an
-            existing file is replaced when the writer is closed.
+        path: the path of the file, which ends in ``.mp4``, ``.m4v`` or ``.mov``; with alpha, in ``.mov`` (ProRes 4444)
+            or ``.webm`` (VP9). Missing folders are created, and an existing file is replaced when the writer is closed.
         fps: frames per second; the average if frames are written with their times.
         width: the width of the frames in pixels.
         height: the height of the frames in pixels.
         crf: the quality of libx264, from 0 (lossless) to 51; 18 is visually near-lossless. Other encoders get a
-            corresponding bit rate.
+            corresponding quality or bit rate; ProRes has its own.
         audio_from: a file whose sound is copied, from the time of the first frame to the end of the last, on that
             file's clock; :attr:`FrameSource.sound <efficienttam_hf.video_io.FrameSource>` is such a file. If it has no
             sound, the video has none. If its sound cannot be copied, the video has none and there is a warning.
+        alpha: whether frames have an alpha channel, which is not premultiplied.
 
     Raises:
         ImportError: if PyAV is not installed.
-        VideoError: if the suffix, the size, the rate or the quality is not accepted.
+        VideoError: if the suffix, the size, the rate or the quality is not accepted, or PyAV has no encoder for a video
+            with alpha.
     """
 
     def __init__(
@@ -68,11 +72,10 @@ class VideoWriter:
         *,
         crf: int = 20,
         audio_from: str | os.PathLike | None = None,
+        alpha: bool = False,
     ) -> None:
         av = import_av()
         self._path = Path(path)
-        if self._path.suffix.lower() not in (".mp4", ".m4v", ".mov"):
-            raise VideoError(f"Videos are written as MP4: '{path}' must end in .mp4, .m4v or .mov.")
         if not 1e-6 <= fps <= 1e6:
             raise VideoError(
                 f"fps must be a positive number, from one frame in 12 days to a million a second, got {fps}."
@@ -84,9 +87,8 @@ class VideoWriter:
         self.width, self.height = width, height
         self.frames_written = 0
         self._av = av
-        codec = _h264_encoder(av)
+        encoding = self._encoding = choose_encoding(self._path, alpha, crf)
         rate = Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
-        options = {"crf": str(crf), "preset": "veryfast"} if codec == "libx264" else {}
         self._temporary = temporary_beside(self._path)
         self._sound: SoundTrack | None = None
         self._audio_from = None if audio_from is None else Path(audio_from)
@@ -97,21 +99,27 @@ class VideoWriter:
         finer = max(1, min(-(-TICKS // rate.numerator), int(2**28 * rate / rate.numerator)))
         self._time_base = Fraction(1, rate.numerator * finer)
         self._ticks_per_frame = rate.denominator * finer
-        muxing = {"movflags": "+faststart", "video_track_timescale": str(self._time_base.denominator)}
-        self._container = av.open(local_address(self._temporary), "w", format="mp4", options=muxing)
+        muxing = dict(encoding.muxing)
+        if encoding.container in ("mp4", "mov"):
+            muxing["video_track_timescale"] = str(self._time_base.denominator)
+        self._container = av.open(local_address(self._temporary), "w", format=encoding.container, options=muxing)
         try:
-            self._add_video(codec, rate, options, crf)
+            self._add_video(encoding, rate, crf)
         except BaseException:
             self.abort()
             raise
 
-    def _add_video(self, codec: str, rate: Fraction, options: dict[str, str], crf: int) -> None:
+    def _add_video(self, encoding: Encoding, rate: Fraction, crf: int) -> None:
         """Add the video stream to the container."""
         width, height = self.width, self.height
-        self._stream = self._container.add_stream(codec, rate=rate, options=options)
-        self._stream.width, self._stream.height = width + width % 2, height + height % 2
-        self._stream.pix_fmt = "yuv420p"
-        if codec != "libx264":
+        self._stream = self._container.add_stream(encoding.codec, rate=rate, options=encoding.options)
+        self._padding = (height % 2, width % 2) if encoding.even else (0, 0)
+        self._stream.width, self._stream.height = width + self._padding[1], height + self._padding[0]
+        self._stream.pix_fmt = encoding.pixel_format
+        self._stream.metadata.update(encoding.metadata)
+        if encoding.codec == "libvpx-vp9":
+            self._stream.bit_rate = 0  # the quality alone decides
+        elif encoding.codec not in ("libx264", "prores_ks"):
             self._stream.bit_rate = int(width * height * float(rate) * 0.2 * 2 ** ((20 - crf) / 6))
         # Without these, a player guesses the colour matrix from the size, and the colours of masks change.
         context = self._stream.codec_context
@@ -127,7 +135,7 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            frame: uint8 ``(height, width, 3)`` RGB.
+            frame: uint8 ``(height, width, 3)`` RGB, or ``(height, width, 4)`` RGBA if the video has an alpha channel.
             time: the time at which the frame is shown, in seconds; the video begins at the time of the first frame.
                 With None, the frame follows the one before it at the constant rate. It is given for all frames or for
                 none.
@@ -140,19 +148,22 @@ class VideoWriter:
         if self._container is None:
             raise VideoError(f"The writer of '{self._path}' is closed; open a new one to write more frames.")
         frame = np.asarray(frame)
-        expected = (self.height, self.width, 3)
+        encoding = self._encoding
+        expected = (self.height, self.width, encoding.channels)
         if frame.dtype != np.uint8 or frame.shape != expected:
             raise VideoError(
                 f"Frame {self.frames_written} for '{self._path}' is {frame.dtype} {frame.shape}; "
-                f"uint8 {expected} RGB is accepted."
+                f"uint8 {expected} {'RGBA' if encoding.channels == 4 else 'RGB'} is accepted."
             )
         tick, end = self._place(time, until)
         if self.frames_written == 0 and self._audio_from is not None:
             self._attempt_sound(self._open_sound)
-        if self.height % 2 or self.width % 2:
-            frame = np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
-        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = self._reformatter.reformat(picture, format="yuv420p", dst_colorspace=BT709, dst_color_range=1)
+        if any(self._padding):
+            frame = np.pad(frame, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
+        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=encoding.frame_format)
+        picture = self._reformatter.reformat(
+            picture, format=encoding.pixel_format, dst_colorspace=BT709, dst_color_range=1
+        )
         picture.pts, picture.time_base = tick, self._time_base
         self._lengths[tick] = end - tick
         self._mux(self._stream.encode(picture))
@@ -171,7 +182,7 @@ class VideoWriter:
         """Return the begin and the end of the next frame in ticks."""
         if self.frames_written == 0:
             self._first_time = time
-            if time is not None:
+            if time is not None and self._encoding.reorders:
                 # MP4 stores lengths in the order of decoding. If frames are reordered and not evenly spaced, these are
                 # not the lengths for which they are shown.
                 context = self._stream.codec_context
@@ -257,22 +268,3 @@ class VideoWriter:
             self.abort()
         else:
             self.close()
-
-
-def _h264_encoder(av: ModuleType) -> str:
-    """Return the name of an available H.264 encoder; if there is none, warn and return that of MPEG-4 Part 2."""
-    for codec in ("libx264", "libopenh264"):
-        try:
-            av.codec.Codec(codec, "w")
-        except av.error.FFmpegError:
-            continue
-        except ValueError:  # av.codec.codec.UnknownCodecError
-            continue
-        return codec
-    warnings.warn(
-        "This PyAV has no H.264 encoder, so the video is written as MPEG-4 Part 2, which browsers do not play. "
-        "The wheels of PyAV on PyPI have one: pip install --force-reinstall av.",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-    return "mpeg4"

@@ -97,7 +97,7 @@ def overlay_masks(
         ImportError: if OpenCV is not installed.
     """
     cv2 = _import_cv2()
-    frame = _checked_image(frame, "The frame")
+    frame = checked_image(frame, "The frame")
     height, width = frame.shape[:2]
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be between 0 (invisible) and 1 (opaque), got {alpha}.")
@@ -115,7 +115,7 @@ def overlay_masks(
     line = max(1, round(min(height, width) / 300))  # 2 pixels for 480p and 720p
     cut_outs: list[tuple[int, np.ndarray, int, int]] = []
     for object_id, mask in masks.items():
-        cut_out = _checked_mask(mask, object_id, height, width)
+        cut_out = checked_mask(mask, object_id, height, width)
         left, top, box_width, box_height = cv2.boundingRect(cut_out)
         if box_width and box_height:
             cut_out = cut_out[top : top + box_height, left : left + box_width]
@@ -165,7 +165,7 @@ def draw_legend(frame: np.ndarray, entries: Mapping[int, str], most: int = 12) -
         ImportError: OpenCV is not installed.
     """
     cv2 = _import_cv2()
-    image = np.array(_checked_image(frame, "The frame"), order="C")
+    image = np.array(checked_image(frame, "The frame"), order="C")
     if not entries:
         return image
     shown = list(entries.items())[:most]
@@ -227,7 +227,7 @@ def contact_sheet(
     cv2 = _import_cv2()
     if len(images) == 0:
         raise ValueError("A contact sheet needs at least one image, got none.")
-    images = [_checked_image(image, f"Image {number}") for number, image in enumerate(images)]
+    images = [checked_image(image, f"Image {number}") for number, image in enumerate(images)]
     if columns < 1 or gap < 0 or (cell_width is not None and cell_width < 1):
         raise ValueError(
             f"columns and cell_width must be at least 1 and gap at least 0, got {columns}, {cell_width}, {gap}."
@@ -307,7 +307,7 @@ def _innermost(cv2: ModuleType, mask: np.ndarray) -> tuple[int, int]:
     return int(x - 1) * step, int(y - 1) * step
 
 
-def _checked_image(image: np.ndarray, what: str) -> np.ndarray:
+def checked_image(image: np.ndarray, what: str) -> np.ndarray:
     """Return an image as an array, or raise ValueError if it is not uint8 RGB."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
@@ -315,7 +315,7 @@ def _checked_image(image: np.ndarray, what: str) -> np.ndarray:
     return image
 
 
-def _checked_mask(mask: np.ndarray, object_id: int, height: int, width: int) -> np.ndarray:
+def checked_mask(mask: np.ndarray, object_id: int, height: int, width: int) -> np.ndarray:
     """Return a mask as uint8 of 0 and 1, or raise ValueError if it does not fit the frame."""
     mask = np.asarray(mask)
     if mask.dtype.kind not in "bui":
