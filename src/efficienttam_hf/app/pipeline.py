@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..video_io import FrameSource
+    from .effect_output import EffectWriter
     from .plan import Tracker, TrackerProcessor
     from .results import OverlayWriter, TrackFolder
 
@@ -106,7 +107,7 @@ class Job:
         total = plan.num_steps(len(self.source))
         stop: BaseException | None = None
         watch, lost = LossWatch(), []
-        overlay: OverlayWriter | None = None
+        overlay: OverlayWriter | EffectWriter | None = None
         with tqdm(total=total, desc="track", unit="frame") as progress:
             try:
                 if in_order:
@@ -179,7 +180,7 @@ class Job:
             file=sys.stderr,
         )
 
-    def _keep(self, done: TrackedFrame, overlay: OverlayWriter | None, image: np.ndarray | None) -> None:
+    def _keep(self, done: TrackedFrame, overlay: OverlayWriter | EffectWriter | None, image: np.ndarray | None) -> None:
         """Write the results of a frame, and draw them on the frame's image if there is an overlay."""
         frame, name = self.first + done.index, self.source.frame_name(done.index)
         self.folder.add(frame, name, done.object_ids, done.logits, done.scores)
@@ -226,7 +227,7 @@ class Job:
             self.size,
             self.source.fps,
             self._scaled_prompts(),
-            tqdm(frames, desc="overlay", unit="frame"),
+            tqdm(frames, desc=self.folder.overlay.stem, unit="frame"),
             self._times,
             self.source.sound,
             names=self._drawn_names,
@@ -237,7 +238,7 @@ class Job:
         drawn = f"\n  scores   {self.folder.timeline}" if self.timeline else ""
         print(
             f"Tracked frames {frames[0]} to {frames[-1]} ({rate:.2f} frames/s).\n{found}"
-            f"  overlay  {self.folder.overlay}\n"
+            f"  {self.folder.overlay.stem:8} {self.folder.overlay}\n"
             f"  masks    {self.folder.annotations} (indexed PNG)\n"
             f"           {self.folder.json} (COCO run-length encoding){drawn}",
             file=file,

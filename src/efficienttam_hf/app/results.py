@@ -49,7 +49,11 @@ from ..safe_names import safe_name
 from ..video_writer import VideoWriter
 from ..visualization import draw_legend, overlay_masks
 from .background import Background
+from .effect_output import FORMATS, EffectOutput, EffectWriter
 from .events import object_events, write_timeline
+
+
+PICTURES = ("overlay.mp4", *FORMATS.values())
 
 
 class TrackFolder:
@@ -61,22 +65,28 @@ class TrackFolder:
         path: the folder.
         name: the name of the video.
         has_timeline: whether `timeline.png` will be written too.
+        effect: effects that are drawn instead of the overlay, and how they are written.
 
     Attributes:
+        overlay: the path of the overlay, or of what is written with effects.
         frames: the frames that have masks, ascending.
     """
 
-    def __init__(self, path: Path, name: str, has_timeline: bool = False):
+    def __init__(self, path: Path, name: str, has_timeline: bool = False, effect: EffectOutput | None = None):
         self.path = path
         self._folder = OutputFolder(path)
         self._masks_name = f"Annotations/{safe_name(name)}"
         self.annotations = path / self._masks_name
         self.json = path / "masks.json"
-        self.overlay = path / "overlay.mp4"
+        self.overlay = path / ("overlay.mp4" if effect is None else effect.name)
+        self._effect = effect
         self.timeline = path / "timeline.png"
         is_written = has_timeline or self.timeline.name in self._folder.listed
         own = (self._masks_name, self.json.name, self.overlay.name)
-        self._claimed = (*own, self.timeline.name) if is_written else own
+        self._claimed: tuple[str, ...] = (*own, self.timeline.name) if is_written else own
+        # An earlier run may have written another picture, which would show what an effect is to hide.
+        listed = {listed.split("/")[0] for listed in self._folder.listed}
+        self._claimed += tuple(picture for picture in PICTURES if picture in listed - {self.overlay.name})
         self._records: Any = None
         self._offsets: dict[int, int] = {}
 
@@ -195,8 +205,11 @@ class TrackFolder:
         sound: Path | None = None,
         show_prompts: bool = True,
         names: Mapping[int, ObjectName] | None = None,
-    ) -> OverlayWriter:
-        """Start to write `overlay.mp4`. See `OverlayWriter` for the arguments."""
+    ) -> OverlayWriter | EffectWriter:
+        """Start to write the overlay, or the effects. See `OverlayWriter` for the arguments."""
+        if self._effect is not None:
+            prompted = {object_id for on_frame in prompts.values() for object_id in on_frame}
+            return self._effect.open(self._folder, size, fps, sound, prompted | set(names or ()))
         return OverlayWriter(self._folder.add(self.overlay.name), size, fps, prompts, sound, show_prompts, names)
 
     def write_overlay(
@@ -211,7 +224,7 @@ class TrackFolder:
         show_prompts: bool = True,
         names: Mapping[int, ObjectName] | None = None,
     ) -> None:
-        """Read the video again and write `overlay.mp4` with masks and prompts, after tracking in another order.
+        """Read the video again and write the overlay or the effects, after tracking in another order.
 
         Args:
             read: a function from the number of a frame to the frame, uint8 (height, width, 3) RGB.

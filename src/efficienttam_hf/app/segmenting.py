@@ -12,6 +12,7 @@ import numpy as np
 from ..output_folders import OutputFolder
 from ..prompts import ObjectPrompts
 from .defaults import MAX_OBJECT_ID
+from .effect_output import EffectOutput, write_png
 
 
 if TYPE_CHECKING:
@@ -102,22 +103,30 @@ def _to_numpy(mask: torch.Tensor | np.ndarray) -> np.ndarray:
 
 
 class SegmentFolder:
-    """The folder of one segmented image: `overlay.png`, `masks.png`, `masks.json`, and perhaps other files."""
+    """The folder of one segmented image: `overlay.png`, `masks.png`, `masks.json`, and perhaps other files.
 
-    NAMES = ("overlay.png", "masks.png", "masks.json")
+    Args:
+        path: the folder.
+        effect: effects that are drawn instead of the overlay; then `effect.png` is written instead of `overlay.png`.
+    """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, effect: EffectOutput | None = None):
         self.path = path
+        self.picture = "overlay.png" if effect is None else "effect.png"
+        self._names = (self.picture, "masks.png", "masks.json")
         self._folder = OutputFolder(path)
+        # An earlier run may have written the other picture, which would show what an effect is to hide.
+        earlier = {"overlay.png", "effect.png"} & self._folder.listed - {self.picture}
+        self._claimed = (*self._names, *earlier)
 
     def check(self, overwrite: bool) -> None:
         """Check, before anything is computed, that `prepare` will succeed; raise `OSError` otherwise."""
-        self._folder.check(*self.NAMES, overwrite=overwrite)
+        self._folder.check(*self._claimed, overwrite=overwrite)
 
     def prepare(self, overwrite: bool) -> dict[str, Path]:
         """Create the folder, remove results of an earlier run, and return the path of each file by its name."""
-        self._folder.claim(*self.NAMES, overwrite=overwrite)
-        return {name: self._folder.add(name) for name in self.NAMES}
+        self._folder.claim(*self._claimed, overwrite=overwrite)
+        return {name: self._folder.add(name) for name in self._names}
 
 
 def write_image_results(
@@ -129,6 +138,7 @@ def write_image_results(
     prompts: dict[int, ObjectPrompts],
     write_ids: bool,
     prompt_size: tuple[int, int] | None = None,
+    effect: EffectOutput | None = None,
 ) -> None:
     """Write the overlay, the indexed PNG (where masks overlap, it has the later id) and the JSON file.
 
@@ -137,15 +147,15 @@ def write_image_results(
     predicted IoU.
 
     Args:
-        files: the paths of `overlay.png`, `masks.png` and `masks.json`.
+        files: the paths of `overlay.png` (or `effect.png`), `masks.png` and `masks.json`.
         found: objects with `id`, `score` and `mask`.
         prompts: the prompts to draw, in pixels of the image.
         prompt_size: (height, width) of the image to whose pixels the `prompts` in `found` refer; by default this image.
         write_ids: whether to write the ids of the objects on the overlay, if there are several.
+        effect: effects that are drawn instead of the overlay.
     """
-    from PIL import Image
-
     from ..atomic_file import atomic_path
+    from ..effects import EffectStream
     from ..mask_io import encode_rle, write_indexed_png
     from ..visualization import overlay_masks
     from .results import box_and_area
@@ -153,12 +163,12 @@ def write_image_results(
     labels = np.zeros(image.shape[:2], np.uint8)
     for entry in found:
         labels[entry["mask"]] = entry["id"]
-    overlay = overlay_masks(
-        image,
-        {entry["id"]: entry["mask"] for entry in found},
-        labels=write_ids and len(found) > 1,
-        prompts=prompts.values(),
-    )
+    masks = {entry["id"]: entry["mask"] for entry in found}
+    if effect is None:
+        labelled = write_ids and len(found) > 1
+        write_png(files["overlay.png"], overlay_masks(image, masks, labels=labelled, prompts=prompts.values()))
+    else:
+        write_png(files["effect.png"], EffectStream(effect.effects, masks)(image, masks))
     objects = []
     for entry in found:
         mask = entry["mask"]
@@ -173,8 +183,6 @@ def write_image_results(
         "model": model_name,
         "objects": objects,
     }
-    with atomic_path(files["overlay.png"]) as temporary:
-        Image.fromarray(overlay).save(temporary, format="PNG")
     write_indexed_png(files["masks.png"], labels)
     with atomic_path(files["masks.json"]) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..app.defaults import DEFAULT_OUTPUT
 from .common import add_model_arguments, add_output_arguments, add_size_argument
+from .effect_arguments import add_effect_arguments, image_effect_output
 from .prompts import add_prompt_arguments, check_order, gather
 
 
@@ -46,6 +47,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     add_model_arguments(parser, auto_dtype=True)
     add_size_argument(parser)
     add_output_arguments(parser, f"{DEFAULT_OUTPUT}/<name of the image>")
+    add_effect_arguments(parser, video=False)
     parser.set_defaults(run=run)
 
 
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from ..safe_names import safe_name
 
     check_order(args)
+    effect = image_effect_output(args)
     if args.everything == bool(args.prompts):
         raise ValueError(
             "What is to be segmented? Give prompts, such as --point X,Y or --box X0,Y0,X1,Y1, or give --everything"
@@ -71,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
     image = resize_image(original, size)
     prompts = gather(args.prompts, original.shape[:2], range(1)).get(0, {})
     out = args.output or DEFAULT_OUTPUT / safe_name(args.image.stem)
-    folder = SegmentFolder(out)
+    if effect is not None and not args.everything:
+        effect.check_objects(prompts)
+    folder = SegmentFolder(out, effect)
     folder.check(args.overwrite)
     from ..modeling_efficienttam import EfficientTamModel
 
@@ -95,10 +100,9 @@ def run(args: argparse.Namespace) -> int:
             found.append({"id": object_id, **best, "prompts": prompts[object_id].as_json()})
         prompts = scaled
     files = folder.prepare(args.overwrite)
-    write_image_results(
-        files, image, args.image.name, chosen.name, found, prompts, not args.everything, original.shape[:2]
-    )
+    how: dict[str, Any] = {"write_ids": not args.everything, "prompt_size": original.shape[:2]}
+    write_image_results(files, image, args.image.name, chosen.name, found, prompts, effect=effect, **how)
     print(f"{len(found)} object{'' if len(found) == 1 else 's'}.")
-    for label, name in (("overlay", "overlay.png"), ("masks", "masks.png"), ("", "masks.json")):
+    for label, name in ((folder.picture.split(".")[0], folder.picture), ("masks", "masks.png"), ("", "masks.json")):
         print(f"  {label:8} {files[name]}")
     return 0

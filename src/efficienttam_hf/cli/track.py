@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..app.defaults import DEFAULT_OUTPUT
 from .common import add_model_arguments, add_output_arguments, add_size_argument
 from .detect_arguments import add_detect_arguments, detector_of, finder_options, finding_frame, finds_objects
+from .effect_arguments import add_effect_arguments, effect_output
 from .engine_arguments import add_engine_arguments, check_engine
 from .memory_arguments import add_memory_arguments, memory_options
 from .prompts import GivenPrompt, add_prompt_arguments, check_order, gather
@@ -57,6 +58,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     add_memory_arguments(parser)
     group = parser.add_argument_group("output")
     add_output_arguments(group, f"{DEFAULT_OUTPUT}/<name of the video>")
+    add_effect_arguments(group, video=True)
     group.add_argument(
         "--timeline", action="store_true", help="also draw the probability of each object over the frames"
     )
@@ -82,12 +84,13 @@ def run(args: argparse.Namespace) -> int:
     check_order(args)
     finds = finds_objects(args)
     check_engine(args, finds)
+    effect = effect_output(args)
     video, given, out, overwrite = args.video, args.prompts, args.output, args.overwrite
     if video is None:
         # The synthetic video is always the same, so a second run may replace the first in the default folder.
         overwrite = overwrite or out is None
         out = out or DEFAULT_OUTPUT / EXAMPLE
-        TrackFolder(out, EXAMPLE).check(overwrite)
+        TrackFolder(out, EXAMPLE, effect=effect).check(overwrite)
         video, click = _example_clip(out)
         given = given or (() if finds else (click,))
     if not given and not finds:
@@ -102,7 +105,9 @@ def run(args: argparse.Namespace) -> int:
         size = limited_size((source.height, source.width), args.max_side)
         prompts = gather(given, (source.height, source.width), range(first, first + len(source)))
         find_on = finding_frame(args, range(first, first + len(source)), prompts) if finds else None
-        folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name, args.timeline)
+        if effect is not None and not finds:
+            effect.check_objects(object_id for on_frame in prompts.values() for object_id in on_frame)
+        folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name, args.timeline, effect)
         folder.check(overwrite)
 
         from ..app.frames import ResizedFrames
