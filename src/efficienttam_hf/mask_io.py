@@ -23,8 +23,8 @@ from .mask_values import MaskCoding, MaskPixels, davis_palette, labels_of
 from .safe_names import reason_of, shown
 
 
-__all__ = ["MaskCoding", "davis_palette", "decode_rle", "decompress_counts", "encode_rle", "read_indexed_png"]
-__all__ += ["read_mask_pixels", "write_indexed_png"]
+__all__ = ["MaskCoding", "box_and_area", "davis_palette", "decode_rle", "decompress_counts", "encode_rle"]
+__all__ += ["read_indexed_png", "read_mask_pixels", "write_indexed_png"]
 
 # The largest mask that is decoded, in pixels. Run lengths of a few bytes can state any size.
 MAX_MASK_PIXELS = 2**28
@@ -266,3 +266,12 @@ def decompress_counts(counts: str | bytes) -> np.ndarray:
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs
+
+
+def box_and_area(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's `bbox` and `area` of a mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return {"area": 0, "bbox": [0, 0, 0, 0]}
+    x, y = int(columns[0]), int(rows[0])
+    return {"area": int(mask.sum()), "bbox": [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]}

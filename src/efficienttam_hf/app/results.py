@@ -13,8 +13,10 @@ The JSON file:
       "prompt_size": {"width", "height"},               size of the original frames, in whose pixels the prompts are
       "complete": true,                                 false where tracking was stopped before the end
       "model": as given,
-      "objects": [{"id", "prompts": [{"frame", "points": [[x, y]], "labels", "box", "mask"}]}],
-                                                        those that were found have more fields: see `finding.py`
+      "objects": [
+        {"id", "prompts": [{"frame", "points": [[x, y]], "labels", "box", "mask"}],
+         "label": the name of the object, if it has one, "references": the names of its reference images, if any}
+      ],                                                those that were found have more fields: see `finding.py`
       "events": [{"frame": 12, "object": 1, "kind": "lost", "score": 0.03}],        or "found"; see `events.py`
       "frames": [
         {"frame": 0, "name": "00000", "objects": [
@@ -34,7 +36,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ from typing import Any
 import numpy as np
 
 from ..atomic_file import atomic_path
-from ..mask_io import decode_rle, encode_rle, read_indexed_png, write_indexed_png
+from ..formats import registry
+from ..mask_io import box_and_area, decode_rle, encode_rle, read_indexed_png, write_indexed_png
 from ..output_folders import OutputFolder
 from ..prompts import Prompts
 from ..safe_names import safe_name
@@ -66,13 +69,21 @@ class TrackFolder:
         name: the name of the video.
         has_timeline: whether `timeline.png` will be written too.
         effect: effects that are drawn instead of the overlay, and how they are written.
+        formats: the names of the formats in which the results will be written too; see `conversion.py`.
 
     Attributes:
         overlay: the path of the overlay, or of what is written with effects.
         frames: the frames that have masks, ascending.
     """
 
-    def __init__(self, path: Path, name: str, has_timeline: bool = False, effect: EffectOutput | None = None):
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        has_timeline: bool = False,
+        effect: EffectOutput | None = None,
+        formats: Sequence[str] = (),
+    ):
         self.path = path
         self._folder = OutputFolder(path)
         self._masks_name = f"Annotations/{safe_name(name)}"
@@ -87,6 +98,8 @@ class TrackFolder:
         # An earlier run may have written another picture, which would show what an effect is to hide.
         listed = {listed.split("/")[0] for listed in self._folder.listed}
         self._claimed += tuple(picture for picture in PICTURES if picture in listed - {self.overlay.name})
+        # Nor would what an earlier run wrote in a format fit the new results.
+        self._claimed += tuple(name for name in registry.FORMATS if name in formats or name in listed)
         self._records: Any = None
         self._offsets: dict[int, int] = {}
 
@@ -337,12 +350,3 @@ class OverlayWriter(VideoWriter):
 def _separated(lines: Iterator[str]) -> Iterator[str]:
     for number, line in enumerate(lines):
         yield (",\n" if number else "") + line
-
-
-def box_and_area(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's `bbox` and `area` of a mask."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return {"area": 0, "bbox": [0, 0, 0, 0]}
-    x, y = int(columns[0]), int(rows[0])
-    return {"area": int(mask.sum()), "bbox": [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..formats.registry import FORMATS
 from ..output_folders import OutputFolder
 from ..prompts import ObjectPrompts
 from .defaults import MAX_OBJECT_ID
@@ -108,16 +109,19 @@ class SegmentFolder:
     Args:
         path: the folder.
         effect: effects that are drawn instead of the overlay; then `effect.png` is written instead of `overlay.png`.
+        formats: the names of the formats in which the results will be written too; see `conversion.py`.
     """
 
-    def __init__(self, path: Path, effect: EffectOutput | None = None):
+    def __init__(self, path: Path, effect: EffectOutput | None = None, formats: Sequence[str] = ()):
         self.path = path
         self.picture = "overlay.png" if effect is None else "effect.png"
         self._names = (self.picture, "masks.png", "masks.json")
         self._folder = OutputFolder(path)
         # An earlier run may have written the other picture, which would show what an effect is to hide.
         earlier = {"overlay.png", "effect.png"} & self._folder.listed - {self.picture}
-        self._claimed = (*self._names, *earlier)
+        listed = {file.partition("/")[0] for file in self._folder.listed}
+        own = (name for name in FORMATS if name in formats or name in listed)
+        self._claimed = (*self._names, *earlier, *own)
 
     def check(self, overwrite: bool) -> None:
         """Check, before anything is computed, that `prepare` will succeed; raise `OSError` otherwise."""
@@ -156,9 +160,8 @@ def write_image_results(
     """
     from ..atomic_file import atomic_path
     from ..effects import EffectStream
-    from ..mask_io import encode_rle, write_indexed_png
+    from ..mask_io import box_and_area, encode_rle, write_indexed_png
     from ..visualization import overlay_masks
-    from .results import box_and_area
 
     labels = np.zeros(image.shape[:2], np.uint8)
     for entry in found:

@@ -26,6 +26,7 @@ from . import (
     demo,
     evaluate,
     export,
+    export_masks,
     finetune,
     models,
     pseudo_label,
@@ -41,6 +42,7 @@ from . import (
 COMMANDS = (
     track,
     segment,
+    export_masks,
     pseudo_label,
     finetune,
     train,
