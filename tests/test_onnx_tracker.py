@@ -298,3 +298,16 @@ def test_the_documented_code_runs(exported, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "export.md").read_text()
     for code in re.findall(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         exec(code, {})
+
+
+def test_a_reference_image_gives_the_masks_of_torch(model, tracker):
+    processor = EfficientTamVideoProcessor.from_config(model.config)
+    found = []
+    for library in (processor, tracker):
+        session = library.init_video_session(CLIP.frames[1:])
+        library.add_reference_to_session(session, CLIP.frames[0][:, :80], CLIP.masks[0][:, :80], 1)
+        runs = model if library is processor else tracker
+        found.append([np.asarray(output.pred_masks) for output in runs.propagate_in_video_iterator(session)])
+    assert len(found[0]) == len(CLIP.frames) - 1
+    for torch_masks, onnx_masks in zip(*found, strict=True):
+        np.testing.assert_allclose(onnx_masks, torch_masks, atol=2e-2)

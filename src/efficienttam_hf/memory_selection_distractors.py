@@ -124,7 +124,7 @@ class DistractorAware(Recent):
         in_order = sorted(memory.conditioning, key=lambda t: t * direction.step)
         behind = [t for t in defining if direction.is_ahead(nearest, t)]
         chosen = [max(behind, key=lambda t: t * direction.step)] if behind else []
-        chosen += [in_order[0]] if in_order[0] not in chosen else []
+        chosen += [t for t in in_order[:1] if t not in chosen]
         others = sorted((t for t in defining if t not in chosen and t != nearest), key=lambda t: abs(t - frame_idx))
         limit = min(self.max_drm_frames, rules.num_maskmem - 1)
         return (chosen + others)[: max(limit, 1)]

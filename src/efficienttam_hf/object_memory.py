@@ -65,6 +65,8 @@ class ObjectMemory:
         strategy: the memory strategy of this object, with its facts about past frames.
         hidden: the last frame on which the object had no mask, or gave way to another object, and the direction of
             tracking there; `None` if there was no such frame.
+        references: the entries of reference images, which show the object but are no frames of the video. Every frame
+            attends to all of them, as to conditioning frames, and they are never dropped.
     """
 
     conditioning: dict[int, MemoryEntry] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class ObjectMemory:
     passed: dict[int, Direction] = field(default_factory=dict)
     strategy: MemoryStrategy = field(default_factory=Recent)
     hidden: tuple[int, Direction] | None = None
+    references: list[MemoryEntry] = field(default_factory=list)
 
     def follow(self, rules: TrackingRules) -> None:
         """Use the strategy that the rules name.
@@ -91,8 +94,13 @@ class ObjectMemory:
 
     @property
     def is_defined(self) -> bool:
-        """Whether the object has a conditioning frame, so that it can be tracked."""
-        return bool(self.conditioning or self.pending_conditioning)
+        """Whether the object has a conditioning frame or a reference image, so that it can be tracked."""
+        return self.is_begun or bool(self.pending_conditioning)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a frame can attend to a conditioning frame, or to a reference image."""
+        return bool(self.conditioning or self.references)
 
     def find(self, frame_idx: int) -> MemoryEntry | None:
         """The newest entry of a frame, or `None`."""
@@ -140,10 +148,10 @@ class ObjectMemory:
         """Select the memories of the best path that `frame_idx` attends to when it is tracked in a direction.
 
         The strategy chooses the frames; chosen frames without an entry are left out. A conditioning frame that is
-        still ahead contributes no object pointer.
+        still ahead contributes no object pointer. Reference images come first, whatever the strategy chooses.
 
         Raises:
-            ValueError: if the object has no conditioning frame.
+            ValueError: if the object has neither a conditioning frame nor a reference image.
         """
         self._check(rules)
         choice = self.strategy.choose(self, frame_idx, direction, rules)
@@ -153,15 +161,15 @@ class ObjectMemory:
         """Select the memories of each path that the strategy follows, the best path first. Most strategies have one.
 
         Raises:
-            ValueError: if the object has no conditioning frame.
+            ValueError: if the object has neither a conditioning frame nor a reference image.
         """
         self._check(rules)
         choices = self.strategy.choices(self, frame_idx, direction, rules)
         return [self._selection(choice, tracked, frame_idx, direction, rules) for choice, tracked in choices]
 
     def _check(self, rules: TrackingRules) -> None:
-        if not self.conditioning:
-            raise ValueError("An object without a prompted frame cannot be tracked.")
+        if not self.is_begun:
+            raise ValueError("An object without a prompted frame or a reference image cannot be tracked.")
         self.follow(rules)
 
     def _selection(
@@ -185,7 +193,12 @@ class ObjectMemory:
         pointers = [entry for t, entry in chosen if not direction.is_ahead(t, frame_idx)]
         pointers += [entry for t in choice.pointers if (entry := other(t)) is not None]
         weights = None if choice.weights is None else [choice.weights.get(t, 1.0) for t, _, _ in spatial]
-        return MemorySelection([(entry, index) for _, entry, index in spatial], pointers, weights)
+        shown = [(entry, rules.num_maskmem - 1) for entry in self.references if entry.spatial is not None]
+        return MemorySelection(
+            shown + [(entry, index) for _, entry, index in spatial],
+            [*self.references, *pointers],
+            None if weights is None else [1.0] * len(shown) + weights,
+        )
 
     def forget(self, frame_idx: int, direction: Direction, history: int, rules: TrackingRules) -> None:
         """Drop tracked entries that are far from `frame_idx` and from every conditioning frame, and not in use.
@@ -204,7 +217,7 @@ class ObjectMemory:
         anchors = (frame_idx, *self.conditioning, *self.pending_conditioning)
         remembered = {t for tracked in self.strategy.tracked(self) for t in tracked}
         far = [t for t in remembered.union(self.passed) if all(abs(t - anchor) > reach for anchor in anchors)]
-        if far and self.conditioning and rules.memory_selection != Recent.name:
+        if far and self.is_begun and rules.memory_selection != Recent.name:
             self.follow(rules)
             choices = self.strategy.choices(self, frame_idx + direction.step, direction, rules)
             in_use = {t for choice, _ in choices for t in choice.frames}

@@ -23,7 +23,7 @@ from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_efficienttam import EfficientTamConfig, size_pair
 from .images import check_sizes, image_list, rgb_frames, to_rgb
-from .prompt_calls import CALL_LABELS, CallPrompts, add_inputs
+from .prompt_calls import CALL_LABELS, CallPrompts, add_inputs, add_reference
 from .prompts import PADDING, scale_points
 from .remote_code import RemoteCode
 from .video_frames import as_frames, frame_size
@@ -526,6 +526,31 @@ class EfficientTamVideoProcessor(_PromptMixin, Sam2VideoProcessor):
             resize=_resize_mask,
             convert=torch.from_numpy,
         )
+        return inference_session
+
+    def add_reference_to_session(
+        self, inference_session: EfficientTamVideoInferenceSession, image: Any, mask: Any, obj_id: int
+    ) -> EfficientTamVideoInferenceSession:
+        """Show an object to a session in an image that is not a frame of its video.
+
+        The image can come from another video and have another size. Every frame attends to it as to a conditioning
+        frame, and it is never dropped, so that the object is found where it appears in the video. An object may have
+        several reference images, and prompts on frames too.
+
+        Args:
+            inference_session: a session from `init_video_session`.
+            image: any image that `images.py` describes.
+            mask: the mask of the object in the image, (height, width), as an array, a tensor or a PIL image.
+            obj_id: the id of the object; an unknown id adds an object.
+
+        Returns:
+            The session.
+
+        Raises:
+            ValueError: if the image or the mask is invalid, or their sizes differ.
+        """
+        how: dict[str, Any] = {"resize": _resize_mask, "convert": torch.from_numpy}
+        add_reference(inference_session, image, mask, obj_id, self.model_size(), **how)
         return inference_session
 
     def process_new_points_or_boxes_for_video_frame(  # type: ignore[override]  # a session of this package

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .images import to_array
+from .images import to_array, to_rgb
 from .prompts import (
     BOTTOM_RIGHT,
     NEGATIVE,
@@ -293,3 +293,30 @@ def add_inputs(
         if old is not None and not clear_old_inputs:
             new = old.joined(new)
         session.add_prompts(object_id, frame_idx, new.converted(convert))
+
+
+def add_reference(
+    session: TrackingSession,
+    image: Any,
+    mask: Any,
+    obj_id: Any,
+    input_size: Size,
+    resize: Resize,
+    convert: Callable[[np.ndarray], Any] = lambda array: array,
+) -> None:
+    """Add a reference image of an object to a session. Every tracker's `add_reference_to_session` calls this function.
+
+    Args:
+        session, image, mask, obj_id: see `EfficientTamVideoProcessor.add_reference_to_session`.
+        input_size, resize, convert: see `add_inputs`.
+
+    Raises:
+        ValueError: if the image or the mask is invalid, or their sizes differ; nothing is changed.
+    """
+    (object_id,) = read_object_ids([obj_id])
+    size = to_rgb(image).shape[:2]
+    where = f" of the reference image of object {object_id}"
+    (given,) = (ObjectPrompts(mask=one) for one in read_masks(mask, 1))
+    given.check((size[0], size[1]), where)
+    prompts = frame_prompts(given, None, input_size, resize)
+    session.add_reference(object_id, session.reference_pixels(image), prompts.converted(convert))

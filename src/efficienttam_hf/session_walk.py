@@ -205,6 +205,7 @@ class SessionWalk:
             ValueError: if the frame is not available, or an object has lost all its prompts.
         """
         frame_idx = session.check_frame_idx(frame_idx)
+        self._run_references(session)
         prompted = session.waiting_on(frame_idx)
         self._run_prompts(session, prompted, frame_idx)
         rules = self.rules(session)
@@ -237,7 +238,8 @@ class SessionWalk:
 
         Args:
             session: the session.
-            start_frame_idx: the first frame; by default the earliest conditioning frame of any object.
+            start_frame_idx: the first frame; by default the earliest conditioning frame of any object, or the first
+                frame of the video if there are only reference images.
             max_frame_num_to_track: number of frames after the first; by default all of them.
             direction: the direction of tracking.
             progress: a function that wraps the range of frames, for example to show a progress bar.
@@ -246,11 +248,13 @@ class SessionWalk:
             ValueError: if nothing was prompted, an object has lost all its prompts, or the start is not in the video.
         """
         check_has_objects(session)
+        self._run_references(session)
         for frame_idx in session.waiting_frames():
             self._run_prompts(session, session.waiting_on(frame_idx), frame_idx)
         session.commit(self.rules(session))
         if start_frame_idx is None:
-            start_frame_idx = min(t for obj in session.objects.values() for t in obj.memory.conditioning)
+            prompted = [t for obj in session.objects.values() for t in obj.memory.conditioning]
+            start_frame_idx = min(prompted, default=0)
         start_frame_idx = session.check_frame_idx(start_frame_idx)
         for frame_idx in progress(session.frames_to_track(start_frame_idx, max_frame_num_to_track, direction)):
             try:
@@ -290,6 +294,7 @@ class SessionWalk:
             frame_idx = session.add_new_frame(frame, frame_idx)
             return self.track_frame(session, frame_idx, direction, run_mem_encoder)
         frame_idx = session.check_frame_idx(frame_idx)
+        self._run_references(session)
         prompted = session.waiting_on(frame_idx)
         if not prompted:
             return self.track_frame(session, frame_idx, direction, run_mem_encoder)
@@ -316,6 +321,18 @@ class SessionWalk:
             due = [obj for obj in session.waiting_on(t) if t != frame_idx and not (ahead and _is_begun(obj, frame_idx))]
             self._run_prompts(session, due, t)
 
+    def _run_references(self, session: TrackingSession) -> None:
+        """Turn pending reference images into memories that every frame attends to."""
+        backend = self.backend
+        for obj in session.objects.values():
+            while obj.unrun_references:
+                pixels, mask = obj.unrun_references[0]
+                features = backend.encode(pixels)
+                result = backend.segment(backend.condition(features, None), [mask], None, 1, False)
+                memories = backend.remember(features, result, True)
+                obj.memory.references.extend(backend.entries(session, result, memories))
+                obj.unrun_references.pop(0)
+
     def _run_prompts(self, session: TrackingSession, objects: Sequence[TrackedObject], frame_idx: int) -> None:
         """Segment objects from their pending prompts on a frame."""
         rules, steps, corrected = self.rules(session), [], set()
@@ -323,7 +340,7 @@ class SessionWalk:
             memory, prompts = obj.memory, obj.prompts[frame_idx]
             step = _Step(obj, prompts=prompts)
             # A frame that was not tracked is segmented from its prompts alone; one that was is corrected.
-            direction = memory.passed.get(frame_idx) if memory.conditioning else None
+            direction = memory.passed.get(frame_idx) if memory.is_begun else None
             if direction is not None:
                 corrected.add(obj.object_id)
             if prompts.mask is None:
@@ -344,12 +361,15 @@ class SessionWalk:
         direction: Direction,
         run_mem_encoder: bool,
     ) -> list[TrackedObject]:
-        """Track to a frame the objects that have begun and for which it is no conditioning frame; return these."""
+        """Track to a frame the objects that have begun and for which it is no conditioning frame; return these.
+
+        An object has begun if it has a conditioning frame or a reference image.
+        """
         rules = self.rules(session)
         steps = [
             _Step(obj, path, selection)
             for obj in objects
-            if obj.memory.conditioning and frame_idx not in obj.memory.conditioning
+            if obj.memory.is_begun and frame_idx not in obj.memory.conditioning
             for path, selection in enumerate(obj.memory.select_paths(frame_idx, direction, rules))
         ]
         tracked = self._segment(session, steps, frame_idx, direction, run_mem_encoder)

@@ -47,12 +47,21 @@ def whole_number(value: Any, what: str) -> int:
 
 @dataclass
 class TrackedObject:
-    """One object: its prompts by frame, the frames on which its prompts are pending (`unrun`), and its memory."""
+    """One object of a session.
+
+    Attributes:
+        object_id: its id.
+        prompts: its prompts by frame.
+        unrun: the frames on which its prompts are pending.
+        memory: its memories.
+        unrun_references: the pixels and the mask of reference images that are pending.
+    """
 
     object_id: int
     prompts: dict[int, FramePrompts] = field(default_factory=dict)
     unrun: set[int] = field(default_factory=set)
     memory: ObjectMemory = field(default_factory=ObjectMemory)
+    unrun_references: list[tuple[Any, FramePrompts]] = field(default_factory=list)
 
 
 class FeatureProvider(Protocol):
@@ -206,6 +215,21 @@ class TrackingSession:
         obj = self.get_or_add_object(obj_id)
         obj.prompts[frame_idx] = prompts
         obj.unrun.add(frame_idx)
+
+    def add_reference(self, obj_id: int, pixels: Any, mask: FramePrompts) -> None:
+        """Add a reference image of an object: processed pixels (3, height, width), and a mask prompt.
+
+        It is not a frame of the video. It is pending until the next frame is run or tracked.
+        """
+        self.get_or_add_object(obj_id).unrun_references.append((pixels, mask))
+
+    def reference_pixels(self, image: Any) -> Any:
+        """A reference image of any size as the network's pixels (3, height, width).
+
+        Raises:
+            ValueError: if it is not an image, or the session was made without a processor.
+        """
+        return self._to_pixels(image)[0]
 
     def clear_prompts(self, frame_idx: int, obj_id: int) -> None:
         """Remove all prompts of an object on a frame.
@@ -420,7 +444,7 @@ class TrackingSession:
             ValueError: if an object has no conditioning frame.
         """
         for obj in self.objects.values():
-            if not (obj.memory.is_defined or obj.unrun):
+            if not (obj.memory.is_defined or obj.unrun or obj.unrun_references):
                 raise ValueError(
                     f"Object {obj.object_id} has no prompts (they were cleared): prompt it on a frame, or remove it "
                     f"with remove_object({obj.object_id})."

@@ -145,6 +145,9 @@ class EfficientTamVideoInferenceSession(TrackingSession):
             raise ValueError(f"A frame's pixels have shape (3, height, width), got {tuple(frame.shape)}.")
         return frame.to(self.video_storage_device, self.dtype), original_size
 
+    def reference_pixels(self, image: Any) -> Tensor:
+        return super().reference_pixels(image).to(self.inference_device, self.dtype)
+
     def _is_processed(self, frame: Any) -> bool:
         """Whether a frame is processed pixels, a tensor of floats at the model's input size, and not a raw image."""
         if not (isinstance(frame, Tensor) and frame.is_floating_point()):

@@ -8,7 +8,7 @@ memories of the frames that followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -46,6 +46,23 @@ class TrackedFrame:
     scores: list[float]
 
 
+@dataclass
+class Reference:
+    """A reference image of an object.
+
+    Attributes:
+        object_id: the id of the object.
+        image: uint8 (height, width, 3) RGB, of any size.
+        mask: bool (height, width), the mask of the object in the image.
+        name: the name of the image's file, for the results.
+    """
+
+    object_id: int
+    image: np.ndarray
+    mask: np.ndarray
+    name: str
+
+
 def track_objects(
     model: Tracker,
     processor: TrackerProcessor,
@@ -56,6 +73,7 @@ def track_objects(
     memory: Mapping[str, Any] | None = None,
     session: Any = None,
     finder: ObjectFinder | None = None,
+    references: Sequence[Reference] = (),
 ) -> Generator[TrackedFrame, None, None]:
     """Track objects by a plan, yielding each frame when it is finished; RAM use is bounded.
 
@@ -68,11 +86,15 @@ def track_objects(
         memory: options of `init_video_session` for memory selection; by default, the model's configuration decides.
         session: the session of `open_session`, if objects were found in it before; by default, one is opened.
         finder: looks for new objects while they are tracked in the first direction. They become part of the plan.
+        references: reference images of objects, which `plan` tracks from the first frame on.
     """
     if session is None:
         session = open_session(model, processor, frames, memory)
 
     def add_all(object_id: int) -> None:
+        for one in references:
+            if one.object_id == object_id:
+                processor.add_reference_to_session(session, one.image, one.mask, object_id)
         for index, on_frame in prompts.items():
             if object_id in on_frame:
                 add_prompts(model, processor, session, index, object_id, on_frame[object_id])
@@ -170,7 +192,8 @@ class TrackingPlan:
     """The objects to track, with the frames from which they are tracked and the direction.
 
     Attributes:
-        first, last: each object's first and last prompted frame.
+        first, last: each object's first and last prompted frame; of an object with reference images, those of the
+            video.
         direction: "forward", "backward" or "both".
     """
 
@@ -230,12 +253,19 @@ class TrackingPlan:
                 yield output, [i for i in output.object_ids if output.frame_idx < self.first[i]]
 
 
-def plan_tracking(prompted: Mapping[int, Iterable[int]], direction: str | None = None) -> TrackingPlan:
+def plan_tracking(
+    prompted: Mapping[int, Iterable[int]],
+    direction: str | None = None,
+    referenced: Iterable[int] = (),
+    num_frames: int = 1,
+) -> TrackingPlan:
     """Make the plan for objects that are prompted on some frames.
 
     Args:
         prompted: the ids of the prompted objects, by frame number counted from the first tracked frame.
-        direction: by default, "forward" if every object is prompted on the first frame, else "both".
+        direction: by default, "forward" if every object is tracked from the first frame on, else "both".
+        referenced: the ids of objects that have reference images. They are tracked through all frames.
+        num_frames: the number of frames; only needed with `referenced`.
     """
     frames: dict[int, list[int]] = {}
     for frame, ids in sorted(prompted.items()):
@@ -243,6 +273,8 @@ def plan_tracking(prompted: Mapping[int, Iterable[int]], direction: str | None =
             frames.setdefault(object_id, []).append(frame)
     first = {object_id: own[0] for object_id, own in frames.items()}
     last = {object_id: own[-1] for object_id, own in frames.items()}
+    first |= dict.fromkeys(referenced, 0)
+    last |= dict.fromkeys(referenced, num_frames - 1)
     if direction is None:
         direction = "both" if any(first.values()) else "forward"
     return TrackingPlan(first, last, direction)

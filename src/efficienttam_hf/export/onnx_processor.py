@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..images import to_rgb
-from ..prompt_calls import add_inputs
+from ..prompt_calls import add_inputs, add_reference
 from ..tracking_session import FeatureCache
 from ..video_frames import as_frames, frame_size
 from .arrays import masks_at_size, resize, video_pixels
@@ -95,6 +95,18 @@ class OnnxVideoProcessor:
         prompts = (input_points, input_labels, input_boxes, input_masks)
         how: dict[str, Any] = {"input_size": self.rules.input_size, "resize": partial(resize, antialias=True)}
         add_inputs(inference_session, frame_idx, obj_ids, *prompts, original_size, clear_old_inputs, **how)
+        return inference_session
+
+    def add_reference_to_session(
+        self, inference_session: OnnxInferenceSession, image: Any, mask: Any, obj_id: int
+    ) -> OnnxInferenceSession:
+        """Show an object in an image of its own, as `EfficientTamVideoProcessor.add_reference_to_session` does.
+
+        Raises:
+            ValueError: if the image or the mask is invalid, or their sizes differ. Then nothing is added.
+        """
+        resize_mask = partial(resize, antialias=True)
+        add_reference(inference_session, image, mask, obj_id, self.rules.input_size, resize_mask)
         return inference_session
 
     def post_process_masks(
