@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..discovery import NothingFoundError, ObjectFinder
 from ..prompts import Prompts, prompts_as_json, scaled_prompts
+from .conversion import convert_results
 from .events import LossWatch
 from .finding import found_as_json, name_of
 from .frames import ResizedFrames
-from .plan import TrackedFrame, add_prompts, open_session, plan_tracking, track_objects
+from .plan import Reference, TrackedFrame, add_prompts, open_session, plan_tracking, track_objects
 from .results import ObjectName
 from .stopping import exit_code, stopped_by
 
@@ -42,6 +43,9 @@ class Job:
         memory: options of the session for memory selection.
         stop_when_lost: whether tracking ends on the frame on which an object is lost; see `events.LossWatch`.
         timeline: whether a plot of the scores over the frames is written.
+        references: reference images of objects.
+        labels: the names of objects by object id.
+        formats: the names of the formats that the results are also written in.
     """
 
     source: FrameSource
@@ -54,6 +58,9 @@ class Job:
     memory: Mapping[str, Any] = field(default_factory=dict)
     stop_when_lost: bool = False
     timeline: bool = False
+    references: Sequence[Reference] = ()
+    labels: Mapping[int, str] = field(default_factory=dict)
+    formats: Sequence[str] = ()
     last_kept: int | None = None
 
     def __post_init__(self) -> None:
@@ -101,7 +108,8 @@ class Job:
         prompted = {t: list(on_frame) for t, on_frame in prompts.items()}
         if self._finder is not None:
             prompted.setdefault(self._found_on, []).extend(self._finder.objects)
-        plan = plan_tracking(prompted, direction)
+        referenced = {one.object_id for one in self.references}
+        plan = plan_tracking(prompted, direction, referenced, len(self.source))
         # Objects that begin later are tracked backward from there, if the plan goes both ways.
         in_order = plan.in_order and (self._finder is None or plan.direction == "forward")
         total = plan.num_steps(len(self.source))
@@ -115,7 +123,7 @@ class Job:
                         self.size, self.source.fps, self._scaled_prompts(), self.source.sound, names=self._drawn_names
                     )
                 ahead = encoding_ahead_pays(self.model, len(plan.first))
-                how = (plan, ahead, self.memory, self._session, self._finder)
+                how = (plan, ahead, self.memory, self._session, self._finder, self.references)
                 tracked = track_objects(self.model, self.processor, self._frames, prompts, *how)
                 with closing(tracked), Background() as writing:  # writes while the model computes
                     for done in tracked:
@@ -159,7 +167,10 @@ class Job:
             self._write_overlay(frames)
         else:
             overlay.close()
+        converted = convert_results(self.folder.path, self.formats, None, overwrite=True) if self.formats else []
         self._report(frames, rate, sys.stderr if stop else sys.stdout)
+        for folder in converted:
+            print(f"  {folder.name:8} {folder}", file=sys.stderr if stop else sys.stdout)
         if isinstance(stop, KeyboardInterrupt):
             return exit_code(stop)
         if stop is not None:
@@ -203,19 +214,29 @@ class Job:
 
     def _write_json(self, model_name: str, complete: bool) -> None:
         height, width = self.size
-        objects = prompts_as_json(self.prompts)
-        if self._finder is not None:
-            found = self._finder.objects.values()
-            objects += found_as_json(found, self.first, self.size, (self.source.height, self.source.width))
         self.folder.write_json(
             {
                 "video": {"name": self.source.name, "width": width, "height": height, "fps": self.source.fps},
                 "prompt_size": {"width": self.source.width, "height": self.source.height},
                 "complete": complete,
                 "model": model_name,
-                "objects": sorted(objects, key=lambda entry: entry["id"]),
+                "objects": self._objects_json(),
             }
         )
+
+    def _objects_json(self) -> list[dict[str, Any]]:
+        """The objects with their prompts, and with their labels, detections and reference images if they have any."""
+        objects = {entry["id"]: entry for entry in prompts_as_json(self.prompts)}
+        for one in self.references:
+            entry = objects.setdefault(one.object_id, {"id": one.object_id, "prompts": []})
+            entry.setdefault("references", []).append(one.name)
+        for object_id, label in self.labels.items():
+            objects[object_id]["label"] = label
+        entries = list(objects.values())
+        if self._finder is not None:
+            found = self._finder.objects.values()
+            entries += found_as_json(found, self.first, self.size, (self.source.height, self.source.width))
+        return sorted(entries, key=lambda entry: entry["id"])
 
     def _write_overlay(self, frames: list[int]) -> None:
         """Read the video again and draw the masks, because tracking went through the frames in another order."""

@@ -17,6 +17,7 @@ from ..app.defaults import MAX_OBJECT_ID
 
 
 if TYPE_CHECKING:
+    from ..app.plan import Reference
     from ..mask_values import MaskCoding
     from ..prompts import Prompts
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class GivenPrompt:
     """One option as given. `object_id` and `frame` are `None` where no `--object` or `--frame` came before it."""
 
-    kind: str  # "point", "negative", "box" or "mask"
-    value: Any  # (x, y), (x0, y0, x1, y1) or a path
+    kind: str  # "point", "negative", "box", "mask" or "reference"
+    value: Any  # (x, y), (x0, y0, x1, y1), a path, or the paths of a reference image and its mask
     object_id: int | None
     frame: int | None
     coding: MaskCoding | None = None  # what the values of a mask mean
@@ -97,6 +98,15 @@ def add_prompt_arguments(parser: argparse.ArgumentParser, video: bool) -> None:
             help="an image of the frame's size that is 0 outside the object; without --object, each index is one "
             "object",
         )
+        group.add_argument(
+            "--reference",
+            metavar=("IMAGE", "MASK"),
+            action=_Append,
+            nargs=2,
+            type=Path,
+            help="another picture of the object, such as a frame of another video, and its mask there; the object is "
+            "looked for from the first frame on",
+        )
 
 
 class _SetCurrent(argparse.Action):
@@ -108,7 +118,7 @@ class _SetCurrent(argparse.Action):
 
 class _Append(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        coding = _mask_coding(parser, namespace) if self.dest == "mask" else None
+        coding = _mask_coding(parser, namespace) if self.dest in ("mask", "reference") else None
         given = GivenPrompt(self.dest, values, namespace.current_object, namespace.current_frame, coding)
         namespace.prompts = (*namespace.prompts, given)
         namespace.without_prompt = ()
@@ -158,6 +168,30 @@ def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def gather_references(given: Sequence[GivenPrompt]) -> list[Reference]:
+    """The reference images among the options, read and checked.
+
+    Raises:
+        ValueError: if an image or a mask cannot be read, the mask is empty, or their sizes differ.
+        FileNotFoundError: for a file that is not there.
+    """
+    from ..app.plan import Reference
+    from ..image_io import read_image
+    from ..mask_io import read_indexed_png
+    from ..mask_values import MaskCoding
+    from ..prompts import check_mask
+
+    references = []
+    for prompt in given:
+        if prompt.kind == "reference":
+            path, mask_path = prompt.value
+            image = read_image(path)
+            labels = read_indexed_png(mask_path, prompt.coding or MaskCoding(binary=True))
+            mask = check_mask(labels, image.shape[:2], f" '{mask_path}' of the reference image '{path}'")
+            references.append(Reference(prompt.object_id or 1, image, mask, path.name))
+    return references
+
+
 def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -> Prompts:
     """Options to prompts by frame and object, checked.
 
@@ -179,6 +213,8 @@ def gather(given: Sequence[GivenPrompt], size: tuple[int, int], frames: range) -
 
     prompts: Prompts = {}
     for prompt in given:
+        if prompt.kind == "reference":
+            continue
         frame = frames.start if prompt.frame is None else prompt.frame
         if frame not in frames:
             raise ValueError(f"--frame {frame} is not one of the frames {frames.start} to {frames.stop - 1}.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..app.defaults import DEFAULT_OUTPUT
 from .common import add_model_arguments, add_output_arguments, add_size_argument
 from .effect_arguments import add_effect_arguments, image_effect_output
+from .export_masks import add_format_argument
 from .prompts import add_prompt_arguments, check_order, gather
 
 
@@ -48,15 +49,18 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     add_size_argument(parser)
     add_output_arguments(parser, f"{DEFAULT_OUTPUT}/<name of the image>")
     add_effect_arguments(parser, video=False)
+    add_format_argument(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment and write."""
+    from ..app.conversion import convert_results
     from ..app.frames import limited_size, resize_image
     from ..app.loading import choose_device, choose_model, quiet_transformers
     from ..app.precision import AUTO, load_with_dtype, requested_dtype
     from ..app.segmenting import SegmentFolder, first_masks, propose_masks, segment_everything, write_image_results
+    from ..formats.registry import check_formats
     from ..image_io import read_image
     from ..safe_names import safe_name
 
@@ -76,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
     out = args.output or DEFAULT_OUTPUT / safe_name(args.image.stem)
     if effect is not None and not args.everything:
         effect.check_objects(prompts)
-    folder = SegmentFolder(out, effect)
+    formats = list(dict.fromkeys(args.format or ()))
+    check_formats(formats, is_video=False)
+    folder = SegmentFolder(out, effect, formats)
     folder.check(args.overwrite)
     from ..modeling_efficienttam import EfficientTamModel
 
@@ -105,4 +111,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(found)} object{'' if len(found) == 1 else 's'}.")
     for label, name in ((folder.picture.split(".")[0], folder.picture), ("masks", "masks.png"), ("", "masks.json")):
         print(f"  {label:8} {files[name]}")
+    if formats and found:
+        for path in convert_results(out, formats, None, overwrite=True):
+            print(f"  {path.name:8} {path}")
     return 0

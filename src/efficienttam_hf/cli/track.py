@@ -12,8 +12,9 @@ from .common import add_model_arguments, add_output_arguments, add_size_argument
 from .detect_arguments import add_detect_arguments, detector_of, finder_options, finding_frame, finds_objects
 from .effect_arguments import add_effect_arguments, effect_output
 from .engine_arguments import add_engine_arguments, check_engine
+from .export_masks import add_format_argument
 from .memory_arguments import add_memory_arguments, memory_options
-from .prompts import GivenPrompt, add_prompt_arguments, check_order, gather
+from .prompts import GivenPrompt, add_prompt_arguments, check_order, gather, gather_references
 
 
 if TYPE_CHECKING:
@@ -42,6 +43,21 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     )
     add_prompt_arguments(parser, video=True)
     add_detect_arguments(parser)
+    group = parser.add_argument_group("annotations")
+    group.add_argument(
+        "--init",
+        metavar="FILE",
+        type=Path,
+        help="begin from the masks and boxes of a file or folder of annotations, in any format of --format, or of "
+        "earlier results",
+    )
+    group.add_argument(
+        "--init-frames",
+        metavar="N",
+        type=_number_of_frames,
+        help="largest number of frames of --init on which each object is prompted, spread evenly; all: no limit "
+        "(default: 8). Tracking takes longer the more there are",
+    )
     add_model_arguments(parser, auto_dtype=True)
     add_engine_arguments(parser)
     group = parser.add_argument_group("range and size")
@@ -62,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     group.add_argument(
         "--timeline", action="store_true", help="also draw the probability of each object over the frames"
     )
+    add_format_argument(group)
     group.add_argument(
         "--on-lost",
         choices=("continue", "stop"),
@@ -76,6 +93,7 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Track and write the results. Returns 130 after Ctrl-C, 143 after SIGTERM, 3 after `--on-lost stop`."""
     from ..app.frames import limited_size
+    from ..app.initial import add_initial, read_initial
     from ..app.results import TrackFolder
     from ..prompts import ObjectPrompts, scaled_prompts
     from ..safe_names import safe_name
@@ -86,14 +104,17 @@ def run(args: argparse.Namespace) -> int:
     check_engine(args, finds)
     effect = effect_output(args)
     video, given, out, overwrite = args.video, args.prompts, args.output, args.overwrite
+    formats = list(dict.fromkeys(args.format or ()))
+    if args.init_frames is not None and args.init is None:
+        raise ValueError("--init-frames limits the annotations of --init, which is not given.")
     if video is None:
         # The synthetic video is always the same, so a second run may replace the first in the default folder.
         overwrite = overwrite or out is None
         out = out or DEFAULT_OUTPUT / EXAMPLE
-        TrackFolder(out, EXAMPLE, effect=effect).check(overwrite)
+        TrackFolder(out, EXAMPLE, effect=effect, formats=formats).check(overwrite)
         video, click = _example_clip(out)
-        given = given or (() if finds else (click,))
-    if not given and not finds:
+        given = given or (() if finds or args.init else (click,))
+    if not given and not finds and args.init is None:
         raise ValueError(
             "What is to be tracked? Give a prompt, such as --point X,Y or --box X0,Y0,X1,Y1, or what is to be found, "
             "such as --text 'a dog' or --everything."
@@ -103,11 +124,20 @@ def run(args: argparse.Namespace) -> int:
     with open_video(video, start=args.start, end=args.end) as source:
         first = args.start or 0
         size = limited_size((source.height, source.width), args.max_side)
-        prompts = gather(given, (source.height, source.width), range(first, first + len(source)))
-        find_on = finding_frame(args, range(first, first + len(source)), prompts) if finds else None
+        frames = range(first, first + len(source))
+        prompts = gather(given, (source.height, source.width), frames)
+        references = gather_references(given)
+        if references and finds:
+            raise ValueError("--reference shows which object is looked for, so it cannot go with --text and the like.")
+        initial = read_initial(args.init, source, frames, args.init_frames)
+        add_initial(prompts, initial.prompts)
+        find_on = finding_frame(args, frames, prompts) if finds else None
+        ids = {object_id for on_frame in prompts.values() for object_id in on_frame}
+        ids |= {one.object_id for one in references}
         if effect is not None and not finds:
-            effect.check_objects(object_id for on_frame in prompts.values() for object_id in on_frame)
-        folder = TrackFolder(out or DEFAULT_OUTPUT / safe_name(source.name), source.name, args.timeline, effect)
+            effect.check_objects(ids)
+        out = out or DEFAULT_OUTPUT / safe_name(source.name)
+        folder = TrackFolder(out, source.name, args.timeline, effect, formats)
         folder.check(overwrite)
 
         from ..app.frames import ResizedFrames
@@ -122,8 +152,9 @@ def run(args: argparse.Namespace) -> int:
 
         model_name, model, processor = _load(args, masks)
         if args.compile:
-            _compile(model, {object_id for on_frame in prompts.values() for object_id in on_frame})
+            _compile(model, ids)
         how = {"memory": memory, "stop_when_lost": args.on_lost == "stop", "timeline": args.timeline}
+        how |= {"references": references, "labels": initial.labels, "formats": formats}
         job = Job(source, first, size, prompts, model, processor, folder, **how)
         if find_on is not None:
             from ..discovery import ObjectFinder
@@ -188,3 +219,12 @@ def _example_clip(out: Path) -> tuple[Path, GivenPrompt]:
     video, click = make_example_clip(OutputFolder(out).add(f"{EXAMPLE}.mp4"))
     print(f"No VIDEO was given. A synthetic video is tracked: {video}")
     return video, GivenPrompt("point", click, 1, None)
+
+
+def _number_of_frames(text: str) -> int:
+    """The value of `--init-frames`; 0 means all."""
+    if text == "all":
+        return 0
+    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of frames, from 1 on, nor all")
+    return int(text)

@@ -83,7 +83,8 @@ def prompts_of(
                 made.prompts.setdefault(index, {})[object_id] = prompt
     if not made.prompts:
         raise AnnotationError("No annotation lies in the frame.")
-    made.labels = {i: label for i, label in media.labels.items() if i in found and label != UNNAMED}
+    prompted = {object_id for on_frame in made.prompts.values() for object_id in on_frame}
+    made.labels = {i: label for i, label in media.labels.items() if i in prompted and label != UNNAMED}
     return made
 
 
