@@ -14,6 +14,7 @@ from efficienttam_hf.modeling_efficienttam_memory import (
     EfficientTamMemoryCrossAttention,
     from_windows,
     pool_squares,
+    pools,
     rotary_table,
     rotate,
     to_windows,
@@ -106,6 +107,13 @@ def cross_attention(kind: str, **fields) -> EfficientTamMemoryCrossAttention:
     return EfficientTamMemoryCrossAttention(config).eval()
 
 
+def attend_to(module, tokens, memory, positions, pointers, table, size):
+    """The module's output, its keys and values made of memories as `EfficientTamMemoryAttention` makes them."""
+    pooled = pools(module.config, memory.shape[1])
+    values = pool_squares(memory, size, module.config.pool_size) if pooled else memory
+    return module(tokens, memory + positions, values, pointers, table, size)
+
+
 def attend_by_hand(module, size, tokens, memory, positions, pointers):
     """One head, token by token: logits over pooled memories and pointers, their softmax, the weighted values."""
     height, width = size
@@ -151,7 +159,7 @@ def test_memory_cross_attention_by_hand(kind, memories):
     module, size = cross_attention(kind), (4, 6)
     tokens, memory = torch.randn(1, 24, 64), torch.randn(1, memories, 24, 16)
     positions, pointers = torch.randn(1, memories, 24, 16), torch.randn(1, 8, 16)
-    ours = module(tokens, memory, positions, pointers, rotary_table(size, 64, 10000.0, CPU), size)
+    ours = attend_to(module, tokens, memory, positions, pointers, rotary_table(size, 64, 10000.0, CPU), size)
     expected = attend_by_hand(module, size, tokens, memory, positions, pointers)
     torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-4)
 
@@ -164,7 +172,7 @@ def test_pooling_identical_tokens_changes_nothing():
     tokens, pointers = torch.randn(1, 16, 64), torch.randn(1, 4, 16)
     still = torch.ones_like(rotary_table(size, 64, 10000.0, CPU))  # no rotation
     args = (tokens, block, torch.zeros_like(block), pointers, still, size)
-    torch.testing.assert_close(full(*args), pooled(*args), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attend_to(full, *args), attend_to(pooled, *args), atol=1e-5, rtol=1e-5)
 
 
 def test_pooling_all_tokens_pools_pointers_in_fours():
@@ -175,11 +183,10 @@ def test_pooling_all_tokens_pools_pointers_in_fours():
     repeated = torch.randn(1, 2, 16).repeat_interleave(4, dim=1)  # pooling finds four equal tokens
     spatial = cross_attention("pooled_logit_bias")
     args = (tokens, memory, positions, repeated, table, size)
-    torch.testing.assert_close(module(*args), spatial(*args), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attend_to(module, *args), attend_to(spatial, *args), atol=1e-5, rtol=1e-5)
     other = torch.randn(1, 8, 16)
-    assert not torch.allclose(
-        module(tokens, memory, positions, other, table, size), spatial(tokens, memory, positions, other, table, size)
-    )
+    args = (tokens, memory, positions, other, table, size)
+    assert not torch.allclose(attend_to(module, *args), attend_to(spatial, *args))
 
 
 def test_pooled_squares_are_means_also_at_odd_edges():
@@ -196,7 +203,7 @@ def test_windowed_memory_attention_is_full_attention_behind_a_mask():
     tokens, memory = torch.randn(2, 24, 64), torch.randn(2, 3, 24, 16)
     positions, pointers = torch.randn(2, 3, 24, 16), torch.randn(2, 4, 16)
     table = rotary_table(size, 64, 10000.0, CPU)
-    ours = module(tokens, memory, positions, pointers, table, size)
+    ours = attend_to(module, tokens, memory, positions, pointers, table, size)
     window_of = torch.tensor([(n // 6 // window) * 3 + n % 6 // window for n in range(24)])
     for w in range(6):
         inside = window_of == w
