@@ -711,7 +711,10 @@ def test_the_api_says_what_is_wrong_with_prompts(settings, video):
         ([{"id": 1, "prompts": [{"frame": 0}]}], "neither a point nor a box"),
         ([{"id": 1, "prompts": [{"frame": 0, "points": [[500, 5]]}]}], "500"),
         *(
-            ([{"id": 1, "prompts": [{"frame": 0, "points": [[5, 5]], "labels": [label]}]}], f"Label {label}.*Accepted are")
+            (
+                [{"id": 1, "prompts": [{"frame": 0, "points": [[5, 5]], "labels": [label]}]}],
+                f"Label {label}.*Accepted are",
+            )
             for label in (2, 3, -1)
         ),
         ([{"id": i, "prompts": [one]} for i in range(1, 5)], "At most 3 objects"),

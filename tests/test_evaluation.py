@@ -341,5 +341,5 @@ def test_what_cannot_be_tracked_is_refused(model, processor, two_objects):
     frames, masks = two_objects
     with pytest.raises(ValueError, match="mask, box, 1-click, 3-click, 5-click, got 'scribble'"):
         next(track(model, processor, zip(frames, masks, strict=True), prompt="scribble"))
-    with pytest.raises(ValueError, match="mask for object 1 is 64x47 pixels, the frame is 64x48"):
+    with pytest.raises(ValueError, match="mask for object 1 is 64x47 pixels, but the frame is 64x48"):
         next(track(model, processor, [(frames[1], {1: masks[1][1][1:]})]))
