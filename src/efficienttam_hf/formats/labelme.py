@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..atomic_file import atomic_path
+from ..image_io import decode, open_image
 from ..polygons import mask_of_polygons, polygons_of_mask
 from ..safe_names import reason_of, safe_name
 from ..structured_files import field, read_json
@@ -124,9 +124,10 @@ def _painted(text: Any, corners: list[list[float]], size: tuple[int, int]) -> np
     if not isinstance(text, str):
         raise ValueError("its mask must be a PNG as base64")
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",))
+        image = open_image(io.BytesIO(base64.b64decode(text, validate=True)))
     except binascii.Error as error:
         raise ValueError("its mask must be a PNG as base64") from error
+    decode(image, "its mask")
     left, top = (int(n) for n in corners[0])
     width, height = image.size
     if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
