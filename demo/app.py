@@ -6,6 +6,7 @@
     settings.py                                  models, speed and limits, which environment variables can set
     video_tab.py, image_tab.py, live_tab.py      the layout of the page and the reactions to clicks
     video_work.py, image_work.py, live_work.py   the state of a visitor's work, without Gradio
+    found_objects.py, text_detector.py           objects that are found instead of clicked; the detector of texts
     visitors.py                                  the visitors; deletes their files when they leave
     engine.py                                    runs the model, also on ZeroGPU
     api.py                                       the endpoint for programs

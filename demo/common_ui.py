@@ -6,7 +6,7 @@ import functools
 import html
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +95,21 @@ def object_controls(tab: str) -> ObjectControls:
     return ObjectControls(kind, objects, next_object, undo, remove)
 
 
-def object_choice(objects: list[int], current: int) -> dict[str, Any]:
+def object_choice(objects: list[int], current: int, labels: Mapping[int, str] | None = None) -> dict[str, Any]:
     """Return the update of the radio buttons of objects after a change.
 
     Args:
         objects: the ids of all objects.
         current: the id of the selected object.
+        labels: the labels of objects that were found from a text.
     """
-    return gr.update(choices=[(f"Object {i}", str(i)) for i in objects], value=str(current))
+    return gr.update(choices=[(object_title(i, labels or {}), str(i)) for i in objects], value=str(current))
+
+
+def object_title(object_id: int, labels: Mapping[int, str]) -> str:
+    """Return what an object is called on the page."""
+    label = labels.get(object_id)
+    return f"Object {object_id} · {label}" if label else f"Object {object_id}"
 
 
 def object_colours(most: int) -> str:

@@ -6,22 +6,26 @@ separate process that has a GPU while the function runs. Elsewhere they are ordi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from model_store import Models, ModelStore, offered_models, shown_name
 from settings import Settings
+from text_detector import SharedDetector
 from video_clip import Clip
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel
 from efficienttam_hf.app import plan as planning
 from efficienttam_hf.app import segmenting
 from efficienttam_hf.app.example_clip import example_frames
+from efficienttam_hf.app.finding import find_on_frame
 from efficienttam_hf.app.loading import choose_device, load_model, quiet_transformers
 from efficienttam_hf.app.plan import TrackedFrame, TrackingPlan
 from efficienttam_hf.app.precision import choose_dtype
+from efficienttam_hf.discovery import FinderOptions, FoundObject
+from efficienttam_hf.discovery.track_book import MatchRules
 from efficienttam_hf.memory_selection import make_strategy
 from efficienttam_hf.prompts import ObjectPrompts, Prompts
 
@@ -42,10 +46,11 @@ def _on_gpu(seconds: int) -> Callable[[Callable], Callable]:
 
 
 store: ModelStore  # set by `load`
+detector: SharedDetector  # set by `load`
 
 
 def load(settings: Settings) -> ModelStore:
-    """Load the model that visitors begin with, and set `store`, which loads the other models when they are chosen.
+    """Load the model that visitors begin with, and set `store` and `detector`, which load other models when needed.
 
     Args:
         settings: the settings of the demo.
@@ -56,7 +61,7 @@ def load(settings: Settings) -> ModelStore:
     Raises:
         ValueError, OSError: if the model, the device or the memory strategy does not exist.
     """
-    global store
+    global store, detector
     device = choose_device(settings.device)
     fixed = settings.dtype
     if fixed == "auto" and device.type != "cpu":
@@ -87,6 +92,7 @@ def load(settings: Settings) -> ModelStore:
         print(
             f"Visitors may choose among {', '.join(map(shown_name, names))} (set EFFICIENTTAM_MODELS to change this)."
         )
+    detector = SharedDetector(settings, device)
     store = ModelStore(names, first.name, load_models, settings.models_in_memory)
     return store
 
@@ -123,6 +129,33 @@ def segment_frame(model: str, frame: np.ndarray, object_id: int, prompts: Object
     """
     with store.use(model) as models:
         return planning.segment_frame(models.video, models.processor, frame, {object_id: prompts})
+
+
+@_on_gpu(seconds=60)
+def find_objects(
+    model: str, frame: np.ndarray, texts: Sequence[str] | None, known: Mapping[int, np.ndarray], most: int
+) -> tuple[TrackedFrame, dict[int, ObjectPrompts], list[FoundObject]]:
+    """Find objects on a frame of a video without clicks.
+
+    Args:
+        model: the name of the model.
+        frame: uint8 (height, width, 3) RGB.
+        texts: what to look for; `None` stands for everything.
+        known: the masks, bool (height, width), of objects by id that are not to be found again.
+        most: the largest number of objects, with the known ones.
+
+    Returns:
+        See `find_on_frame`.
+
+    Raises:
+        UserError: if texts cannot be looked for.
+        NothingFoundError: if nothing is found.
+        DetectionError: if the detector fails.
+    """
+    source = "everything" if texts is None else detector.for_texts(texts)
+    options = FinderOptions(every=0, rules=MatchRules(max_objects=most))
+    with store.use(model) as models:
+        return find_on_frame(models.video, models.processor, frame, source, options, known)
 
 
 @_on_gpu(seconds=15)

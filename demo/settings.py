@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
+from efficienttam_hf.discovery.transformers_detectors import DEFAULT_TEXT_DETECTOR
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,6 +28,9 @@ class Settings:
         dtype: `float32`, `bfloat16` or `float16`; `auto` is bfloat16 on a GPU, and on a CPU if it
             is faster there and the masks stay the same; otherwise it is float32.
         memory: the memory selection strategy, by its name in docs/memory.md; `auto` uses the model's configuration.
+        text_detector: the model that finds what a visitor's text says: a folder or an id on the Hub, for Transformers'
+            `zero-shot-object-detection`. It is fetched when the first visitor looks for a text. `off`: visitors cannot
+            look for texts.
         result_sides: the choices for the longer side of frames and masks, in pixels; the first is the default.
         strides: the choices for "every n-th frame"; the first is the default.
         max_frames: the largest number of frames of a video that are used. The visitor is told that the others are left
@@ -62,6 +67,7 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
+    text_detector: str = DEFAULT_TEXT_DETECTOR
     result_sides: tuple[int, ...] = (640, 480, 960)
     strides: tuple[int, ...] = (1, 2, 4)
     max_frames: int = 300

@@ -24,6 +24,7 @@ from common_ui import (
     example_gallery,
     object_choice,
     object_controls,
+    object_title,
     place_in,
     refused,
     said,
@@ -32,6 +33,7 @@ from common_ui import (
 )
 from model_store import shown_name
 from settings import Settings
+from text_detector import MOST_CHARACTERS, OFF, split_texts
 from video_clip import readable
 from video_work import VideoWork
 from visitors import Visitors
@@ -46,7 +48,7 @@ FILE_TYPES = ["video", ".gif", ".mkv", ".3gp", ".ts", ".mts", ".m2ts"]
 LOADED = 9  # the number of components that a new video changes
 SECONDS_BETWEEN_PICTURES = 0.2
 SHOWN_SIDE = 1280  # the longer side of pictures on the page, in pixels
-TO_DO = "Click on an object, or press Track."
+TO_DO = "Click on an object, find one, or press Track."
 
 HOW_TO = (
     "**1** choose a video · **2** click on what you want to track · **3** press *Track*. "
@@ -131,6 +133,18 @@ class VideoTab:
                 )
             with gr.Column(scale=2, min_width=300):
                 self.controls = object_controls("video")
+                with gr.Group(elem_id="video-search"):
+                    self.texts = gr.Textbox(
+                        label="Find instead of clicking",
+                        info="On the shown frame; several things are separated by commas",
+                        placeholder="a dog, a red ball",
+                        max_length=MOST_CHARACTERS,
+                        visible=settings.text_detector != OFF,
+                        elem_id="video-texts",
+                    )
+                    with gr.Row(elem_classes="buttons"):
+                        self.find = gr.Button("Find", visible=settings.text_detector != OFF, elem_id="video-find")
+                        self.everything = gr.Button("Everything", elem_id="video-everything")
                 self.direction = gr.Radio(
                     DIRECTIONS, value="forward", label="Track which way from the clicks", elem_id="video-direction"
                 )
@@ -190,6 +204,16 @@ class VideoTab:
             js=with_place("frame", "kind", "objects", "opacity"),
             **model,
         )
+        # A search takes longer than a click, so it waits in a queue of its own.
+        search: dict[str, Any] = {**quiet, "concurrency_id": "find", "concurrency_limit": 1}
+        for begins, callback, inputs in (
+            (self.find.click, self.on_find, [self.texts, *shown]),
+            (self.texts.submit, self.on_find, [self.texts, *shown]),
+            (self.everything.click, self.on_everything, shown),
+        ):
+            looking = said("Looking for objects on this frame …")
+            begins(None, None, status, js=f"() => {json.dumps(looking)}", **PAGE_EVENT)
+            begins(callback, inputs, edited, **search)
         controls.kind.input(self.on_kind, shown, [self.canvas, status], **quiet)
         controls.objects.input(self.on_object, [controls.objects, *shown], [self.canvas, status], **quiet)
         controls.next_object.click(self.on_next, shown, [self.canvas, controls.objects, status], **quiet)
@@ -199,6 +223,7 @@ class VideoTab:
         # Tracking waits in the queue. The events before and after it do not wait, and neither does Cancel.
         self.while_tracking = [
             *(self.track, self.retrack, self.cancel, controls.next_object, controls.undo, controls.remove),
+            *(self.find, self.everything),
             self.canvas,
         ]
         at_once: dict[str, Any] = {**quiet, "queue": False}
@@ -266,8 +291,8 @@ class VideoTab:
             gr.update(visible=True),
             gr.update(maximum=max(1, clip.count - 1), value=0),
             gr.update(value=picture, elem_classes=canvas_classes(clip.size)),
-            object_choice(work.objects, work.current),
-            said(f"{text} Now click on an object."),
+            _choice(work),
+            said(f"{text} Now click on an object, or press Everything."),
             gr.update(visible=False),
         ]
 
@@ -306,6 +331,27 @@ class VideoTab:
         return self._edited(work, frame, opacity, text)
 
     @answered
+    def on_find(self, texts: str, frame: int, opacity: float, request: gr.Request) -> Answer:
+        """Find on the shown frame what the texts say."""
+        return self._search(split_texts(texts), frame, opacity, request)
+
+    @answered
+    def on_everything(self, frame: int, opacity: float, request: gr.Request) -> Answer:
+        """Find the objects of the shown frame."""
+        return self._search(None, frame, opacity, request)
+
+    def _search(self, texts: list[str] | None, frame: int, opacity: float, request: gr.Request) -> Answer:
+        """Search a frame and show what was found."""
+        work = self._work(request)
+        found = work.find(_within(work, frame), texts)
+        if not found:  # another video was chosen meanwhile
+            return {self.status: gr.skip()}
+        names = ", ".join(object_title(i, work.found.labels) for i in found)
+        full = len(work.objects) >= self.settings.max_objects
+        text = f"Found: {names}." + (" There can be no more objects." if full else "")
+        return self._edited(work, frame, opacity, f"{text} Remove what you do not want, or press Track.")
+
+    @answered
     def on_kind(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Note that another kind of click was chosen; a box that was begun is discarded."""
         work = self._work(request)
@@ -326,7 +372,7 @@ class VideoTab:
         """Select a new object."""
         work = self._work(request)
         work.next_object()
-        choice = object_choice(work.objects, work.current)
+        choice = _choice(work)
         return {**self._chosen(work, frame, opacity), self.controls.objects: choice}
 
     def _chosen(self, work: VideoWork, frame: int, opacity: float) -> dict[Any, Any]:
@@ -341,7 +387,7 @@ class VideoTab:
         """Undo the last click and show its frame."""
         work = self._work(request)
         at = work.undo()
-        text = "The corner is undone." if at is None else f"The last click on frame {at} is undone."
+        text = "The corner is undone." if at is None else f"The last click or search on frame {at} is undone."
         at = frame if at is None else at
         return [at, *self._edited(work, at, opacity, text)]
 
@@ -355,7 +401,7 @@ class VideoTab:
         """Return the answer to a change of prompts. The result files are hidden, because they are out of date."""
         return [
             self._picture(work, _within(work, frame), opacity),
-            object_choice(work.objects, work.current),
+            _choice(work),
             said(text),
             gr.update(visible=False),
         ]
@@ -456,6 +502,11 @@ class VideoTab:
         self._work(request).cancel()
 
 
+def _choice(work: VideoWork) -> dict[str, Any]:
+    """Return the update of the choice of objects."""
+    return object_choice(work.objects, work.current, work.found.labels)
+
+
 def _within(work: VideoWork, frame: float) -> int:
     """Convert a slider's value to a frame of the clip."""
     return max(0, min(int(frame), work.clip.count - 1)) if work.clip else 0
@@ -463,7 +514,7 @@ def _within(work: VideoWork, frame: float) -> int:
 
 def _while_tracking(work: VideoWork, tracking: bool) -> list[Any]:
     """Return the updates of the buttons and of the picture, which ignores clicks during tracking."""
-    buttons = [gr.update(interactive=on) for on in (not tracking, not tracking, tracking, *[not tracking] * 3)]
+    buttons = [gr.update(interactive=on) for on in (not tracking, not tracking, tracking, *[not tracking] * 5)]
     size = work.clip.size if work.clip else None
     return [*buttons, gr.update(elem_classes=canvas_classes(size, busy=tracking))]
 

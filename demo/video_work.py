@@ -21,6 +21,7 @@ from typing import Any
 import engine
 import numpy as np
 from clicks import Point, inside, next_object_id, with_click
+from found_objects import FoundObjects
 from model_store import shown_name
 from settings import Settings
 from uploads import Upload, UserError
@@ -29,6 +30,7 @@ from video_clip import Clip, ClipFrames, clip_of_file
 from efficienttam_hf.app.clips import write_clip_results
 from efficienttam_hf.app.plan import TrackingPlan, plan_tracking
 from efficienttam_hf.app.results import TrackFolder
+from efficienttam_hf.discovery import DetectionError, NothingFoundError
 from efficienttam_hf.mask_io import decode_rle
 from efficienttam_hf.prompts import ObjectPrompts, Prompts, scaled_prompts
 from efficienttam_hf.visualization import overlay_masks
@@ -36,12 +38,19 @@ from efficienttam_hf.visualization import overlay_masks
 
 @dataclass
 class _Step:
-    """The prompts and the result of an object on a frame before a click."""
+    """The prompts and the result of an object on a frame before a click, or before a search found the object.
+
+    Attributes:
+        selected: the object that was selected.
+        search: the number of the search, whose steps are undone together; 0 for a click.
+    """
 
     frame: int
     object_id: int
     prompts: ObjectPrompts | None
     result: dict[str, Any] | None
+    selected: int
+    search: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class VideoWork:
         prompts: the prompts by frame and object.
         current: the id of the selected object, to which clicks are added.
         corner: the first corner of a box, or `None`.
+        found: what is known of objects that were found instead of clicked.
         cancelled: whether the last tracking was stopped before its end.
         model: the name of the model.
         model_is_new: whether the visitor has not yet been told that the model was changed.
@@ -91,7 +101,9 @@ class VideoWork:
         self.prompts: Prompts = {}
         self.current = 1
         self.corner: Point | None = None
+        self.found = FoundObjects()
         self._steps: list[_Step] = []
+        self._searches = 0
         self._prepared: tuple[str, int | None] | None = None
         self._complete = False
         self.cancelled = False
@@ -119,6 +131,7 @@ class VideoWork:
             self.prompts = {}
             for (t, i), given in stays.items():
                 self.prompts.setdefault(t, {})[i] = given
+            self._forget_unprompted()
             self._steps = [replace(one, result=None) for one in self._steps if (one.frame, one.object_id) in stays]
             for number in list(self._folder.frames):
                 for one in list(self._folder.record(number)["objects"]):
@@ -234,7 +247,9 @@ class VideoWork:
             masks = self._folder.masks(number) if number in self._folder.frames else {}
             corner = [ObjectPrompts([self.corner], [1])] if self.corner else []
             here = [*self.prompts.get(frame, {}).values(), *corner]
-        return overlay_masks(image, masks, opacity, labels=len(self.objects) > 1, prompts=here)
+            several = len(self.objects) > 1 or bool(self.found.labels)
+            labels: bool | dict[int, str] = self.found.drawn(masks) if several else False
+        return overlay_masks(image, masks, opacity, labels=labels, prompts=here)
 
     def _frame(self, frame: int) -> np.ndarray:
         """Return a frame, or raise `UserError` if the video ends before it."""
@@ -246,7 +261,7 @@ class VideoWork:
     @property
     def objects(self) -> list[int]:
         """The ids of all prompted objects and of the selected one, which may be new."""
-        return sorted({i for on_frame in self.prompts.values() for i in on_frame} | {self.current})
+        return sorted({*self._prompted, self.current})
 
     def scores(self) -> list[tuple[int, int, float]]:
         """Return (frame number in the video, object id, probability of presence) of each mask."""
@@ -293,9 +308,77 @@ class VideoWork:
             if self.model != model:
                 raise UserError("The model was changed while this click was answered. Click again.")
             self.check_not_tracking()  # tracking may have begun meanwhile
-            self._steps.append(_Step(frame, object_id, before, result))
+            self._steps.append(_Step(frame, object_id, before, result, object_id))
             self.prompts.setdefault(frame, {})[object_id] = given
             self._keep(frame, [object_id], found.logits, found.scores)
+
+    def find(self, frame: int, texts: list[str] | None) -> list[int]:
+        """Find objects on a frame, and add them to the objects of the video. Objects with a mask are not found again.
+
+        Args:
+            frame: the frame of the clip.
+            texts: what to look for; `None` stands for everything.
+
+        Returns:
+            The ids of the new objects, the best first.
+
+        Raises:
+            UserError: if there is no video, nothing is found, texts cannot be looked for, there are as many objects as
+                allowed, or tracking is under way.
+        """
+        with self._lock:
+            clip = self._check_loaded()
+            self.check_not_tracking()
+            self.corner = None
+            next_object_id(self._prompted, self.settings.max_objects)  # raises an error if there is no room
+            image = self._frame(frame)
+            number = clip.number(frame)
+            masks = self._folder.masks(number) if number in self._folder.frames else {}
+            known = {i: mask for i, mask in masks.items() if mask.any()}
+            most = self.settings.max_objects - len(set(self._prompted) - set(known))
+            model = self.model
+        try:
+            done, prompts, found = engine.find_objects(
+                model, image, texts, known, most
+            )  # without the lock, as in `click`
+        except NothingFoundError as error:
+            what = f"looked for {error.looks_for}" if texts else "nothing that is not marked already"
+            raise UserError(
+                f"No new object was found on this frame ({what}). Try another frame, or click on an object."
+            ) from error
+        except DetectionError as error:
+            raise UserError(str(error)) from error
+        with self._lock:
+            if self.clip is not clip:
+                return []
+            if self.model != model:
+                raise UserError("The model was changed during the search. Search again.")
+            self.check_not_tracking()
+            self._searches += 1
+            added = []
+            for one, logits, score in zip(found, done.logits, done.scores, strict=True):
+                room = sum(map(len, self.prompts.values())) < self.settings.max_prompts
+                if not room or len(self._prompted) >= self.settings.max_objects:
+                    break
+                object_id = next_object_id(self._prompted, self.settings.max_objects)
+                result = self._result(frame, object_id)
+                self._steps.append(_Step(frame, object_id, None, result, self.current, self._searches))
+                self.prompts.setdefault(frame, {})[object_id] = prompts[one.object_id]
+                self._keep(frame, [object_id], logits[None], [score])
+                self.found.add(one, object_id, clip.number(frame))
+                added.append(object_id)
+            if added:
+                self.current = added[0]
+            return added
+
+    @property
+    def _prompted(self) -> list[int]:
+        """The ids of all prompted objects."""
+        return sorted({i for on_frame in self.prompts.values() for i in on_frame})
+
+    def _forget_unprompted(self) -> None:
+        """Forget the labels of objects without a prompt."""
+        self.found.keep(self._prompted)
 
     def add_prompts(self, prompts: Prompts) -> None:
         """Replace all prompts. Nothing is segmented yet.
@@ -311,7 +394,7 @@ class VideoWork:
         self.current, self.corner = object_id, None
 
     def undo(self) -> int | None:
-        """Undo the last click.
+        """Undo the last click, or the last search with all that it found.
 
         Returns:
             The frame of the click, or `None` if it was the first corner of a box, which is not stored for a frame.
@@ -327,15 +410,23 @@ class VideoWork:
                 return None
             if not self._steps:
                 raise UserError("There is no click to undo.")
-            step = self._steps.pop()
-            self._set_prompts(step.frame, step.object_id, step.prompts)
-            if step.result is None:
-                self._folder.remove(self._check_loaded().number(step.frame), step.object_id)
-            else:
-                mask = decode_rle(step.result["segmentation"])
-                self._keep(step.frame, [step.object_id], np.where(mask, 1.0, -1.0)[None], [step.result["score"]])
-            self.current = step.object_id
-            return step.frame
+            search = self._steps[-1].search
+            while True:
+                step = self._steps.pop()
+                self._take_back(step)
+                if not (search and self._steps and self._steps[-1].search == search):
+                    return step.frame
+
+    def _take_back(self, step: _Step) -> None:
+        """Restore the prompts and the result from before a step."""
+        self._set_prompts(step.frame, step.object_id, step.prompts)
+        self._forget_unprompted()
+        if step.result is None:
+            self._folder.remove(self._check_loaded().number(step.frame), step.object_id)
+        else:
+            mask = decode_rle(step.result["segmentation"])
+            self._keep(step.frame, [step.object_id], np.where(mask, 1.0, -1.0)[None], [step.result["score"]])
+        self.current = step.selected
 
     def next_object(self) -> None:
         """Select a new object.
@@ -345,8 +436,7 @@ class VideoWork:
         """
         with self._lock:
             self.corner = None
-            prompted = [i for i in self.objects if any(i in on_frame for on_frame in self.prompts.values())]
-            self.current = next_object_id(prompted, self.settings.max_objects)
+            self.current = next_object_id(self._prompted, self.settings.max_objects)
 
     def remove_object(self) -> int:
         """Remove the selected object with its prompts and masks.
@@ -362,8 +452,7 @@ class VideoWork:
             self._check_loaded()
             self.corner = None
             removed = self.current
-            prompted = any(removed in on_frame for on_frame in self.prompts.values())
-            if not prompted and all(
+            if removed not in self._prompted and all(
                 self._result(self._check_loaded().index(t), removed) is None for t in self._folder.frames
             ):
                 raise UserError(
@@ -374,7 +463,8 @@ class VideoWork:
             for frame in list(self.prompts):
                 self._set_prompts(frame, self.current, None)
             self._steps = [step for step in self._steps if step.object_id != self.current]
-            self.current = min((i for on_frame in self.prompts.values() for i in on_frame), default=1)
+            self._forget_unprompted()
+            self.current = min(self._prompted, default=1)
             return removed
 
     def _set_prompts(self, frame: int, object_id: int, prompts: ObjectPrompts | None) -> None:
@@ -520,7 +610,7 @@ class VideoWork:
             if self.clip is None or not self._folder.frames:
                 return None
             clip, folder = self.clip, self._folder
-            write_clip_results(folder, clip, self.prompts, shown_name(self.model), self._complete, markers)
+            write_clip_results(folder, clip, self.prompts, shown_name(self.model), self._complete, markers, self.found)
             archive = self._named("masks.zip")
             archive.unlink(missing_ok=True)  # a running download of the previous file continues
             with zipfile.ZipFile(archive, "w") as file:  # without compression, because PNGs are compressed already

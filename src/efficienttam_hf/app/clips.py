@@ -7,18 +7,24 @@ and the HTTP service share this file. Files are decoded by PyAV in `video_io` an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..prompts import Prompts, prompts_as_json, scaled_prompts
 from ..safe_names import safe_name
 from ..video_io import FrameSource, open_video
+from .finding import found_as_json, name_of
 from .frames import limited_size, resize_image
-from .results import TrackFolder
+from .results import ObjectName, TrackFolder
+
+
+if TYPE_CHECKING:
+    from ..discovery import FoundObject
 
 
 SMALLEST_SIDE = 16  # pixels; nothing can be segmented in less
@@ -139,7 +145,13 @@ def clip_of_file(path: Path, limits: ClipLimits, max_side: int = 0, stride: int 
 
 
 def write_clip_results(
-    folder: TrackFolder, clip: Clip, prompts: Prompts, model_name: str, complete: bool, markers: bool = False
+    folder: TrackFolder,
+    clip: Clip,
+    prompts: Prompts,
+    model_name: str,
+    complete: bool,
+    markers: bool = False,
+    found: Iterable[FoundObject] = (),
 ) -> None:
     """Write the JSON file and the overlay of a tracked clip, as `efficienttam track` does.
 
@@ -149,29 +161,47 @@ def write_clip_results(
         model_name: the name of the model, for the JSON file.
         complete: whether tracking reached its end.
         markers: whether points and boxes are drawn in the overlay.
+        found: the objects that were found instead of prompted; their sightings are in frames of the video and pixels of
+            the clip. Their labels and scores are in the JSON file and on the overlay.
     """
-    write_clip_json(folder, clip, prompts, model_name, complete)
-    write_clip_overlay(folder, clip, prompts, markers)
+    found = list(found)
+    write_clip_json(folder, clip, prompts, model_name, complete, found)
+    write_clip_overlay(folder, clip, prompts, markers, found)
 
 
-def write_clip_json(folder: TrackFolder, clip: Clip, prompts: Prompts, model_name: str, complete: bool) -> None:
+def write_clip_json(
+    folder: TrackFolder,
+    clip: Clip,
+    prompts: Prompts,
+    model_name: str,
+    complete: bool,
+    found: Iterable[FoundObject] = (),
+) -> None:
     """Write `masks.json` of a tracked clip; see `write_clip_results`."""
     height, width = clip.size
     in_video = {clip.number(t): on_frame for t, on_frame in prompts.items()}
+    detected = {entry["id"]: entry for entry in found_as_json(found, 0, clip.size, clip.original)}
+    objects = prompts_as_json(scaled_prompts(in_video, clip.size, clip.original))
     folder.write_json(
         {
             "video": {"name": clip.name, "width": width, "height": height, "fps": clip.fps},
             "prompt_size": {"width": clip.original[1], "height": clip.original[0]},
             "complete": complete,
             "model": model_name,
-            "objects": prompts_as_json(scaled_prompts(in_video, clip.size, clip.original)),
+            "objects": [{**detected.get(one["id"], {}), **one} for one in objects],
         }
     )
 
 
-def write_clip_overlay(folder: TrackFolder, clip: Clip, prompts: Prompts, markers: bool = False) -> None:
+def write_clip_overlay(
+    folder: TrackFolder, clip: Clip, prompts: Prompts, markers: bool = False, found: Iterable[FoundObject] = ()
+) -> None:
     """Write `overlay.mp4` of a tracked clip; see `write_clip_results`."""
     in_video = {clip.number(t): on_frame for t, on_frame in prompts.items()}
+    names = {one.object_id: name_of(one) for one in found}
+    ids = {object_id for on_frame in prompts.values() for object_id in on_frame}
+    if names and len(ids) > 1:  # where some objects have names, the others are called by their ids
+        names = {object_id: ObjectName(object_id, None, None) for object_id in sorted(ids)} | names
     with clip.open() as frames:
         folder.write_overlay(
             lambda number: frames[clip.index(number)],
@@ -182,6 +212,7 @@ def write_clip_overlay(folder: TrackFolder, clip: Clip, prompts: Prompts, marker
             lambda number: frames.times(clip.index(number)),
             frames.sound,
             show_prompts=markers,
+            names=names or None,
         )
 
 

@@ -13,14 +13,14 @@ Boxes are in pixels of the original frames, as prompts are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..discovery import Detector, FinderOptions, FoundObject, ObjectFinder
 from ..prompts import Box, ObjectPrompts
-from .plan import TrackedFrame, open_session, read_output
+from .plan import TrackedFrame, add_prompts, open_session, read_output
 from .results import ObjectName
 
 
@@ -35,6 +35,7 @@ def find_on_frame(
     frame: np.ndarray,
     source: Detector | Sequence[str] | str,
     options: FinderOptions | None = None,
+    known: Mapping[int, np.ndarray] | None = None,
 ) -> tuple[TrackedFrame, dict[int, ObjectPrompts], list[FoundObject]]:
     """Find the objects of one frame, as tracking does at its start.
 
@@ -42,6 +43,7 @@ def find_on_frame(
         frame: uint8 (height, width, 3) RGB.
         source: a detector, a list of texts, or `"everything"`; see `ObjectFinder`.
         options: how objects are found.
+        known: the masks, bool (height, width), of objects by id that are not to be found again; no mask is empty.
 
     Returns:
         The masks and scores of the objects, the prompts by object id that give them when the video is tracked, and the
@@ -52,6 +54,8 @@ def find_on_frame(
         DetectionError: if the source is none, or its detector cannot be loaded or fails.
     """
     session = open_session(model, processor, [frame])
+    for object_id, mask in (known or {}).items():
+        add_prompts(model, processor, session, 0, object_id, ObjectPrompts(mask=mask))
     found = ObjectFinder(model, processor, source, options).seed(session, 0)
     done = read_output(processor, session, model.get_frame_output(session, 0), [one.object_id for one in found])
     prompts = {}

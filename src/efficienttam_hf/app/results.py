@@ -275,12 +275,12 @@ class ObjectName:
     Attributes:
         object_id: its id.
         label: what a detector calls it, if it does.
-        score: the detector's score.
+        score: the detector's score; `None` if the object was prompted by a user.
     """
 
     object_id: int
     label: str | None
-    score: float
+    score: float | None
 
     @property
     def short(self) -> str:
@@ -289,8 +289,8 @@ class ObjectName:
 
     @property
     def long(self) -> str:
-        """The id, the label and the score."""
-        return f"{self.short} {self.score:.2f}"
+        """The id, the label and the score, if there is one."""
+        return self.short if self.score is None else f"{self.short} {self.score:.2f}"
 
 
 class OverlayWriter(VideoWriter):
