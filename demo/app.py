@@ -7,6 +7,8 @@
     video_tab.py, image_tab.py, live_tab.py      the layout of the page and the reactions to clicks
     video_work.py, image_work.py, live_work.py   the state of a visitor's work, without Gradio
     found_objects.py, text_detector.py           objects that are found instead of clicked; the detector of texts
+    export_panel.py, exports.py                  videos with effects, and annotations in other tools' formats
+    timeline.py                                  the rows of objects below the picture, and lost moments
     visitors.py                                  the visitors; deletes their files when they leave
     engine.py                                    runs the model, also on ZeroGPU
     api.py                                       the endpoint for programs

@@ -31,9 +31,11 @@ from common_ui import (
     status_line,
     with_place,
 )
+from export_panel import ExportPanel
 from model_store import shown_name
 from settings import Settings
 from text_detector import MOST_CHARACTERS, OFF, split_texts
+from timeline import MOST_MOMENTS, lost_moments, moments_html, timeline_html
 from video_clip import readable
 from video_work import VideoWork
 from visitors import Visitors
@@ -45,7 +47,7 @@ from efficienttam_hf.visualization import object_color
 DIRECTIONS = ("forward", "backward", "both")
 # The suffixes are of videos that not every system recognizes as such.
 FILE_TYPES = ["video", ".gif", ".mkv", ".3gp", ".ts", ".mts", ".m2ts"]
-LOADED = 9  # the number of components that a new video changes
+LOADED = 11  # the number of components that a new video changes
 SECONDS_BETWEEN_PICTURES = 0.2
 SHOWN_SIDE = 1280  # the longer side of pictures on the page, in pixels
 TO_DO = "Click on an object, find one, or press Track."
@@ -131,6 +133,9 @@ class VideoTab:
                 self.frame = gr.Slider(
                     0, 1, 0, step=1, label="Frame", interactive=True, buttons=[], elem_id="video-frame"
                 )
+                self.timeline = gr.HTML(elem_id="video-timeline", visible=False)
+                self.moments = gr.HTML(elem_id="video-moments", visible=False)
+                self.moment = gr.JSON(visible=False)
             with gr.Column(scale=2, min_width=300):
                 self.controls = object_controls("video")
                 with gr.Group(elem_id="video-search"):
@@ -173,12 +178,13 @@ class VideoTab:
                     show_label=False,  # Gradio leaves no space for the label
                     elem_id="video-plot",
                 )
+            self.exports = ExportPanel(settings, self._work)
 
     def _wire(self) -> None:
         """Connect the components to the callbacks."""
         controls, status = self.controls, self.status
-        edited = [self.canvas, controls.objects, status, self.results]
-        loaded = [self.source, self.upload, self.recorder, self.workspace, self.frame, *edited]
+        edited = [self.canvas, controls.objects, status, self.results, self.timeline]
+        loaded = [self.source, self.upload, self.recorder, self.workspace, self.frame, *edited, self.moments]
         files = [self.overlay_file, self.masks_file, self.json_file, self.player]
         shown = [self.frame, self.opacity]
         chosen = [self.side, self.stride]
@@ -206,14 +212,14 @@ class VideoTab:
         )
         # A search takes longer than a click, so it waits in a queue of its own.
         search: dict[str, Any] = {**quiet, "concurrency_id": "find", "concurrency_limit": 1}
-        for begins, callback, inputs in (
+        for begins, callback, given in (
             (self.find.click, self.on_find, [self.texts, *shown]),
             (self.texts.submit, self.on_find, [self.texts, *shown]),
             (self.everything.click, self.on_everything, shown),
         ):
             looking = said("Looking for objects on this frame …")
             begins(None, None, status, js=f"() => {json.dumps(looking)}", **PAGE_EVENT)
-            begins(callback, inputs, edited, **search)
+            begins(callback, given, edited, **search)
         controls.kind.input(self.on_kind, shown, [self.canvas, status], **quiet)
         controls.objects.input(self.on_object, [controls.objects, *shown], [self.canvas, status], **quiet)
         controls.next_object.click(self.on_next, shown, [self.canvas, controls.objects, status], **quiet)
@@ -228,17 +234,32 @@ class VideoTab:
         ]
         at_once: dict[str, Any] = {**quiet, "queue": False}
         waiting: dict[str, Any] = {"show_progress_on": status, "show_progress": "hidden"}
-        tracked = [self.canvas, self.frame, status, self.results, *files, self.plot]
+        tracked = [self.canvas, self.frame, status, self.results, *files, self.plot, self.timeline, self.moments]
+        for strip in (self.timeline, self.moments):
+            strip.click(
+                self.on_moment,
+                [self.moment, self.opacity],
+                [self.frame, self.canvas, status],
+                js="(_, opacity) => [window.efficienttam?.takeMoment() ?? null, opacity]",
+                **quiet,
+            )
         for button, again in ((self.track, False), (self.retrack, True)):
             inputs = [gr.State(again), self.frame, self.direction]
             begun = button.click(self.on_begin, inputs, [status, *self.while_tracking], **at_once)
             ended = begun.then(self.on_track, [self.opacity, self.markers], tracked, **waiting, **tracking)
+            ended.then(
+                self.exports.on_preview,
+                self.exports.preview_inputs(self.frame, controls.objects),
+                self.exports.preview_outputs,
+                **quiet,
+            )
             ended.then(self.on_end, None, [status, *self.while_tracking], **at_once)
         # The browser writes this text at the click, because an answer of the server could arrive after the message that
         # says how tracking ended. A click after that message is overwritten by `on_end`.
         stopping = said("Stopping after the frame that is under way …")
         self.cancel.click(None, None, status, js=f"() => {json.dumps(stopping)}", **PAGE_EVENT)
         self.cancel.click(self.on_cancel, None, None, **at_once)
+        self.exports.wire(self.frame, controls.objects)
         self.markers.input(self.on_markers, self.markers, [status, *files], **waiting, **tracking)
         self.model_inputs, self.model_outputs = shown, edited
 
@@ -294,6 +315,8 @@ class VideoTab:
             _choice(work),
             said(f"{text} Now click on an object, or press Everything."),
             gr.update(visible=False),
+            _timeline(work),
+            gr.update(visible=False),
         ]
 
     def _picture(self, work: VideoWork, frame: int, opacity: float = 0.5) -> np.ndarray:
@@ -306,6 +329,15 @@ class VideoTab:
         """Show the frame that the slider was moved to."""
         work = self._work(request)
         return {self.canvas: self._picture(work, _within(work, frame), opacity) if work.clip else gr.skip()}
+
+    @answered
+    def on_moment(self, moment: Any, opacity: float, request: gr.Request) -> Answer:
+        """Show the frame that was clicked on the timeline."""
+        work = self._work(request)
+        if work.clip is None or work.tracking or not isinstance(moment, int):
+            return {self.status: gr.skip()}
+        frame = _within(work, moment)
+        return {self.frame: frame, self.canvas: self._picture(work, frame, opacity)}
 
     @answered
     def on_click(
@@ -404,6 +436,7 @@ class VideoTab:
             _choice(work),
             said(text),
             gr.update(visible=False),
+            _timeline(work),
         ]
 
     @answered
@@ -476,6 +509,8 @@ class VideoTab:
             self.status: said(f"{text} Move the slider to check; click to correct."),
             self.results: gr.update(visible=True),
             self.plot: _score_table(work),
+            self.timeline: _timeline(work),
+            self.moments: _moments(work, opacity),
         }
 
     def _files(self, work: VideoWork, markers: bool) -> dict[Any, str]:
@@ -517,6 +552,21 @@ def _while_tracking(work: VideoWork, tracking: bool) -> list[Any]:
     buttons = [gr.update(interactive=on) for on in (not tracking, not tracking, tracking, *[not tracking] * 5)]
     size = work.clip.size if work.clip else None
     return [*buttons, gr.update(elem_classes=canvas_classes(size, busy=tracking))]
+
+
+def _timeline(work: VideoWork) -> dict[str, Any]:
+    """Return the update of the timeline, which is hidden while there is nothing on it."""
+    count = work.clip.count if work.clip else 1
+    value = timeline_html(work.timeline(), count, work.found.labels)
+    return gr.update(value=value, visible=bool(value))
+
+
+def _moments(work: VideoWork, opacity: float) -> dict[str, Any]:
+    """Return the update of the pictures of lost moments."""
+    moments = lost_moments(work.timeline())
+    shown = [(frame, object_id, work.picture(frame, opacity)) for frame, object_id in moments[:MOST_MOMENTS]]
+    value = moments_html(shown, len(moments) - len(shown), work.found.labels)
+    return gr.update(value=value, visible=bool(value))
 
 
 def _score_table(work: VideoWork) -> Any:

@@ -24,10 +24,12 @@ from clicks import Point, inside, next_object_id, with_click
 from found_objects import FoundObjects
 from model_store import shown_name
 from settings import Settings
+from timeline import Row, seen_on, timeline_rows
 from uploads import Upload, UserError
 from video_clip import Clip, ClipFrames, clip_of_file
 
-from efficienttam_hf.app.clips import write_clip_results
+from efficienttam_hf.app.clips import write_clip_json, write_clip_results
+from efficienttam_hf.app.frames import limited_size
 from efficienttam_hf.app.plan import TrackingPlan, plan_tracking
 from efficienttam_hf.app.results import TrackFolder
 from efficienttam_hf.discovery import DetectionError, NothingFoundError
@@ -244,7 +246,7 @@ class VideoWork:
             clip = self._check_loaded()
             image = self._frame(frame)
             number = clip.number(frame)
-            masks = self._folder.masks(number) if number in self._folder.frames else {}
+            masks = self.masks_on(number)
             corner = [ObjectPrompts([self.corner], [1])] if self.corner else []
             here = [*self.prompts.get(frame, {}).values(), *corner]
             several = len(self.objects) > 1 or bool(self.found.labels)
@@ -269,6 +271,41 @@ class VideoWork:
             if self.clip is None:
                 return []
             return [(t, o["id"], o["score"]) for t in self._folder.frames for o in self._folder.record(t)["objects"]]
+
+    def frame_with_masks(self, frame: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Return a frame of the clip, uint8 (height, width, 3) RGB, and its masks by object id.
+
+        Raises:
+            UserError: if there is no video, or it ends before this frame.
+        """
+        with self._lock:
+            clip = self._check_loaded()
+            return self._frame(frame), self.masks_on(clip.number(frame))
+
+    def masks_on(self, number: int) -> dict[int, np.ndarray]:
+        """Return the masks, bool (height, width), by object id on a frame, by its number in the video."""
+        with self._lock:
+            return self._folder.masks(number) if number in self._folder.frames else {}
+
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """(height, width) of results that are as large as the video, within the settings' limit."""
+        return limited_size(self._check_loaded().original, self.settings.max_result_side)
+
+    @property
+    def tracked_frames(self) -> list[int]:
+        """The numbers in the video of the frames that have masks, ascending."""
+        with self._lock:
+            return [] if self.clip is None else self._folder.frames
+
+    def timeline(self) -> dict[int, Row]:
+        """Return the rows of the timeline, by object id and in frames of the clip."""
+        with self._lock:
+            if self.clip is None:
+                return {}
+            clip = self.clip
+            seen = [(clip.index(record["frame"]), seen_on(record)) for record in self._folder.records()]
+            return timeline_rows(seen, self.prompts)
 
     # --------------------------------------------------------------------------------------------------------- prompts
 
@@ -332,9 +369,7 @@ class VideoWork:
             self.corner = None
             next_object_id(self._prompted, self.settings.max_objects)  # raises an error if there is no room
             image = self._frame(frame)
-            number = clip.number(frame)
-            masks = self._folder.masks(number) if number in self._folder.frames else {}
-            known = {i: mask for i, mask in masks.items() if mask.any()}
+            known = {i: mask for i, mask in self.masks_on(clip.number(frame)).items() if mask.any()}
             most = self.settings.max_objects - len(set(self._prompted) - set(known))
             model = self.model
         try:
@@ -617,6 +652,28 @@ class VideoWork:
                 for png in sorted(folder.annotations.iterdir()):
                     file.write(png, png.relative_to(folder.path))
             return Results(self._as_named(folder.overlay), archive, self._as_named(folder.json))
+
+    def write_json(self) -> Path:
+        """Write the JSON file of the results so far, and return its path.
+
+        Raises:
+            UserError: if there are no masks yet.
+        """
+        with self._lock:
+            if self.clip is None or not self._folder.frames:
+                raise UserError("Track an object first.")
+            name = shown_name(self.model)
+            write_clip_json(self._folder, self.clip, self.prompts, name, self._complete, self.found)
+            return self._folder.json
+
+    def export_path(self, name: str) -> Path:
+        """Return the path of one more file for download. The one before it is deleted, so that there is only one."""
+        with self._lock:
+            path = self._named(name)
+            path = path.parent / "export" / path.name
+            shutil.rmtree(path.parent, ignore_errors=True)
+            path.parent.mkdir(parents=True)
+            return path
 
     def _named(self, name: str) -> Path:
         """Return the path of a file for download; its name begins with the name of the video."""

@@ -230,6 +230,42 @@ def test_keys_begin_the_next_object_and_undo(visit, video):
     assert (picture(page) == plain).all()
 
 
+def test_everything_the_timeline_and_an_effect_by_keyboard_alone(visit, video, tmp_path):
+    page = visit()
+    load(page, video[0])
+    page.focus("#video-everything")
+    with changes(page):
+        page.keyboard.press("Enter")
+    wait_for_status(page, "Found: Object 1")
+    page.focus("#video-track")
+    page.keyboard.press("Enter")
+    wait_for_status(page, "Done")
+    part = page.locator("#video-timeline button").first
+    assert re.match(r"Object 1 is (seen|lost) (on|from) frame 0", part.get_attribute("aria-label"))
+    with changes(page):
+        part.focus()
+        page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#video-frame input[type=number]').value === '0'")
+    box = part.bounding_box()
+    with changes(page):
+        part.click(position={"x": 0.5 * box["width"], "y": 0.2 * box["height"]})
+    went_to, last = (int(page.input_value("#video-frame input[type=number]")), int(part.get_attribute("data-last")))
+    assert abs(went_to - (last + 1) / 2) <= 1, "the place of the click counts"
+
+    page.focus("#video-exports > button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#video-preview img")
+    page.focus("#video-make-effect")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#export-status >> text=The video is ready")
+    assert download(page, "effect", tmp_path).suffix == ".webm"
+    page.focus("#video-make-format")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#export-status >> text=The annotations are ready")
+    with zipfile.ZipFile(download(page, "format", tmp_path)) as archive:
+        assert archive.namelist() == ["annotations.json"]
+
+
 def test_visitors_do_not_see_each_other(visit, server, video):
     one, other = visit(), visit()
     load(one, video[0])
@@ -545,9 +581,10 @@ def violations(page, axe):
     return [f"{rule['id']}: {node['target']} {node['html'][:120]}" for rule in found for node in rule["nodes"]]
 
 
+@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_in_any_view(visit, video, axe, theme):
-    page = visit(theme=theme)
+def test_axe_finds_nothing_in_any_view(visit, video, axe, theme, width):
+    page = visit(theme=theme, width=width)
     found = {"video": violations(page, axe)}
     page.click("#model-menu > button")
     found["models"] = violations(page, axe)
@@ -559,6 +596,11 @@ def test_axe_finds_nothing_in_any_view(visit, video, axe, theme):
     wait_for_status(page, "Done")
     page.wait_for_selector("#video-plot svg, #video-plot canvas")
     found["video, tracked"] = violations(page, axe)
+    page.click("#video-exports > button")
+    page.wait_for_selector("#video-preview img")
+    page.click("#video-make-effect")
+    page.wait_for_selector("#export-status >> text=The video is ready")
+    found["video, effects and formats"] = violations(page, axe)
     page.click("#video-source > button")
     page.click("#video-settings > button")
     page.click("#video-source button[role=tab] >> text=Record")
