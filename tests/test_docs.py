@@ -7,6 +7,7 @@ sets of a few frames.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -20,8 +21,10 @@ from PIL import Image
 from reference import tiny_config, write_frames
 
 from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor, video_io
+from efficienttam_hf.app.mask_table import write_shard
 from efficienttam_hf.cli import build_parser
 from efficienttam_hf.hub.model_cards import model_card
+from efficienttam_hf.mask_io import encode_rle
 from efficienttam_hf.synthetic_clip import make_clip
 from efficienttam_hf.training.config import load_config
 
@@ -70,6 +73,11 @@ def files(tmp_path_factory) -> Path:
     shutil.copytree(root / "DAVIS" / "Annotations" / "480p", root / "predictions")
     (root / "DAVIS" / "ImageSets" / "2016").mkdir()
     (root / "DAVIS" / "ImageSets" / "2016" / "val.txt").write_text("cow\n")
+    one = {"id": 1, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": encode_rle(clip.masks[0] > 0)}
+    header = '{\n"objects": [{"id": 1}],\n"frames": [\n'
+    (root / "masks.json").write_text(f"{header}{json.dumps({'frame': 0, 'objects': [one]})}\n]}}\n")
+    (root / "results" / "jobs" / "table").mkdir(parents=True)
+    write_shard(root / "results" / "jobs" / "table" / "masks-00000-of-00001.parquet", [("a", root / "masks.json")])
     return root
 
 
@@ -77,9 +85,16 @@ def files(tmp_path_factory) -> Path:
 def reader(files, monkeypatch, tmp_path):
     """In that folder, with a file for a camera and a folder for a place on the Hub."""
     monkeypatch.chdir(files)
+    plain = datasets.load_dataset
+
+    def load_dataset(name, split, data_files=None):
+        if data_files is not None:
+            return plain(name, split=split, data_files=data_files, cache_dir=str(tmp_path / "cache"))
+        return datasets.load_from_disk(str(tmp_path / name))
+
     monkeypatch.setattr(video_io, "open_camera", lambda index: video_io.CameraStream("cups.mp4"))
     monkeypatch.setattr(datasets.Dataset, "push_to_hub", lambda table, name: table.save_to_disk(tmp_path / name))
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.load_from_disk(str(tmp_path / name)))
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class Job:
         references: reference images of objects.
         labels: the names of objects by object id.
         formats: the names of the formats that the results are also written in.
+        frame_done: called after each frame. If it is given, no progress and no report are shown: the caller does that.
     """
 
     source: FrameSource
@@ -61,6 +63,7 @@ class Job:
     references: Sequence[Reference] = ()
     labels: Mapping[int, str] = field(default_factory=dict)
     formats: Sequence[str] = ()
+    frame_done: Callable[[], None] | None = None
     last_kept: int | None = None
 
     def __post_init__(self) -> None:
@@ -90,7 +93,12 @@ class Job:
         except NothingFoundError as error:
             raise NothingFoundError(error.looks_for, frame) from error
         self._names.update((one.object_id, name_of(one)) for one in found)
-        print(f"Found on frame {frame}: {self._named()}.")
+        if not self._is_quiet:
+            print(f"Found on frame {frame}: {self._named()}.")
+
+    @property
+    def _is_quiet(self) -> bool:
+        return self.frame_done is not None
 
     def _named(self) -> str:
         """The found objects, for the user."""
@@ -115,8 +123,9 @@ class Job:
         total = plan.num_steps(len(self.source))
         stop: BaseException | None = None
         watch, lost = LossWatch(), []
+        start, num_done = time.monotonic(), 0
         overlay: OverlayWriter | EffectWriter | None = None
-        with tqdm(total=total, desc="track", unit="frame") as progress:
+        with tqdm(total=total, desc="track", unit="frame", disable=self._is_quiet) as progress:
             try:
                 if in_order:
                     overlay = self.folder.open_overlay(
@@ -134,13 +143,16 @@ class Job:
                             image = None if overlay is None else self._frames[done.index]
                             writing.submit(self._keep, done, overlay, image)
                         progress.update()
+                        num_done += 1
+                        if self.frame_done is not None:
+                            self.frame_done()
                         seen = (logits.max(initial=-1) > 0 for logits in done.logits)
                         lost = watch.lost(done.index, dict(zip(done.object_ids, seen, strict=True)))
                         if lost and self.stop_when_lost:
                             break
             except BaseException as error:  # after any error, finished frames are kept
                 stop = error
-            rate = progress.n / max(progress.format_dict["elapsed"], 1e-9)
+        rate = num_done / max(time.monotonic() - start, 1e-9)
         frames = self.folder.frames
         if not frames:
             if overlay is not None:
@@ -160,7 +172,7 @@ class Job:
                 "Writing what is done; Ctrl-C again leaves the overlay out.",
                 file=sys.stderr,
             )
-        self._write_json(model_name, complete=stop is None and progress.n == total)
+        self._write_json(model_name, complete=stop is None and num_done == total)
         if self.timeline:
             self.folder.write_timeline({i: name.short for i, name in self._names.items() if name.label})
         if overlay is None:
@@ -168,9 +180,10 @@ class Job:
         else:
             overlay.close()
         converted = convert_results(self.folder.path, self.formats, None, overwrite=True) if self.formats else []
-        self._report(frames, rate, sys.stderr if stop else sys.stdout)
-        for folder in converted:
-            print(f"  {folder.name:8} {folder}", file=sys.stderr if stop else sys.stdout)
+        if not self._is_quiet:
+            self._report(frames, rate, sys.stderr if stop else sys.stdout)
+            for folder in converted:
+                print(f"  {folder.name:8} {folder}", file=sys.stderr if stop else sys.stdout)
         if isinstance(stop, KeyboardInterrupt):
             return exit_code(stop)
         if stop is not None:
@@ -248,7 +261,7 @@ class Job:
             self.size,
             self.source.fps,
             self._scaled_prompts(),
-            tqdm(frames, desc=self.folder.overlay.stem, unit="frame"),
+            tqdm(frames, desc=self.folder.overlay.stem, unit="frame", disable=self._is_quiet),
             self._times,
             self.source.sound,
             names=self._drawn_names,

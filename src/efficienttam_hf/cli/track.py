@@ -41,6 +41,15 @@ def add_parser(commands: argparse._SubParsersAction, **options: Any) -> None:
     parser.add_argument(
         "video", metavar="VIDEO", nargs="?", help="a video file, an animated image, or a folder of numbered images"
     )
+    parser.add_argument(
+        "--batch",
+        metavar="JOBS",
+        type=Path,
+        help="track many videos, in place of VIDEO: a file with a JSON object a line (video, objects), a folder of "
+        "videos, or a table of `datasets` (Parquet, CSV, or a saved folder) with a column video. Prompts, or what is "
+        "to be found, apply to every video that has no prompts of its own. Finished videos are not tracked again; "
+        "torchrun and accelerate launch share the videos out (see docs/batch.md)",
+    )
     add_prompt_arguments(parser, video=True)
     add_detect_arguments(parser)
     group = parser.add_argument_group("annotations")
@@ -103,6 +112,10 @@ def run(args: argparse.Namespace) -> int:
     finds = finds_objects(args)
     check_engine(args, finds)
     effect = effect_output(args)
+    if args.batch is not None:
+        from .batch_tracking import track_batch
+
+        return track_batch(args, finds, effect, _load)
     video, given, out, overwrite = args.video, args.prompts, args.output, args.overwrite
     formats = list(dict.fromkeys(args.format or ()))
     if args.init_frames is not None and args.init is None:

@@ -24,7 +24,7 @@ from ..structured_files import read_json
 from .results import VideoResult
 
 
-__all__ = ["ResultFolder"]
+__all__ = ["ResultFolder", "check_settings", "write_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +55,10 @@ class ResultFolder:
         """
         self._output = OutputFolder(self.path)  # reads the list again, which other processes may have changed
         self._output.check(self._settings_file.name, *REPORTS, *KINDS, overwrite=True)
-        before = self._settings_before()
-        if before is not None and before != self._settings and not overwrite:
-            different = sorted(k for k in {*before, *self._settings} if before.get(k) != self._settings.get(k))
-            changes = ", ".join(f"{k} {before.get(k)!r}, now {self._settings.get(k)!r}" for k in different)
-            raise ValueError(
-                f"'{self.path}' holds results made with other settings ({changes}). Choose another --output, or "
-                "replace them with --overwrite."
-            )
+        check_settings(self._settings_file, self._settings, overwrite)
         if overwrite:
             self._output.claim(*KINDS, overwrite=True)
-        with atomic_path(self._output.add(self._settings_file.name)) as temporary:
-            temporary.write_text(json.dumps(self._settings, indent=1) + "\n", encoding="utf-8")
+        write_settings(self._output, self._settings)
 
     def done(self, name: str, stamp: str, masks: bool, picture: bool) -> VideoResult | None:
         """The stored result of a video, or `None` if the video must be evaluated.
@@ -108,12 +100,34 @@ class ResultFolder:
     def _file(self, video: str) -> Path:
         return self.path / self._name(video)
 
-    def _settings_before(self) -> dict[str, Any] | None:
-        """The settings of the results in the folder; `None` if there are no results."""
-        try:
-            before = read_json(self._settings_file, what="settings of an evaluation")
-        except FileNotFoundError:
-            return None
-        if not isinstance(before, dict):
-            raise ValueError(f"'{self._settings_file}' holds no settings of an evaluation; remove it.")
-        return before
+
+def check_settings(path: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Check that the results in a folder were made with the same settings.
+
+    Args:
+        path: the path of the folder's `settings.json`, which need not exist.
+        settings: the settings that decide the results, JSON values by name.
+        overwrite: whether results of other settings may be replaced.
+
+    Raises:
+        ValueError: if the folder has results of other settings and `overwrite` is false, or the file is damaged.
+    """
+    try:
+        before = read_json(path, what="settings of a run")
+    except FileNotFoundError:
+        return
+    if not isinstance(before, dict):
+        raise ValueError(f"'{path}' holds no settings of a run; remove it.")
+    if before != settings and not overwrite:
+        different = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+        changes = ", ".join(f"{k} {before.get(k)!r}, now {settings.get(k)!r}" for k in different)
+        raise ValueError(
+            f"'{path.parent}' holds results made with other settings ({changes}). Choose another --output, or "
+            "replace them with --overwrite."
+        )
+
+
+def write_settings(output: OutputFolder, settings: dict[str, Any]) -> None:
+    """Write `settings.json`, completely or not at all."""
+    with atomic_path(output.add("settings.json")) as temporary:
+        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

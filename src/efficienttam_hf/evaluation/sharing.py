@@ -16,7 +16,7 @@ PATIENCE = timedelta(days=7)  # time for which a finished process waits for the 
 
 
 class Processes:
-    """The processes that evaluate together: one, unless a launcher started more.
+    """The processes that evaluate or track together: one, unless a launcher started more.
 
     Attributes:
         count: number of processes.
@@ -34,7 +34,7 @@ class Processes:
                 from accelerate import PartialState
             except ImportError as error:
                 raise ImportError(
-                    "Evaluation in several processes needs Accelerate: pip install efficienttam-hf[train]."
+                    "Work in several processes needs Accelerate: pip install efficienttam-hf[batch]."
                 ) from error
             # On machines without another device, several processes only find each other with this setting.
             self._state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
