@@ -34,7 +34,7 @@ def test_an_object_that_appears_later_is_found_from_a_reference_image_and_not_wi
     model = EfficientTamVideoModel.from_pretrained("efficienttam-nano").eval()
     processor = EfficientTamVideoProcessor.from_pretrained("efficienttam-nano")
     clip, empty, other = make_clip(12, 320, 240), background(0), background(9)
-    frames = [empty, *clip.frames[5:7]]
+    frames = [empty, clip.frames[5]]
     mask = np.roll(clip.masks[6], (-20, -40), (0, 1))
     picture = np.where(mask[..., None], np.roll(clip.frames[6], (-20, -40), (0, 1)), other)
     nothing = np.zeros_like(mask)
@@ -44,9 +44,9 @@ def test_an_object_that_appears_later_is_found_from_a_reference_image_and_not_wi
         session = processor.init_video_session(frames)
         processor.add_reference_to_session(session, image, shown, 1)
         outputs = list(model.propagate_in_video_iterator(session))
-        assert [output.frame_idx for output in outputs] == [0, 1, 2]
+        assert [output.frame_idx for output in outputs] == [0, 1]
         found = [processor.post_process_masks([o.pred_masks], [(240, 320)])[0][0, 0].numpy() for o in outputs[1:]]
-        return [(own & truth).sum() / (own | truth).sum() for own, truth in zip(found, clip.masks[5:7], strict=True)]
+        return [(own & truth).sum() / (own | truth).sum() for own, truth in zip(found, clip.masks[5:6], strict=True)]
 
     assert min(overlap(picture, mask)) > 0.65
     assert max(overlap(other, nothing)) < 0.05

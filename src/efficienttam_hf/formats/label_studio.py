@@ -35,9 +35,7 @@ from .annotations import (
 __all__ = ["decode_brush", "encode_brush", "read_label_studio", "write_label_studio"]
 
 NAME = "tasks.json"
-CHANNELS = 4
-WORD = 8  # bits of a value
-COUNT_BITS = (3, 4, 8, 16)  # the widths in which the length of a run can be written
+CHANNELS, LONGEST_RUN = 4, 2**16  # of a brush; see `encode_brush`
 REGION = "object_"
 
 
@@ -103,28 +101,25 @@ def _rectangles(media: AnnotatedMedia, objects: ByObject) -> Iterator[dict[str, 
 
 
 def encode_brush(mask: np.ndarray) -> list[int]:
-    """A mask, bool (height, width), as the `rle` of a brush: the bytes of a bit stream.
+    """Encode a mask, bool (height, width), as the `rle` of a brush: the bytes of a stream of bits.
 
-    The stream is the number of values (32 bits), the bits of a value less 1 (5), the four widths of run lengths less 1
-    (4 each); then for each run a 1, the index of a width (2), the length less 1 in this width, and the value. The
-    values are 0 and 255, four times for each pixel, row by row.
+    The stream is that of the library rle-pack, which Label Studio uses: the number of values (32 bits), the bits of a
+    value less 1 (5 bits), four widths of lengths less 1 (4 bits each), and then the runs. A run is a 1, the number of
+    a width (2 bits), its length less 1, and its value. The values are 0 or 255, four for each pixel, row by row.
     """
     pixels = mask.ravel()
-    edges = np.flatnonzero(np.diff(pixels)) + 1
-    starts = [0, *edges.tolist()]
-    lengths = np.diff([*starts, pixels.size]) * CHANNELS
-    bits = [f"{pixels.size * CHANNELS:032b}{WORD - 1:05b}", *(f"{width - 1:04b}" for width in COUNT_BITS)]
-    longest = 1 << COUNT_BITS[-1]
-    for start, length in zip(starts, lengths.tolist(), strict=True):
-        value = "1" * WORD if pixels[start] else "0" * WORD
-        while length > 0:
-            run = min(length, longest)
-            index = next(i for i, width in enumerate(COUNT_BITS) if run <= 1 << width)
-            bits.append(f"1{index:02b}{run - 1:0{COUNT_BITS[index]}b}{value}")
-            length -= run
-    text = "".join(bits)
-    text += "0" * (-len(text) % 8)
-    return list(int(text, 2).to_bytes(len(text) // 8, "big"))
+    starts: np.ndarray = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
+    lengths = np.diff(starts, append=pixels.size) * CHANNELS
+    pieces = -(-lengths // LONGEST_RUN)  # a longer run is written in pieces
+    values: np.ndarray = np.repeat(pixels[starts], pieces)
+    sizes = np.full(len(values), LONGEST_RUN)
+    sizes[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * LONGEST_RUN
+    # Every width is 16, so each run has 1 + 2 + 16 + 8 bits.
+    runs = (1 << 26) + ((sizes - 1) << 8) + 255 * values.astype(np.int64)
+    header = [(pixels.size * CHANNELS, 32), (8 - 1, 5), *[(16 - 1, 4)] * 4]
+    bits = [np.array([number >> shift & 1 for shift in reversed(range(width))]) for number, width in header]
+    bits.append((runs[:, None] >> np.arange(26, -1, -1) & 1).ravel())
+    return np.packbits(np.concatenate(bits).astype(np.uint8)).tolist()
 
 
 # ------------------------------------------------------------------------------------------------------------- reading

@@ -218,7 +218,7 @@ def points_of_mask(mask: np.ndarray, kind: str) -> list[float]:
     if kind == "mask":
         return _encode_mask(mask)
     if kind == "rectangle":
-        from ..app.results import box_and_area
+        from ..mask_io import box_and_area
 
         x, y, w, h = box_and_area(mask)["bbox"]
         return [float(x), float(y), float(x + w), float(y + h)]

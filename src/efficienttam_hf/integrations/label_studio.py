@@ -29,8 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from .. import __version__
 from ..app.clips import Clip, clip_of_file
 from ..app.plan import plan_tracking
-from ..app.results import box_and_area
+from ..formats.label_studio import encode_brush
 from ..image_io import read_image
+from ..mask_io import box_and_area
 from ..prompts import Box, ObjectPrompts
 from ..safe_names import one_line
 from ..serving.app import Service, ServiceOf
@@ -45,7 +46,6 @@ router = APIRouter(tags=["Label Studio"])
 
 MAX_CONFIG = 200_000  # characters of a labeling configuration
 MAX_REGIONS = 500  # regions of an annotation that are looked at
-CHANNELS, LONGEST_RUN = 4, 2**16  # of a brush; see `encode_brush`
 MAX_KEYFRAMES = 20  # of the keyframes of a track, the last ones are prompts
 
 
@@ -277,28 +277,6 @@ def _segment(
         "value": value if label is None else {**value, "brushlabels": [label]},
     }
     yield {"result": [region] if best["mask"].any() else [], "score": round(best["score"], 4)}
-
-
-def encode_brush(mask: np.ndarray) -> list[int]:
-    """Encode a mask, bool (height, width), as the `rle` of a brush: the bytes of a stream of bits.
-
-    The stream is that of the library rle-pack, which Label Studio uses: the number of values (32 bits), the bits of a
-    value less 1 (5 bits), four widths of lengths less 1 (4 bits each), and then the runs. A run is a 1, the number of
-    a width (2 bits), its length less 1, and its value. The values are 0 or 255, four for each pixel, row by row.
-    """
-    pixels = mask.ravel()
-    starts: np.ndarray = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
-    lengths = np.diff(starts, append=pixels.size) * CHANNELS
-    pieces = -(-lengths // LONGEST_RUN)  # a longer run is written in pieces
-    values: np.ndarray = np.repeat(pixels[starts], pieces)
-    sizes = np.full(len(values), LONGEST_RUN)
-    sizes[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * LONGEST_RUN
-    # Every width is 16, so each run has 1 + 2 + 16 + 8 bits.
-    runs = (1 << 26) + ((sizes - 1) << 8) + 255 * values.astype(np.int64)
-    header = [(pixels.size * CHANNELS, 32), (8 - 1, 5), *[(16 - 1, 4)] * 4]
-    bits = [np.array([number >> shift & 1 for shift in reversed(range(width))]) for number, width in header]
-    bits.append((runs[:, None] >> np.arange(26, -1, -1) & 1).ravel())
-    return np.packbits(np.concatenate(bits).astype(np.uint8)).tolist()
 
 
 def _read_image(path: Path, service: Service) -> np.ndarray:

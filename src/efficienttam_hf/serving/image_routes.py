@@ -14,9 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..app.clips import check_pixels, readable
 from ..app.frames import limited_size, resize_image
-from ..app.results import box_and_area
 from ..image_io import read_image
-from ..mask_io import encode_rle
+from ..mask_io import box_and_area, encode_rle
 from ..prompts import ObjectPrompts
 from ..video_io import MediaLimits
 from .app import Service, ServiceOf, said_of

@@ -136,8 +136,7 @@ class VideoSession:
 
     def preview(self, engine: Engine, frames: list[int]) -> Iterator[FrameResult]:
         """Segment all prompted objects on some frames, on the worker's thread; one step for each frame."""
-        from ..app.results import box_and_area
-        from ..mask_io import encode_rle
+        from ..mask_io import box_and_area, encode_rle
 
         for frame in frames:
             found = engine.segment_frame(self.clip, frame, self._prompts[frame])
