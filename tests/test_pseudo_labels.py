@@ -332,7 +332,7 @@ def test_in_a_clip_that_a_person_prompted_their_objects_are_followed_and_no_othe
     ("listed", "message"),
     [
         ({"other.mp4": []}, "'other.mp4', which is not in"),
-        ({"clip": {"box": [1, 2, 3, 4]}}, "'clip' in .* cannot be read: Prompts are a list"),
+        ({"clip": {"box": [1, 2, 3, 4]}}, "'clip' in .* cannot be read: The prompts must be a list"),
         ({"clip": [{"id": 1, "prompts": [{"frame": 0, "box": [1, "x", 3, 4]}]}]}, "'clip' in .* cannot be read"),
         (
             {"clip": [{"id": 1, "prompts": [{"frame": 3, "points": [[9, 9]]}]}]},

@@ -87,7 +87,7 @@ def test_only_a_drawn_dataset_needs_no_folder():
     records, kind, split = load_data(None, "stress", limit=3)
     assert (len(records), kind, split) == (3, "stress", None)
     for given in (None, "davis2017"):
-        with pytest.raises(ValueError, match="Give --data ROOT; only --dataset stress needs no folder"):
+        with pytest.raises(ValueError, match="give --data ROOT. Only --dataset stress needs no folder"):
             load_data(None, given)
 
 
