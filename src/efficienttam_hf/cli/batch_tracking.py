@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     Loader = Callable[[argparse.Namespace, Masks], tuple[str, Tracker, TrackerProcessor]]
 
 # The options that decide the results, for `settings.json`.
-SETTINGS = ("engine", "max_side", "direction", "memory", "memory_stride", "memory_option", "effect", "effect_format")
+SETTINGS: tuple[str, ...] = (
+    "engine",
+    "max_side",
+    "direction",
+    "memory",
+    "memory_stride",
+    "memory_option",
+    "effect",
+    "effect_format",
+)
 SETTINGS += ("text", "detect", "everything", "detect_frame", "detect_every", "detect_threshold", "max_objects")
 SETTINGS += ("no_return", "start", "end", "timeline", "format")
 
