@@ -83,12 +83,17 @@ class ExportPanel:
                 **quiet,
             )
         work: dict[str, Any] = {**quiet, "concurrency_id": "track", "concurrency_limit": self.settings.tracking_at_once}
-        self.make.click(self.on_make, [*chosen, self.smooth, self.container], [self.status, self.effect_file], **work)
-        self.convert.click(self.on_convert, self.format, [self.status, self.format_file], **work)
+        self.make.click(self.on_make, [*chosen, self.smooth, self.container], self.file_outputs, **work)
+        self.convert.click(self.on_convert, self.format, self.file_outputs, **work)
 
     def preview_inputs(self, frame: gr.Slider, objects: gr.Radio) -> list[Any]:
         """Return the inputs of `on_preview`; see `wire` for the arguments."""
         return [frame, self.effect, self.which, self.feather, objects]
+
+    @property
+    def file_outputs(self) -> list[Any]:
+        """The outputs of `on_make` and `on_convert`."""
+        return [self.status, self.effect_file, self.format_file]
 
     @property
     def preview_outputs(self) -> list[Any]:

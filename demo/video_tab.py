@@ -138,7 +138,7 @@ class VideoTab:
                 self.moment = gr.JSON(visible=False)
             with gr.Column(scale=2, min_width=300):
                 self.controls = object_controls("video")
-                with gr.Group(elem_id="video-search"):
+                with gr.Column(elem_id="video-search"):
                     self.texts = gr.Textbox(
                         label="Find instead of clicking",
                         info="On the shown frame; several things are separated by commas",

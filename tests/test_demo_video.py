@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from test_demo import HEIGHT, NUM_FRAMES, ON_OBJECT, WIDTH, masks, run, settings
 
 import engine
 from clicks import POSITIVE
+from export_panel import ALL, SELECTED, ExportPanel
 from exports import ANNOTATIONS, make_effect, preview, write_effect, write_format
 from settings import Settings
 from text_detector import SharedDetector, split_texts
@@ -36,6 +38,7 @@ def detection(left, top, right, bottom, label, score):
     return Detection((left, top, right, bottom), label, score, mask)
 
 
+gradio = pytest.importorskip("gradio", reason="the demo is a Gradio app")
 av = pytest.importorskip("av", reason="the demo reads videos")
 
 
@@ -260,6 +263,22 @@ def test_annotations_are_read_by_their_formats(small, tmp_path):
     for number in small.tracked_frames:
         (mask,) = small.masks_on(number).values()
         assert (masks[number] == mask).all() if mask.any() else number not in masks
+
+
+def test_the_panel_shows_one_file_at_a_time(small, settings):  # noqa: F811
+    with gradio.Blocks():
+        panel = ExportPanel(settings, lambda request: small)
+    *_, made = panel.on_make("mask", ALL, 0, "1", 0, "auto", None)
+    converted = panel.on_convert("coco", None)
+    for answer, shown, hidden in (
+        (made, panel.effect_file, panel.format_file),
+        (converted, panel.format_file, panel.effect_file),
+    ):
+        assert set(answer) <= set(panel.file_outputs), "Gradio refuses others"
+        assert (answer[shown]["visible"], answer[hidden]["visible"]) == (True, False)
+    assert Path(converted[panel.format_file]["value"]).is_file()
+    assert set(panel.on_preview(0, "cutout", SELECTED, 1, "1", None)) <= set(panel.preview_outputs)
+    assert "Choose the objects" in panel.on_preview(0, "cutout", "?", 1, "1", None)[panel.status]
 
 
 def test_what_cannot_be_exported_is_refused_in_words(small, work):  # noqa: F811
