@@ -40,6 +40,8 @@ BOUNDS = {"float32": 1e-3, "float16": 5e-2, "int8": 5e-2}
 
 # int8 quantises matrix products with weights. Convolutions, normalisations and products of activations stay in float32.
 QUANTISED_OPERATORS = ("MatMul", "Gemm")
+# The mask decoder is small, and masks change most if it is quantised, so it stays in float32.
+QUANTISED_GRAPHS = ("image_encoder", "memory_attention", "memory_encoder")
 
 # The input sizes of a check: the smallest possible ones, and several of each.
 CHECKED_COUNTS = (Counts(1, 1, 1, 1), Counts(3, 2, 0, 2), Counts(2, 4, 7, 5))
@@ -273,7 +275,8 @@ def _to_onnx(graph: ExportedGraph, dtype: str, opset: int, folder: Path) -> onnx
             )
         assert program is not None  # dynamo returns a program
         model = with_axes(program, graph.inputs, graph.outputs)
-        models.append(quantised(model, QUANTISED_OPERATORS, folder) if dtype == "int8" else model)
+        quantises = dtype == "int8" and graph.name in QUANTISED_GRAPHS
+        models.append(quantised(model, QUANTISED_OPERATORS, folder) if quantises else model)
     return models[0] if len(models) == 1 else choose_by_memories(*models)
 
 
