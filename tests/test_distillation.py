@@ -108,6 +108,21 @@ def features_of(model: EfficientTamVideoModel, pixels: torch.Tensor) -> torch.Te
     return model.get_image_features(pixels).fpn_hidden_states[-1]
 
 
+def losses_while_learning(teacher: str) -> list[float]:
+    """The loss of each of 12 steps in which a student learns the same two images from a teacher."""
+    student, pixels = make_student(), make_pixels()
+    distillation = FeatureDistillation(DistillationOptions(teacher), student.config)
+    optimizer = torch.optim.AdamW([*student.vision_encoder.parameters(), *distillation.parameters()], lr=1e-3)
+    losses = []
+    for _ in range(12):
+        loss = distillation(pixels, features_of(student, pixels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 def test_a_teacher_that_is_the_student_costs_nothing(tmp_path_factory):
     student = make_student()
     folder = save(student, EfficientTamVideoProcessor.from_config(student.config), tmp_path_factory)
@@ -163,16 +178,7 @@ def test_widths_that_differ_are_translated_by_a_projection_that_learns(sam2_teac
 
 
 def test_a_student_comes_nearer_to_its_teacher(sam2_teacher):
-    student, pixels = make_student(), make_pixels()
-    distillation = FeatureDistillation(DistillationOptions(sam2_teacher), student.config)
-    optimizer = torch.optim.AdamW([*student.vision_encoder.parameters(), *distillation.parameters()], lr=1e-3)
-    losses = []
-    for _ in range(12):
-        loss = distillation(pixels, features_of(student, pixels))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_while_learning(sam2_teacher)
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -262,16 +268,7 @@ def test_a_backbone_sees_frames_at_which_its_cells_are_the_students(dino_teacher
 
 
 def test_a_student_comes_nearer_to_a_backbone(dino_teacher):
-    student, pixels = make_student(), make_pixels()
-    distillation = FeatureDistillation(DistillationOptions(dino_teacher), student.config)
-    optimizer = torch.optim.AdamW([*student.vision_encoder.parameters(), *distillation.parameters()], lr=1e-3)
-    losses = []
-    for _ in range(12):
-        loss = distillation(pixels, features_of(student, pixels))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_while_learning(dino_teacher)
     assert losses[-1] < 0.5 * losses[0]
 
 
