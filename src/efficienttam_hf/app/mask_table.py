@@ -8,7 +8,7 @@
     box       4 float32       x, y, width, height of the mask in pixels; zeros if it is empty
     score     float32         the probability that the object is in the frame
 
-The rows come from `masks.json` of each video (see `results.py`), which is read line by line, so that RAM use does not
+The rows come from `masks.json` of each video. `formats.result_files` reads it frame by frame, so that RAM use does not
 grow with the length of a video.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_file import atomic_path
-from ..structured_files import parse_json
+from ..formats.result_files import read_results
 
 
 __all__ = ["check_pyarrow", "write_shard"]
@@ -76,29 +76,20 @@ def write_shard(path: Path, videos: Iterable[tuple[str, Path]]) -> int:
 
 def _rows(video: str, masks: Path) -> Iterator[dict[str, Any]]:
     """The rows of a video, by frame and object."""
-    labels: dict[int, str | None] = {}
     try:
-        with masks.open(encoding="utf-8") as lines:
-            for line in lines:
-                if line == '"frames": [\n':
-                    break
-                if line.startswith('"objects": '):
-                    objects = parse_json("{" + line.rstrip(",\n") + "}", f"'{masks}'")["objects"]
-                    labels = {one["id"]: one.get("label") for one in objects}
-            for line in lines:
-                if line.startswith("{"):
-                    record = parse_json(line.rstrip(",\n"), f"'{masks}'")
-                    for one in record["objects"]:
-                        yield {
-                            "video": video,
-                            "frame": record["frame"],
-                            "obj_id": one["id"],
-                            "label": labels.get(one["id"]),
-                            "rle": one["segmentation"],
-                            "box": one["bbox"],
-                            "score": one["score"],
-                        }
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        results = read_results(masks)
+        for frame in results.frames():
+            for one in frame.objects:
+                yield {
+                    "video": video,
+                    "frame": frame.index,
+                    "obj_id": one.object_id,
+                    "label": results.labels.get(one.object_id),
+                    "rle": one.mask,
+                    "box": one.box,
+                    "score": one.score,
+                }
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"The masks in '{masks}' cannot be read ({error}): remove that folder, and run the same command again."
         ) from error
