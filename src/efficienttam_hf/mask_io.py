@@ -204,6 +204,43 @@ def mask_size(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def checked_rle(
+    rle: Any, size: tuple[int, int] | None, where: str, error: type[ValueError]
+) -> tuple[dict[str, Any], int]:
+    """Check COCO run lengths from a file and compress them, without decoding a pixel.
+
+    Args:
+        rle: ``{"size": [height, width], "counts": text or list}``.
+        size: (height, width) that the mask must have; `None` if it is not known.
+        where: the name or place of the mask, for the message.
+        error: the type of error that is raised, a subclass of `ValueError`.
+
+    Returns:
+        ``({"size": [height, width], "counts": str}, pixels of the mask)``.
+
+    Raises:
+        ValueError: (as `error`) if the run lengths are damaged, or of another size.
+    """
+    try:
+        height, width = mask_size(rle["size"])
+        if size is not None and (height, width) != tuple(size):
+            raise error(f"{where} is of {width}x{height} pixels, but its frame of {size[1]}x{size[0]}.")
+        counts = rle["counts"]
+        runs = checked_runs(counts, (height, width))
+    except error:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as problem:
+        raise error(
+            f"{where} is not a COCO run-length mask ({reason_of(problem)}); "
+            f'{{"size": [height, width], "counts": ...}} is expected.'
+        ) from problem
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii")
+    elif not isinstance(counts, str):
+        counts = encode_rle(mask_of_runs(runs, height, width))["counts"]
+    return {"size": [height, width], "counts": counts}, int(runs[1::2].sum())
+
+
 def checked_runs(counts: str | bytes | list[int] | tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
     """Check run lengths and return them.
 

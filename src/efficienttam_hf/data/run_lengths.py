@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..mask_io import checked_runs, decompress_counts, encode_rle, mask_of_runs, mask_size
+from ..mask_io import checked_rle, decompress_counts
 from ..polygons import rle_of_polygons
-from ..safe_names import reason_of
 from .schema import DatasetError
 
 
@@ -39,24 +38,7 @@ def run_lengths_of(segmentation: Any, size: tuple[int, int], name: str) -> tuple
             segmentation = rle_of_polygons(segmentation, size, name)
         except ValueError as error:
             raise DatasetError(str(error)) from error
-    try:
-        height, width = mask_size(segmentation["size"])
-        if (height, width) != tuple(size):
-            raise DatasetError(f"{name} is of {width}x{height} pixels, but its frame of {size[1]}x{size[0]}.")
-        counts = segmentation["counts"]
-        runs = checked_runs(counts, (height, width))
-    except DatasetError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
-        raise DatasetError(
-            f"{name} is not a COCO run-length mask ({reason_of(error)}); "
-            f'{{"size": [height, width], "counts": ...}} is expected.'
-        ) from error
-    if isinstance(counts, bytes):
-        counts = counts.decode("ascii")
-    elif not isinstance(counts, str):
-        counts = encode_rle(mask_of_runs(runs, height, width))["counts"]
-    return {"size": [height, width], "counts": counts}, int(runs[1::2].sum())
+    return checked_rle(segmentation, size, name, DatasetError)
 
 
 def area_of(rle: RunLengths) -> int:

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..atomic_file import atomic_path
-from ..mask_io import box_and_area, checked_runs, decode_rle, encode_rle, mask_size
-from ..safe_names import reason_of, shown
+from ..mask_io import box_and_area, decode_rle, encode_rle
+from ..safe_names import shown
 
 
 __all__ = ["AddFile", "AnnotatedFrame", "AnnotatedMedia", "Annotation", "AnnotationError", "ByObject", "write_json"]
@@ -265,32 +265,6 @@ def checked_box(box: Any, where: str) -> Box:
         if len(numbers) == 4 and numbers[2] > 0 and numbers[3] > 0:  # NaN is not below 1e9
             return float(numbers[0]), float(numbers[1]), float(numbers[2]), float(numbers[3])
     raise AnnotationError(f"{where}: a box is [x, y, width, height] in pixels, got {shown(box)}.")
-
-
-def checked_rle(rle: Any, size: tuple[int, int] | None, where: str) -> dict[str, Any]:
-    """COCO run lengths from a file, checked and compressed.
-
-    Args:
-        rle: ``{"size": [height, width], "counts": str or list}``.
-        size: (height, width) that they must have; `None` if it is not known.
-        where: the place in the file, for the message.
-
-    Raises:
-        AnnotationError: if they are damaged or have another size.
-    """
-    try:
-        height, width = mask_size(rle["size"])
-        if size is not None and (height, width) != tuple(size):
-            raise AnnotationError(f"{where} is {width}x{height} pixels, but its frame is {size[1]}x{size[0]}.")
-        checked_runs(rle["counts"], (height, width))
-        return rle if isinstance(rle["counts"], str) else encode_rle(decode_rle(rle))
-    except AnnotationError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
-        raise AnnotationError(
-            f"{where} is not a COCO run-length mask ({reason_of(error)}); "
-            f'{{"size": [height, width], "counts": ...}} is accepted.'
-        ) from error
 
 
 def of_rle(object_id: int, rle: dict[str, Any], score: float = 1.0) -> Annotation:

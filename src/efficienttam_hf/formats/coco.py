@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from ..mask_io import checked_rle
 from ..polygons import rle_of_polygons
 from ..safe_names import safe_name, shown
 from ..structured_files import field
@@ -23,7 +24,6 @@ from .annotations import (
     AnnotationError,
     ObjectIds,
     checked_box,
-    checked_rle,
     of_rle,
     write_json,
 )
@@ -189,4 +189,4 @@ def read_annotation(
         except ValueError as error:
             raise AnnotationError(str(error)) from error
         return of_rle(object_id, rle)
-    return of_rle(object_id, checked_rle(segmentation, size, where))
+    return of_rle(object_id, checked_rle(segmentation, size, where, AnnotationError)[0])

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..atomic_file import atomic_path
-from ..mask_io import encode_rle, read_mask_pixels
+from ..mask_io import checked_rle, encode_rle, read_mask_pixels
 from ..mask_values import VOID, labels_of
 from ..safe_names import safe_name, shown
 from .annotations import (
@@ -26,7 +26,6 @@ from .annotations import (
     Annotation,
     AnnotationError,
     ObjectIds,
-    checked_rle,
     of_rle,
 )
 from .mot import read_lines
@@ -83,7 +82,7 @@ def read_mots_text(path: Path) -> AnnotatedMedia:
             raise AnnotationError(f"{place}: the frame is {index}; up to {MAX_FRAMES} are accepted.")
         size = size or (height, width)
         if kind != IGNORED_CLASS:
-            rle = checked_rle({"size": [height, width], "counts": parts[5]}, size, place)
+            rle = checked_rle({"size": [height, width], "counts": parts[5]}, size, place, AnnotationError)[0]
             one = of_rle(ids.of(track, track % PER_CLASS), rle)
             frames.append(AnnotatedFrame(index, "", [one]))
     return AnnotatedMedia.of_frames(f"The file '{path}'", size, frames)

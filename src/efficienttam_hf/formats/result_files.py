@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..mask_io import checked_rle
 from ..structured_files import field, parse_json, read_json
-from .annotations import MAX_FRAMES, AnnotatedFrame, AnnotatedMedia, Annotation, AnnotationError, checked_rle
+from .annotations import MAX_FRAMES, AnnotatedFrame, AnnotatedMedia, Annotation, AnnotationError
 
 
 __all__ = ["read_results", "result_frame"]
@@ -75,7 +76,7 @@ def result_frame(entry: Any, size: tuple[int, int], where: str) -> AnnotatedFram
     for one in field(entry, "objects", list, place, error=AnnotationError):
         object_id = field(one, "id", int, place, error=AnnotationError, least=1, most=255)
         score = field(one, "score", float, place, error=AnnotationError)
-        rle = checked_rle(one.get("segmentation"), size, f"{place}, object {object_id}")
+        rle = checked_rle(one.get("segmentation"), size, f"{place}, object {object_id}", AnnotationError)[0]
         box = field(one, "bbox", list, place, error=AnnotationError)
         if len(box) != 4 or not all(isinstance(n, int | float) and abs(n) < 1e9 for n in box):
             raise AnnotationError(f"{place}: 'bbox' must be [x, y, width, height].")
