@@ -32,8 +32,8 @@ from efficienttam_hf.app.datasets import load_data
 from efficienttam_hf.app.loading import choose_device, load_model, quiet_transformers
 from efficienttam_hf.data.layouts.stress import KINDS, Stress
 from efficienttam_hf.evaluation.memory_comparison import comparison_markdown
-from efficienttam_hf.evaluation.results import EvaluationResult, VideoResult
-from efficienttam_hf.evaluation.runner import RunOptions, evaluate_video, summarize, surroundings
+from efficienttam_hf.evaluation.results import VideoResult
+from efficienttam_hf.evaluation.runner import RunOptions, evaluate_video, result_of, surroundings
 from efficienttam_hf.memory_selection import make_strategy, option_value
 from efficienttam_hf.tracking_rules import MEMORY_SELECTIONS
 
@@ -168,20 +168,7 @@ def measure(
 def compare(model: MeasuredModel, dataset: str, results: dict[str, list[VideoResult]]) -> str:
     """Return the table of all candidates in Markdown, as `efficienttam evaluate vos --memory all` writes it."""
     options = RunOptions(dataset=dataset, model=model.name_or_path)
-    found = {
-        name: EvaluationResult(
-            protocol=options.protocol,
-            dataset=options.dataset,
-            split=options.split,
-            model=options.model,
-            prompt=options.prompt,
-            convention=options.convention,
-            settings=surroundings(model),
-            videos=videos,
-            summary=summarize(videos, options.convention),
-        )
-        for name, videos in results.items()
-    }
+    found = {name: result_of(videos, options, surroundings(model)) for name, videos in results.items()}
     return comparison_markdown(found, timing="Seconds per frame are processor time without the image encoder.")
 
 

@@ -58,6 +58,19 @@ def lively_model() -> EfficientTamVideoModel:
     return with_objects(model, 1.5)
 
 
+def save_model(model, folder) -> Path:
+    """Save a video model and its processor, as `from_pretrained` and the command line load them; return the folder."""
+    model.save_pretrained(folder)
+    EfficientTamVideoProcessor.from_config(model.config).save_pretrained(folder)
+    return Path(folder)
+
+
+def save_tiny_model(folder, seed: int = 0) -> Path:
+    """Save a tiny model with random weights and its processor; return the folder."""
+    torch.manual_seed(seed)
+    return save_model(EfficientTamVideoModel(tiny_config()), folder)
+
+
 def write_frames(path, rate, frames, **options):
     """Write a video of images (height, width, 3) of one size, as the package writes it; `options` of `VideoWriter`."""
     from efficienttam_hf.video_writer import VideoWriter

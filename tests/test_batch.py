@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from reference import tiny_config
+from reference import save_tiny_model
 
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.cli import main
 from efficienttam_hf.synthetic_clip import make_clip
 
@@ -39,9 +37,7 @@ BOX = [20, 10, 60, 50]
 def model(tmp_path_factory):
     """A folder with a tiny random model."""
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(folder)
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(folder)
+    save_tiny_model(folder)
     return str(folder)
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from reference import tiny_config
+from reference import save_tiny_model, tiny_config
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.benchmark import runner
@@ -40,9 +40,7 @@ def one_thread():
 def folder(tmp_path_factory):
     """A folder with a tiny random model."""
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(folder)
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(folder)
+    save_tiny_model(folder)
     return folder
 
 

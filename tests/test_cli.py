@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import tiny_config, write_frames
+from reference import save_tiny_model, tiny_config, write_frames
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.checkpoints import published_layout
@@ -48,9 +48,7 @@ WIDTH, HEIGHT, NUM_FRAMES = 160, 96, 6
 def model(tmp_path_factory):
     """A folder with a tiny random model."""
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(folder)
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(folder)
+    save_tiny_model(folder)
     return str(folder)
 
 

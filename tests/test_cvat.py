@@ -7,9 +7,8 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from reference import lively_model
+from reference import lively_model, save_model
 
-from efficienttam_hf import EfficientTamVideoProcessor
 from efficienttam_hf.integrations.cvat import create, points_of_mask, prompts_of_shape
 from efficienttam_hf.synthetic_clip import make_clip
 
@@ -58,8 +57,7 @@ def sdk():
 def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     model = lively_model()
-    model.save_pretrained(folder)
-    EfficientTamVideoProcessor.from_config(model.config).save_pretrained(folder)
+    save_model(model, folder)
     return str(folder)
 
 

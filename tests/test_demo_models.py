@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from authors_hub import NAME, SMALL, authors_hub, cut_off, published_file
-from reference import tiny_config, tiny_fields, write_frames
+from reference import save_tiny_model, tiny_fields, write_frames
 
-from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor, published
+from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, published
 from efficienttam_hf.published import PUBLISHED_FILES, PUBLISHED_REPOSITORY
 from efficienttam_hf.synthetic_clip import make_clip
 
@@ -155,9 +155,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_room_free(store, monkeypatch):
 def own(tmp_path_factory):
     """A folder with a tiny model."""
     folder = tmp_path_factory.mktemp("models") / "mine"
-    torch.manual_seed(5)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(folder)
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(folder)
+    save_tiny_model(folder, seed=5)
     return str(folder)
 
 

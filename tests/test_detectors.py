@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from reference import tiny_config, with_objects, write_frames
+from reference import save_model, tiny_config, with_objects, write_frames
 from tiny_detectors import save_grounding_dino, save_owlvit, save_yolos
 
 from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
@@ -33,8 +33,7 @@ def folders(tmp_path_factory):
         "dino": save_grounding_dino(root / "dino"),
     }
     torch.manual_seed(0)
-    with_objects(EfficientTamVideoModel(tiny_config())).save_pretrained(root / "tracker")
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(root / "tracker")
+    save_model(with_objects(EfficientTamVideoModel(tiny_config())), root / "tracker")
     write_frames(root / "clip.mp4", 12, CLIP.frames, crf=1)
     return found | {"tracker": str(root / "tracker"), "clip": str(root / "clip.mp4"), "root": root}
 

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import datasets
 import pytest
-import torch
 from dataset_trees import TREES, davis_tree
 from PIL import Image
-from reference import tiny_config, write_frames
+from reference import save_tiny_model, write_frames
 
-from efficienttam_hf import EfficientTamConfig, EfficientTamVideoModel, EfficientTamVideoProcessor, video_io
+from efficienttam_hf import EfficientTamConfig, video_io
 from efficienttam_hf.app.mask_table import write_shard
 from efficienttam_hf.cli import build_parser
 from efficienttam_hf.hub.model_cards import model_card
@@ -55,9 +54,7 @@ def run_blocks(text: str, name: str) -> None:
 def files(tmp_path_factory) -> Path:
     """The folder in which blocks run."""
     root = tmp_path_factory.mktemp("reader")
-    torch.manual_seed(0)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(root / "efficienttam_s")
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(root / "efficienttam_s")
+    save_tiny_model(root / "efficienttam_s")
     clip = make_clip(32, 854, 480)
     Image.fromarray(clip.frames[0]).save(root / "truck.jpg")
     Image.fromarray(clip.frames[0]).save(root / "mosaic.tif")

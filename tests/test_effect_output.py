@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from reference import tiny_config, write_frames
+from reference import save_tiny_model, write_frames
 
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor, _video_encoding
+from efficienttam_hf import _video_encoding
 from efficienttam_hf.cli import main
 from efficienttam_hf.effects import Pixelate
 from efficienttam_hf.synthetic_clip import make_clip
@@ -34,9 +33,7 @@ def clip():
 def files(tmp_path_factory, clip):
     """A folder with a tiny random model, a video, and the masks of its two objects as PNGs."""
     root = tmp_path_factory.mktemp("files")
-    torch.manual_seed(0)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(root / "model")
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(root / "model")
+    save_tiny_model(root / "model")
     write_frames(root / "video.mp4", 12, clip.frames, crf=1)
     Image.fromarray(clip.frames[0]).save(root / "image.png")
     for i, mask in enumerate(clip.masks):

@@ -8,9 +8,8 @@ import threading
 
 import numpy as np
 import pytest
-from reference import lively_model, write_frames
+from reference import lively_model, save_model, write_frames
 
-from efficienttam_hf import EfficientTamVideoProcessor
 from efficienttam_hf.cli import main
 from efficienttam_hf.synthetic_clip import make_clip
 
@@ -33,8 +32,7 @@ def model(tmp_path_factory):
     """A folder with a tiny model."""
     folder = tmp_path_factory.mktemp("model")
     model = lively_model()
-    model.save_pretrained(folder)
-    EfficientTamVideoProcessor.from_config(model.config).save_pretrained(folder)
+    save_model(model, folder)
     return folder
 
 

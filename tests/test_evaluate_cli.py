@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from reference import tiny_config, with_objects
+from reference import save_model, tiny_config, with_objects
 
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
+from efficienttam_hf import EfficientTamVideoModel
 from efficienttam_hf.cli import main
 from efficienttam_hf.evaluation import runner
 from efficienttam_hf.evaluation.results import EvaluationResult
@@ -48,8 +48,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     model = with_objects(EfficientTamVideoModel(tiny_config()))
-    model.save_pretrained(folder)
-    EfficientTamVideoProcessor.from_config(model.config).save_pretrained(folder)
+    save_model(model, folder)
     return folder
 
 

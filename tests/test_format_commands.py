@@ -4,11 +4,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from reference import tiny_config, write_frames
+from reference import save_tiny_model, write_frames
 
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor
 from efficienttam_hf.cli import main
 from efficienttam_hf.formats.detections import to_supervision
 from efficienttam_hf.formats.registry import FORMATS, read_annotations
@@ -23,9 +21,7 @@ CLIP = make_clip(5, 96, 64)
 def folder(tmp_path_factory):
     """A tiny model `model`, a video `clip.mp4`, its mask on frame 2 `mask.png`, and results of tracking it, `done`."""
     root = tmp_path_factory.mktemp("formats")
-    torch.manual_seed(0)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(root / "model")
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(root / "model")
+    save_tiny_model(root / "model")
     write_frames(root / "clip.mp4", 10, CLIP.frames)
     write_indexed_png(root / "mask.png", CLIP.masks[2].astype(np.uint8))
     Image.fromarray(CLIP.frames[2]).save(root / "picture.png")

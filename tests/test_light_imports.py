@@ -8,11 +8,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
-from reference import tiny_config
+from reference import save_tiny_model
 
 import efficienttam_hf
-from efficienttam_hf import EfficientTamVideoModel, EfficientTamVideoProcessor, _public
+from efficienttam_hf import _public
 
 
 COMMANDS = ("track", "segment", "finetune", "train", "benchmark", "convert", "verify", "export", "demo", "evaluate vos")
@@ -70,9 +69,7 @@ def test_help_takes_little_processor_time():
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    EfficientTamVideoModel(tiny_config()).save_pretrained(folder)
-    EfficientTamVideoProcessor.from_config(tiny_config()).save_pretrained(folder)
+    save_tiny_model(folder)
     return folder
 
 

@@ -47,7 +47,7 @@ from .submission import PredictionWriter
 
 
 __all__ = ["VIDEO_ERRORS", "RunOptions", "default_convention", "evaluate_video", "evaluate_videos", "model_settings"]
-__all__ += ["name_of", "reason_of", "stamp_of", "summarize", "surroundings"]
+__all__ += ["name_of", "reason_of", "result_of", "stamp_of", "summarize", "surroundings"]
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +161,11 @@ def evaluate_videos(
         found.append((index, result))
     done.update(found if processes is None else processes.gather(found))
     videos = [done[index] for index in range(len(records))]
+    return result_of(videos, options, {**settings, **surroundings(model)})
+
+
+def result_of(videos: list[VideoResult], options: RunOptions, settings: dict[str, Any]) -> EvaluationResult:
+    """The result of an evaluation with these options: its videos, and the scores of all of them."""
     return EvaluationResult(
         protocol=options.protocol,
         dataset=options.dataset,
@@ -168,7 +173,7 @@ def evaluate_videos(
         model=options.model,
         prompt=options.prompt,
         convention=options.convention,
-        settings={**settings, **surroundings(model)},
+        settings=settings,
         videos=videos,
         summary=summarize(videos, options.convention),
     )

@@ -22,35 +22,25 @@ from .app import Service, ServiceOf, said_of
 from .errors import Refusal
 from .schemas import ImageObject, ImagePrompt, ImageResult, Size, object_result
 from .sessions import check_prompts
-from .uploads import UploadedFile, receive_upload
+from .uploads import UploadedFile, form_schema, receive_upload
 
 
 router = APIRouter()
 
 GRID = 16  # points along each side, to segment everything
-IMAGE_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {"type": "string", "format": "binary", "description": "An image file."},
-                        "prompts": {
-                            "type": "string",
-                            "contentMediaType": "application/json",
-                            "contentSchema": {"type": "array", "items": ImagePrompt.model_json_schema()},
-                            "description": "The objects, as a JSON list. Without it, everything is segmented.",
-                            "example": '[{"id": 1, "points": [[480, 300]], "labels": [1]}]',
-                        },
-                    },
-                }
-            }
+IMAGE_FORM = form_schema(
+    "image",
+    {
+        "image": {"type": "string", "format": "binary", "description": "An image file."},
+        "prompts": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"type": "array", "items": ImagePrompt.model_json_schema()},
+            "description": "The objects, as a JSON list. Without it, everything is segmented.",
+            "example": '[{"id": 1, "points": [[480, 300]], "labels": [1]}]',
         },
-    }
-}
+    },
+)
 
 
 @router.post("/v1/segment", tags=["image"], openapi_extra=IMAGE_FORM)

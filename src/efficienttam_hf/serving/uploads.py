@@ -25,6 +25,19 @@ MAX_FIELD = 256 * 1024  # bytes of a field that is not a file
 MAX_HEADERS = 8 * 1024  # bytes of the headers of a part
 
 
+def form_schema(required: str, properties: dict[str, Any]) -> dict[str, Any]:
+    """The part of an OpenAPI operation that describes a multipart form.
+
+    FastAPI cannot derive it, because uploads are parsed here and not by FastAPI.
+
+    Args:
+        required: the field that must be given.
+        properties: the JSON schema of each field.
+    """
+    schema = {"type": "object", "required": [required], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
 @dataclass
 class UploadedFile:
     """A file that arrived.

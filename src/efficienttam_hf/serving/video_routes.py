@@ -34,7 +34,7 @@ from .schemas import (
     Waiting,
 )
 from .sessions import VideoSession
-from .uploads import UploadedFile, receive_upload
+from .uploads import UploadedFile, form_schema, receive_upload
 from .worker import Job
 
 
@@ -73,26 +73,16 @@ async def info(service: ServiceOf) -> ServiceInfo:
 
 # ------------------------------------------------------------------------------------------------------------- sessions
 
-FILE_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "A video file, or the images of a video in their order, each as one `file`.",
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
+FILE_FORM = form_schema(
+    "file",
+    {
+        "file": {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "description": "A video file, or the images of a video in their order, each as one `file`.",
+        }
+    },
+)
 
 
 @router.post("/v1/sessions", status_code=201, tags=["video"], openapi_extra=FILE_FORM)
