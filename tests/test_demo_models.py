@@ -346,7 +346,7 @@ def test_a_model_that_is_not_here_is_fetched_while_others_work_on(page, hub, upl
     assert text_of(said[-1]) == f"You work with {NAME} now."
     assert page.visitors.of("one").model == page.visitors.of("one").video.model == NAME
     assert page.visitors.of("other").model != NAME, "everyone chooses for themselves"
-    _, _, status, _ = page.tab.on_model(0, 0.5, ONE)
+    _, _, status, _, _ = page.tab.on_model(0, 0.5, ONE)
     assert f"You work with {NAME} now. Your clicks are kept, and the masks are removed." in text_of(status)
     assert page.tab.on_model(0, 0.5, ONE) == {page.tab.status: gradio.skip()}, "that is said once"
     assert asyncio.run(take(page, NAME))[-1].count("is what you work with") == 1
