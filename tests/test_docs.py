@@ -71,8 +71,12 @@ def files(tmp_path_factory) -> Path:
     (root / "DAVIS" / "ImageSets" / "2016").mkdir()
     (root / "DAVIS" / "ImageSets" / "2016" / "val.txt").write_text("cow\n")
     one = {"id": 1, "bbox": [0, 0, 1, 1], "score": 1, "segmentation": encode_rle(clip.masks[0] > 0)}
-    header = '{\n"objects": [{"id": 1}],\n"frames": [\n'
-    (root / "masks.json").write_text(f"{header}{json.dumps({'frame': 0, 'objects': [one]})}\n]}}\n")
+    results = {
+        "video": {"name": "my.mp4", "width": 854, "height": 480, "fps": 24.0},
+        "objects": [{"id": 1}],
+        "frames": [{"frame": 0, "name": "00000", "objects": [one]}],
+    }
+    (root / "masks.json").write_text(json.dumps(results))
     (root / "results" / "jobs" / "table").mkdir(parents=True)
     write_shard(root / "results" / "jobs" / "table" / "masks-00000-of-00001.parquet", [("a", root / "masks.json")])
     return root

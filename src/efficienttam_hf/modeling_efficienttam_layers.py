@@ -85,12 +85,17 @@ def attend(
         logit_bias: bias that is added to the scaled logits, broadcastable to (B, heads, queries, keys). Flash attention
             has no such bias and flex attention does not broadcast it, so that a call with one falls back to `sdpa`.
 
+    On CPUs, flex attention falls back to `sdpa` also where the number of keys is not a multiple of 16. PyTorch 2.15's
+    kernel for AVX2 returns wrong values or NaN for 8, 24 or 40 keys of narrow heads, and one click gives 8 tokens.
+
     Returns:
         (B, queries, heads * C), and the weights if the implementation returns them.
     """
     config: Any = module.config
     implementation: str = config._attn_implementation
     if logit_bias is not None and implementation != "eager":
+        implementation = "sdpa"
+    if implementation == "flex_attention" and key.device.type == "cpu" and key.shape[2] % 16:
         implementation = "sdpa"
     if implementation == "sdpa":
         interface: Callable = sdpa_attention  # Transformers' implementation, or a faster one for this machine
