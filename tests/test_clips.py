@@ -16,6 +16,7 @@ from efficienttam_hf.data.batch import collate_clips
 from efficienttam_hf.data.clip import Clip
 from efficienttam_hf.data.loading import load_records
 from efficienttam_hf.data.mixing import MixedClips
+from efficienttam_hf.data.splicing import SplicedClips
 from efficienttam_hf.data.sampling import RecordClips
 from efficienttam_hf.data.schema import DatasetError
 from efficienttam_hf.data.seeding import derive_seed, generator_of
@@ -420,6 +421,52 @@ def test_a_weight_that_is_no_share_is_refused(weight):
 def test_a_mixture_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         MixedClips([])
+
+
+# --------------------------------------------------------------------------------------------------------- splicing
+
+
+@dataclass
+class TwoVideos:
+    """A source whose frames have the value of their video, of which there are two, and whose object is everywhere."""
+
+    num_frames: int = 4
+
+    def __getitem__(self, index: int) -> Clip:
+        video = 1 + index % 2
+        frames = torch.full((self.num_frames, 3, 2, 2), video, dtype=torch.uint8)
+        masks = torch.ones(self.num_frames, 1, 2, 2, dtype=torch.bool)
+        return Clip(frames, masks, f"video {video}", void=masks[:, 0].clone(), video=str(video))
+
+
+def test_frames_of_another_video_have_no_object():
+    spliced = SplicedClips(TwoVideos(), probability=0.5, seed=3)
+    returns, changed = 0, 0
+    for index in range(200):
+        clip = spliced[index]
+        own = 1 + index % 2
+        is_own = (clip.frames == own).flatten(1).all(1)
+        assert (is_own | (clip.frames == 3 - own).flatten(1).all(1)).all()
+        assert is_own[0]
+        assert torch.equal(clip.masks.flatten(1).any(1), is_own) and torch.equal(clip.void.flatten(1).any(1), is_own)
+        changed += not is_own.all()
+        returns += bool((is_own[1:] & ~is_own[:-1]).any())
+        assert ("replaced by" in clip.name) == (not is_own.all())
+    assert 70 < changed < 130
+    assert 0 < returns < changed
+    assert torch.equal(spliced[7].frames, pickle.loads(pickle.dumps(spliced))[7].frames)
+
+
+def test_clips_that_cannot_be_spliced_stay_as_they_are():
+    assert (SplicedClips(TwoVideos(num_frames=1), 1.0)[0].frames == 1).all()
+
+    class OneVideo(TwoVideos):
+        def __getitem__(self, index: int) -> Clip:
+            return super().__getitem__(0)
+
+    assert (SplicedClips(OneVideo(), 1.0)[5].frames == 1).all()
+    with pytest.raises(ValueError, match="probability must be from 0 to 1, got 1.5"):
+        SplicedClips(TwoVideos(), 1.5)
 
 
 # ---------------------------------------------------------------------------------------------------------- batching

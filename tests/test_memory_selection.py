@@ -468,7 +468,7 @@ EIGHT = {i: [5 + 12 * i, 10 + 9 * i, 35 + 11 * i, 45 + 9 * i] for i in range(8)}
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("boxes", "count"), [(BOXES, 24), (EIGHT, 8)], ids=["few", "eight"])
+@pytest.mark.parametrize(("boxes", "count"), [(BOXES, 12), (EIGHT, 6)], ids=["few", "eight"])
 def test_objects_together_are_what_each_is_alone(lively, processor, boxes, count, name):
     frames = moving_frames(count)
     together = track(lively, begin(processor, frames, boxes, memory_selection=name))
@@ -512,7 +512,7 @@ def test_a_strategy_changes_what_is_remembered(lively, processor, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_is_bounded_and_an_unbounded_session_selects_the_same(lively, processor, name):
-    frames = moving_frames(50)
+    frames = moving_frames(40)
     bounded = begin(processor, frames, BOXES, memory_selection=name, keep_history=False)
     everything = begin(processor, frames, BOXES, memory_selection=name, keep_history=True)
     pairs = zip(

@@ -65,6 +65,7 @@ def test_json_is_read_too_and_a_configuration_comes_back_from_what_is_saved(tmp_
         (["optimizer.betas=[0.9]"], r"`optimizer.betas` must be a list of 2 values, got \[0.9\]"),
         (["optimizer.betas=[0.9, 1.0]"], "`betas` must be at least 0 and below 1"),
         (["precision=fp8"], "`precision` must be one of no, bf16, fp16, auto, got 'fp8'"),
+        (["splice_probability=1.5"], "`splice_probability` must be from 0 to 1, got 1.5"),
         (["ema_decay=1"], "`ema_decay` must be at least 0 and below 1, got 1.0"),
         (["workers=-1"], "`workers` must be at least 0, got -1"),
         (["data.0.weight=0"], r"`data\[0\]`: `weight` must be above 0, got 0.0"),

@@ -29,6 +29,8 @@ class Clip:
         void: bool (T, height, width): pixels without annotation, which no loss counts; `None` for none.
         object_ids: the dataset's ids of the N objects.
         frame_indices: the frame numbers of the T frames in the video.
+        video: the id of the video in its dataset; empty for a clip that shares its objects with no other, such as a
+            synthetic one.
     """
 
     frames: Tensor
@@ -38,6 +40,7 @@ class Clip:
     void: Tensor | None = None
     object_ids: list[int] = field(default_factory=list)
     frame_indices: list[int] = field(default_factory=list)
+    video: str = ""
 
 
 class ClipSource(Protocol):

@@ -193,6 +193,7 @@ class RecordClips:
             void=void if void is not None and void.any() else None,
             object_ids=[object_id for object_id, kept in zip(object_ids, is_visible.tolist(), strict=True) if kept],
             frame_indices=frame_indices,
+            video=record.video_id,
         )
 
     def _load_frame(self, record: AnnotatedVideo, index: int, object_ids: list[int]) -> tuple[Tensor, Tensor]:

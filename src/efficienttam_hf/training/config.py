@@ -211,6 +211,8 @@ class TrainingConfig:
             name that `efficienttam models` lists.
         model_overrides: fields of the preset's configuration with other values.
         data: the sources of clips.
+        splice_probability: the share of clips in which frames after the first are replaced by frames of another video,
+            so that the model learns absence; see `data.splicing`. The clips of both must show different objects.
         stages: the curriculum.
         user, losses, optimizer, lora, distillation, evaluation: options; see their classes.
         freeze: parts that are not trained: `vision_encoder`, `prompt_encoder`, `mask_decoder`, `memory_attention`,
@@ -232,6 +234,7 @@ class TrainingConfig:
     model: str = "preset:efficienttam_ti_512x512"
     model_overrides: dict[str, Any] = field(default_factory=dict)
     data: list[SourceOptions] = field(default_factory=lambda: [SourceOptions()])
+    splice_probability: float = 0.0
     stages: list[StageOptions] = field(default_factory=lambda: [StageOptions()])
     user: UserOptions = field(default_factory=UserOptions)
     losses: LossOptions = field(default_factory=LossOptions)
@@ -259,6 +262,8 @@ class TrainingConfig:
             raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {shown(self.precision)}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"`ema_decay` must be at least 0 and below 1, got {shown(self.ema_decay)}.")
+        if not 0 <= self.splice_probability <= 1:
+            raise ValueError(f"`splice_probability` must be from 0 to 1, got {shown(self.splice_probability)}.")
         check_range(self, "seed", "workers", "log_every", "overlay_every", "checkpoint_every")
         check_range(self, "keep_checkpoints", least=1)
         for number in range(len(self.stages)):

@@ -21,6 +21,7 @@ from ..data.mixing import MixedClips
 from ..data.records import VideoRecord
 from ..data.sampling import RecordClips
 from ..data.seeding import derive_seed
+from ..data.splicing import SplicedClips
 from .config import ConfigError, EvaluationOptions, SourceOptions, StageOptions, TrainingConfig, build_options
 
 
@@ -66,7 +67,10 @@ class TrainingData:
                 sources.append((_clips(options, records, common), options.weight))
             except (TypeError, ValueError, OSError) as error:
                 raise ConfigError(f"`data[{place}]` ({options.kind}): {error}") from error
-        return sources[0][0] if len(sources) == 1 else MixedClips(sources, seed=derive_seed(self.config.seed, number))
+        seed = derive_seed(self.config.seed, number)
+        clips = sources[0][0] if len(sources) == 1 else MixedClips(sources, seed=seed)
+        probability = self.config.splice_probability
+        return SplicedClips(clips, probability, derive_seed(seed, len(sources))) if probability else clips
 
 
 def _clips(options: SourceOptions, records: Sequence[VideoRecord] | None, common: dict[str, Any]) -> ClipSource:
