@@ -72,6 +72,13 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "exported" in getattr(item, "fixturenames", ()):  # PyTorch takes half a minute to export the smallest model
+            item.add_marker(pytest.mark.slow)
+
+
 def skip_reasons(terminalreporter) -> Counter[str]:
     """How many tests were skipped for what reason, but those of Transformers' own suites."""
     reasons: Counter[str] = Counter()

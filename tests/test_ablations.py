@@ -119,6 +119,7 @@ def test_the_model_as_it_is_is_run_once(rows):
     assert all(row.result.scored for row in rows)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_every_change_changes_what_is_tracked(model, processor):
     def tracked(model, processor):

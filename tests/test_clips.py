@@ -16,10 +16,10 @@ from efficienttam_hf.data.batch import collate_clips
 from efficienttam_hf.data.clip import Clip
 from efficienttam_hf.data.loading import load_records
 from efficienttam_hf.data.mixing import MixedClips
-from efficienttam_hf.data.splicing import SplicedClips
 from efficienttam_hf.data.sampling import RecordClips
 from efficienttam_hf.data.schema import DatasetError
 from efficienttam_hf.data.seeding import derive_seed, generator_of
+from efficienttam_hf.data.splicing import SplicedClips
 
 
 DAVIS = Path(__file__).resolve().parents[2] / "shared" / "data" / "DAVIS"

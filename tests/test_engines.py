@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -74,6 +76,32 @@ def test_exported_graphs_give_the_files_of_the_torch_model(engine, model, export
             assert ours["score"] == pytest.approx(other["score"], abs=1e-3)
             masks = [decode_rle(each["segmentation"]) for each in (ours, other)]
             assert np.mean(masks[0] != masks[1]) < 0.002
+
+
+DELETED_IN_A_THREAD = """
+import faulthandler, os, signal, sys, threading
+from pathlib import Path
+from efficienttam_hf.export.runtimes import load_graph
+faulthandler.enable()
+graphs = [load_graph("openvino", Path(sys.argv[1]))]
+thread = threading.Thread(target=graphs.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("stopped"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_signal_after_an_openvino_graph_was_deleted_in_a_thread_does_not_crash(tmp_path):
+    pytest.importorskip("openvino", reason="the engine needs the extra: pip install efficienttam-hf[openvino]")
+    onnx = pytest.importorskip("onnx", reason="exporting needs the extra: pip install efficienttam-hf[export]")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "relu", [x], [y])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "relu.onnx")
+    command = [sys.executable, "-c", DELETED_IN_A_THREAD, str(tmp_path / "relu.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
 
 
 def test_a_model_is_exported_once_even_by_several_at_a_time(model, exported, cache, monkeypatch):

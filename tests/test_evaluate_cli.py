@@ -122,6 +122,7 @@ def test_prompts_are_compared(command, tmp_path, capsys):
     assert "| box |" in overview
 
 
+@pytest.mark.slow
 def test_memory_strategies_are_compared(model, tmp_path, capsys):
     out = ["--model", str(model), "--device", "cpu", "--output", str(tmp_path / "out"), "--max-frames", "4"]
     stress = ["evaluate", "vos", "--dataset", "stress", "--limit", "2", *out]

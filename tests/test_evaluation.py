@@ -180,6 +180,7 @@ def test_scores_are_those_of_the_reference_evaluator():
             assert ours[key] == pytest.approx(value, abs=1e-6), (name, key)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DAVIS.is_dir(), reason=f"no DAVIS sequences in {DAVIS}")
 def test_copying_the_first_mask_scores_as_published_on_davis():
     scores = []

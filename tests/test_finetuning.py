@@ -128,6 +128,7 @@ def test_the_loop_that_the_document_shows_learns_from_a_folder(model, tmp_path, 
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_model_is_tuned_with_the_losses_it_was_trained_with(model, tmp_path):
     data, given = write_folder(tmp_path / "mine", ["a", "b"]), shutil.copytree(model, tmp_path / "given")
     save_losses(LossOptions(focal_alpha=0.6), given)

@@ -301,6 +301,7 @@ def test_the_script_sends_nothing_unless_told(hub, published, capsys):
     assert "Dry run: verified, and nothing sent." in out and "model.safetensors" in out
 
 
+@pytest.mark.slow
 def test_the_script_fetches_makes_and_uploads(hub, published, monkeypatch, capsys, tmp_path):
     script = load_script("push_to_hub")
     monkeypatch.setattr(script, "download", lambda repository, file: Download(published, {}))

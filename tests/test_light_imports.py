@@ -99,7 +99,9 @@ def test_auto_classes_know_the_package_however_it_is_imported(imports, checkpoin
 
 def test_every_public_name_can_be_imported_and_is_listed():
     assert {name for name in vars(_public) if name.startswith("EfficientTam")} <= set(efficienttam_hf.__all__)
-    code = "import efficienttam_hf as package; print('EfficientTamModel' in dir(package), hasattr(package, 'nonsense')); "
+    code = (
+        "import efficienttam_hf as package; print('EfficientTamModel' in dir(package), hasattr(package, 'nonsense')); "
+    )
     code += "print(all(hasattr(package, n) for n in package.__all__))\n"
     code += "from efficienttam_hf import *\nprint(EfficientTamModel.__name__)"
     assert run(code).splitlines() == ["True False", "True", "EfficientTamModel"]

@@ -158,6 +158,7 @@ def test_auto_classes_take_the_folder_of_a_name(hub, model):
     assert names == ["EfficientTamConfig", "EfficientTamVideoProcessor", "EfficientTamVideoVideoProcessor"]
 
 
+@pytest.mark.slow
 def test_a_revision_is_fetched_and_kept_beside_the_newest(hub, model, old_model, monkeypatch):
     assert same_weights(EfficientTamVideoModel.from_pretrained(NAME, revision="v1"), old_model)
     assert published.found(NAME) is None, "what was asked for by revision is not what the name means"
@@ -183,6 +184,7 @@ def test_a_revision_is_fetched_and_kept_beside_the_newest(hub, model, old_model,
         EfficientTamConfig.from_pretrained("efficienttam-nano", revision="v1")
 
 
+@pytest.mark.slow
 def test_a_download_can_be_forced(hub, model, old_model, monkeypatch):
     EfficientTamVideoModel.from_pretrained(NAME)
     hub.add_revision(PUBLISHED_REPOSITORY, "main", OLD, PUBLISHED_FILES.of(NAME), published_file(old_model))

@@ -42,6 +42,7 @@ def published(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_all_eight_are_converted_from_a_folder(script, published, tmp_path, capsys):
     assert script.main(["--from-folder", str(published), "--out", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(PRESETS)
@@ -67,6 +68,7 @@ def test_chosen_ones_are_fetched_from_the_hub(script, published, tmp_path, monke
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(chosen)
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_stop_the_others(script, published, tmp_path, capsys):
     (published / "efficienttam_s.pt").write_bytes(b"cut")
     (published / "efficienttam_ti.pt").unlink()

@@ -28,7 +28,7 @@ def model():
     return lively_model()
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx"])
+@pytest.fixture(scope="module", params=["torch", pytest.param("onnx", marks=pytest.mark.slow)])
 def tracker(request):
     """Model and processor, or the ONNX tracker, which is both."""
     if request.param == "torch":

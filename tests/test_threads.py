@@ -35,12 +35,14 @@ def test_the_command_line_has_threads_that_sleep():
     assert "PASSIVE" in in_another_process("import efficienttam_hf.cli, torch; torch.ones(2) + 1")
 
 
+@pytest.mark.slow
 def test_what_the_user_has_set_holds():
     assert "ACTIVE" in in_another_process("import efficienttam_hf, torch", OMP_WAIT_POLICY="active")
     code = "import os, efficienttam_hf; assert 'OMP_WAIT_POLICY' not in os.environ; import torch"
     in_another_process(code, GOMP_SPINCOUNT="5000")
 
 
+@pytest.mark.slow
 def test_after_torch_it_is_known_to_be_too_late():
     code = "import torch; from efficienttam_hf._threads import let_threads_sleep as f; import os; "
     in_another_process(code + "os.environ.pop('OMP_WAIT_POLICY'); assert not f()")

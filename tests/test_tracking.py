@@ -17,7 +17,9 @@ HEIGHT, WIDTH = 90, 120
 ABSENT = -1024.0
 
 
-@pytest.fixture(scope="module", params=["full", "pooled_logit_bias", "pooled_key_shift"])
+@pytest.fixture(
+    scope="module", params=["full", "pooled_logit_bias", pytest.param("pooled_key_shift", marks=pytest.mark.slow)]
+)
 def model(request):
     """A small model with fresh weights, in which objects are judged present."""
     torch.manual_seed(1)

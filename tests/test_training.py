@@ -71,7 +71,12 @@ def interrupt(*_):
 
 
 @pytest.mark.parametrize(
-    ("step", "stage", "workers"), [(1, 0, 0), (2, 0, 0), (4, 1, 2)], ids=["mid-stage", "stage's end", "workers"]
+    ("step", "stage", "workers"),
+    [
+        pytest.param(1, 0, 0, id="mid-stage", marks=pytest.mark.slow),
+        pytest.param(2, 0, 0, id="stage's end", marks=pytest.mark.slow),
+        pytest.param(4, 1, 2, id="workers"),
+    ],
 )
 def test_a_resumed_run_is_as_one_that_never_stopped(step, stage, workers, unstopped, model, tmp_path, monkeypatch):
     config = run_config(tmp_path, model, ema_decay=0.9, workers=workers)
@@ -248,6 +253,7 @@ def test_checkpoints_load_and_track_and_the_folder_can_be_moved(unstopped, model
     assert modes == {oct((moved / "config.json").stat().st_mode & 0o777)}
 
 
+@pytest.mark.slow
 def test_only_the_newest_checkpoints_and_the_best_are_kept(model, tmp_path, monkeypatch):
     scores = iter([0.3, 0.6, 0.5, 0.4, 0.2])
     monkeypatch.setattr(loop.Trainer, "_evaluate", lambda self: setattr(self, "score", next(scores)))
@@ -331,6 +337,7 @@ def first_gradients(output, model, monkeypatch, **fields):
     return kept, {name: value for name, value in metrics(output)[0].items() if name != "stage"}
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_gradients_of_the_batch(model_without_dropout, tmp_path, monkeypatch):
     whole, numbers = first_gradients(tmp_path / "whole", model_without_dropout, monkeypatch)
     for size in (1, 2):
@@ -343,6 +350,7 @@ def test_micro_batches_give_the_gradients_of_the_batch(model_without_dropout, tm
         assert others == pytest.approx(numbers, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_checkpointed_gradients_are_the_same(model, tmp_path, monkeypatch):
     # With dropout: what is recomputed draws the same.
     kept, numbers = first_gradients(tmp_path / "kept", model, monkeypatch)
@@ -392,6 +400,7 @@ def test_fp16_is_refused_on_a_cpu(model, tmp_path):
         train(run_config(tmp_path, model, precision="fp16"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [{}, {"rank": 2}], ids=["frozen", "adapters"])
 def test_what_does_not_learn_keeps_its_weights_over_stages(lora, model, tmp_path):
     if lora:

@@ -274,6 +274,7 @@ def test_the_rotation_of_phone_videos_is_applied(tmp_path, rotation, hflip, turn
         assert video[0].flags.c_contiguous
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", REAL_VIDEOS or [None], ids=lambda path: path.stem if path else "none")
 def test_real_videos_read_the_same_in_all_directions(path):
     if path is None:

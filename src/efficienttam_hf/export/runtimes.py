@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,5 +55,8 @@ def _openvino(path: Path, num_threads: int | None) -> Run:
         ) from error
     # By itself OpenVINO computes in bfloat16 on processors that have it; masks are to be those of the other runtimes.
     options: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": num_threads or 0}
-    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    # OpenVINO gives the thread that compiles a signal stack of its own, and releases it wherever the model is deleted.
+    # If that is another thread, the next signal, such as Ctrl-C, would crash the process. This thread gets no signals.
+    with ThreadPoolExecutor(1) as executor:
+        compiled = executor.submit(openvino.Core().compile_model, str(path), "CPU", options).result()
     return lambda inputs: list(compiled(inputs).to_tuple())
