@@ -35,7 +35,7 @@ import engine  # first, because on a ZeroGPU Space `spaces` must be imported bef
 import gradio as gr
 from api import TrackEndpoint
 from common_ui import object_colours
-from examples import draw_examples
+from examples import make_examples
 from fair_queue import LimitRate, share_queue
 from image_tab import ImageTab
 from live_tab import LiveTab
@@ -72,7 +72,7 @@ def build(settings: Settings, root: Path) -> gr.Blocks:
     engine.load(settings)
     visitors = Visitors(root / "visitors", settings)
     visitors.sweep_now_and_then()
-    videos, images = draw_examples(root / "examples")
+    videos, images = make_examples(root / "examples", settings.example_video)
 
     seconds = 60 * settings.idle_minutes
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(seconds // 6, seconds)) as demo:

@@ -13,6 +13,13 @@ from typing import Any
 from efficienttam_hf.discovery.transformers_detectors import DEFAULT_TEXT_DETECTOR
 
 
+# A hawk in the rain, 10 s, 960 x 540 (Pexels video 1581; CC0 1.0, as `licenses.txt` beside it says).
+HAWK = (
+    "https://raw.githubusercontent.com/nealvis/media/907dde5b733558c63de166407afd070c271a5909/"
+    "animal_vid/wet_hawk_960x540_CC0.mp4"
+)
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of the demo. The environment variable of a setting is `EFFICIENTTAM_` and its name in capitals.
@@ -31,6 +38,8 @@ class Settings:
         text_detector: the model that finds what a visitor's text says: a folder or an id on the Hub, for Transformers'
             `zero-shot-object-detection`. It is fetched when the first visitor looks for a text. `off`: visitors cannot
             look for texts.
+        example_video: the path or the address of a real video, the first example of the page; by default a clip of a
+            hawk (CC0), which is fetched once into the user's cache directory. `off`: only clips that the package draws.
         result_sides: the choices for the longer side of frames and masks, in pixels; the first is the default.
         strides: the choices for "every n-th frame"; the first is the default.
         max_frames: the largest number of frames of a video that are used. The visitor is told that the others are left
@@ -68,6 +77,7 @@ class Settings:
     dtype: str = "auto"
     memory: str = "auto"
     text_detector: str = DEFAULT_TEXT_DETECTOR
+    example_video: str = HAWK
     result_sides: tuple[int, ...] = (640, 480, 960)
     strides: tuple[int, ...] = (1, 2, 4)
     max_frames: int = 300

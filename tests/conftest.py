@@ -24,6 +24,8 @@ os.environ.setdefault("EFFICIENTTAM_KERNELS", "capability")
 os.environ["EFFICIENTTAM_DTYPE"] = "float32"
 # Where a test names no model, the one that comes with the package: the default would be fetched.
 os.environ["EFFICIENTTAM_MODEL"] = "efficienttam-nano"
+# The demo fetches no example.
+os.environ["EFFICIENTTAM_EXAMPLE_VIDEO"] = "off"
 
 
 TRANSFORMERS_MARKERS = (
