@@ -7,16 +7,11 @@ from typing import Any
 
 import gradio as gr
 from common_ui import friendly
+from given_prompts import parse_prompts
 from settings import Settings
 from uploads import UserError
-from video_clip import Clip
 from video_tab import DIRECTIONS
 from visitors import Visitors
-
-from efficienttam_hf.prompts import ObjectPrompts, Prompts, prompts_from_json
-
-
-EXPECTED = '[{"id": 1, "prompts": [{"frame": 0, "points": [[x, y]], "labels": [1], "box": [x0, y0, x1, y1]}]}]'
 
 
 class TrackEndpoint:
@@ -51,8 +46,8 @@ class TrackEndpoint:
 
         Args:
             video: the path of a video file.
-            prompts: objects in the form of `EXPECTED`, in pixels and frame numbers of the video. Label 1 is a point on
-                the object, and label 0 a point beside it. Points or the box may be left out.
+            prompts: objects in the form of `given_prompts.EXPECTED`, in pixels and frame numbers of the video. Label 1
+                is a point on the object, and label 0 a point beside it. Points or the box may be left out.
             direction: "forward", "backward" or "both"; tracking begins at each object's first prompted frame.
 
         Returns:
@@ -81,56 +76,3 @@ class TrackEndpoint:
                 raise
             work.release()
         return str(results.masks_json), str(results.masks_zip), str(results.overlay)
-
-
-def parse_prompts(given: Any, clip: Clip, settings: Settings) -> Prompts:
-    """Convert the prompts of a call to `Prompts`, by frame and object and in pixels of the video.
-
-    Args:
-        given: the parsed JSON, in the form of `EXPECTED`.
-        clip: the part of the video that is used.
-        settings: the settings of the demo, with the limits.
-
-    Raises:
-        UserError: if the prompts have another form, do not fit the video, or exceed a limit.
-    """
-    _check_amount(given, settings)
-    try:
-        prompts = prompts_from_json(given)
-    except ValueError as error:
-        raise UserError(f"prompts must have the form {EXPECTED}. {error}") from error
-    for frame, on_frame in prompts.items():
-        for object_id, one in on_frame.items():
-            _check(object_id, frame, one, clip)
-    return prompts
-
-
-def _check_amount(given: Any, settings: Settings) -> None:
-    """Check the numbers of objects, prompts and points before anything else, because each point costs time."""
-    objects = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
-    lists = [one["prompts"] for one in objects if isinstance(one.get("prompts"), list)]
-    if len(objects) > settings.max_objects:
-        raise UserError(f"At most {settings.max_objects} objects are accepted in a call, got {len(objects)}.")
-    if sum(map(len, lists)) > settings.max_prompts:
-        raise UserError(f"At most {settings.max_prompts} prompts in all are accepted, got {sum(map(len, lists))}.")
-    for prompt in (prompt for prompts in lists for prompt in prompts if isinstance(prompt, dict)):
-        points = prompt.get("points")
-        if isinstance(points, list) and len(points) > settings.max_points:
-            raise UserError(
-                f"At most {settings.max_points} points for an object on a frame are accepted, got {len(points)}."
-            )
-
-
-def _check(object_id: int, frame: int, given: ObjectPrompts, clip: Clip) -> None:
-    """Raise `UserError` if a prompt is empty, or its object id, frame or coordinates are not in the clip."""
-    where = f" for object {object_id} on frame {frame}"
-    if not 1 <= object_id <= 255:
-        raise UserError(f"Object ids are whole numbers from 1 to 255, got {object_id}.")
-    if not 0 <= frame < clip.count:
-        raise UserError(f"Frame {frame} is not one of the frames 0 to {clip.count - 1} that are used.")
-    if given.is_empty:
-        raise UserError(f"There is neither a point nor a box{where}: give at least one.")
-    try:
-        given.check(clip.original, where)
-    except ValueError as error:
-        raise UserError(str(error)) from error

@@ -6,8 +6,12 @@
     settings.py                                  models, speed and limits, which environment variables can set
     video_tab.py, image_tab.py, live_tab.py      the layout of the page and the reactions to clicks
     video_work.py, image_work.py, live_work.py   the state of a visitor's work, without Gradio
+    video_state.py, video_prompts.py             the lower parts of video_work.py: the loaded video; prompts and undo
+    clip_masks.py                                the masks on the frames of a video
     found_objects.py, text_detector.py           objects that are found instead of clicked; the detector of texts
     export_panel.py, exports.py                  videos with effects, and annotations in other tools' formats
+    continue_panel.py                            goes on from earlier results; links with clicks
+    given_results.py, given_prompts.py           results and prompts from outside, which are hostile input
     timeline.py                                  the rows of objects below the picture, and lost moments
     visitors.py                                  the visitors; deletes their files when they leave
     engine.py                                    runs the model, also on ZeroGPU
@@ -81,13 +85,15 @@ def build(settings: Settings, root: Path) -> gr.Blocks:
         tabs: list[VideoTab | ImageTab | LiveTab] = []
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Video", id="video"):
-                tabs.append(VideoTab(visitors, settings, videos, images))
+                video = VideoTab(visitors, settings, videos, images)
+                tabs.append(video)
             with gr.Tab("Image", id="image"):
                 tabs.append(ImageTab(visitors, settings, images))
             if not engine.ON_ZERO_GPU:  # a session cannot be kept after the time for which a visitor has the GPU
                 with gr.Tab("Live camera", id="live"):
                     tabs.append(LiveTab(visitors, settings))
         menu.wire(demo, *tabs)
+        video.continuing.wire_page(demo)
         TrackEndpoint(visitors, settings)
 
         def leave(request: gr.Request) -> None:

@@ -14,6 +14,7 @@ import torch
 from model_store import Models, ModelStore, offered_models, shown_name
 from settings import Settings
 from text_detector import SharedDetector
+from uploads import UserError
 from video_clip import Clip
 
 from efficienttam_hf import EfficientTamModel, EfficientTamVideoModel
@@ -24,7 +25,7 @@ from efficienttam_hf.app.finding import find_on_frame
 from efficienttam_hf.app.loading import choose_device, load_model, quiet_transformers
 from efficienttam_hf.app.plan import TrackedFrame, TrackingPlan
 from efficienttam_hf.app.precision import choose_dtype
-from efficienttam_hf.discovery import FinderOptions, FoundObject
+from efficienttam_hf.discovery import DetectionError, FinderOptions, FoundObject, NothingFoundError
 from efficienttam_hf.discovery.track_book import MatchRules
 from efficienttam_hf.memory_selection import make_strategy
 from efficienttam_hf.prompts import ObjectPrompts, Prompts
@@ -148,14 +149,20 @@ def find_objects(
         See `find_on_frame`.
 
     Raises:
-        UserError: if texts cannot be looked for.
-        NothingFoundError: if nothing is found.
-        DetectionError: if the detector fails.
+        UserError: if texts cannot be looked for, the detector fails, or nothing is found.
     """
     source = "everything" if texts is None else detector.for_texts(texts)
     options = FinderOptions(every=0, rules=MatchRules(max_objects=most))
-    with store.use(model) as models:
-        return find_on_frame(models.video, models.processor, frame, source, options, known)
+    try:
+        with store.use(model) as models:
+            return find_on_frame(models.video, models.processor, frame, source, options, known)
+    except NothingFoundError as error:
+        what = "nothing that is not marked already" if texts is None else f"looked for {error.looks_for}"
+        raise UserError(
+            f"No new object was found on this frame ({what}). Try another frame, or click on an object."
+        ) from error
+    except DetectionError as error:
+        raise UserError(str(error)) from error
 
 
 @_on_gpu(seconds=15)

@@ -31,6 +31,7 @@ from common_ui import (
     status_line,
     with_place,
 )
+from continue_panel import ContinuePanel, use_link
 from export_panel import ExportPanel
 from model_store import shown_name
 from settings import Settings
@@ -154,6 +155,7 @@ class VideoTab:
                     DIRECTIONS, value="forward", label="Track which way from the clicks", elem_id="video-direction"
                 )
                 self.opacity = gr.Slider(0.1, 0.9, 0.5, step=0.1, label="Opacity of masks", buttons=[])
+                self.continuing = ContinuePanel(self)
         with gr.Column(visible=False, elem_id="video-results") as self.results:
             with gr.Row(elem_classes="buttons"):
                 self.overlay_file = gr.DownloadButton("Overlay video (MP4)", elem_id="download-overlay")
@@ -178,7 +180,7 @@ class VideoTab:
                     show_label=False,  # Gradio leaves no space for the label
                     elem_id="video-plot",
                 )
-            self.exports = ExportPanel(settings, self._work)
+            self.exports = ExportPanel(settings, self.work)
 
     def _wire(self) -> None:
         """Connect the components to the callbacks."""
@@ -260,6 +262,7 @@ class VideoTab:
         self.cancel.click(None, None, status, js=f"() => {json.dumps(stopping)}", **PAGE_EVENT)
         self.cancel.click(self.on_cancel, None, None, **at_once)
         self.exports.wire(self.frame, controls.objects)
+        self.continuing.wire(tracked)
         self.markers.input(self.on_markers, self.markers, [status, *files], **waiting, **tracking)
         self.model_inputs, self.model_outputs = shown, edited
 
@@ -267,7 +270,7 @@ class VideoTab:
     # Each callback is decorated with `answered`: if it refuses, the status line gives the reason and nothing else
     # changes.
 
-    def _work(self, request: gr.Request) -> VideoWork:
+    def work(self, request: gr.Request) -> VideoWork:
         """Return the state of the visitor's video tab."""
         return self.visitors.of(request.session_hash).video
 
@@ -285,10 +288,12 @@ class VideoTab:
 
     def _load(self, path: Path, side: int, stride: int, request: gr.Request) -> Answer:
         """Load a video and show its first frame."""
-        work = self._work(request)
+        work = self.work(request)
         try:
             clip = work.load(path, int(side), int(stride))
-            picture = self._picture(work, 0)
+            linked = use_link(work)
+            frame = min(work.prompts, default=0)
+            picture = self._picture(work, frame)
         except REFUSALS as error:  # the upload field is emptied for another file
             if work.tracking:  # the status line shows the progress of tracking, which would replace the message at once
                 gr.Warning(readable(error), duration=8)
@@ -310,10 +315,10 @@ class VideoTab:
             None,
             None,
             gr.update(visible=True),
-            gr.update(maximum=max(1, clip.count - 1), value=0),
+            gr.update(maximum=max(1, clip.count - 1), value=frame),
             gr.update(value=picture, elem_classes=canvas_classes(clip.size)),
             _choice(work),
-            said(f"{text} Now click on an object, or press Everything."),
+            said(f"{text}{linked or ' Now click on an object, or press Everything.'}"),
             gr.update(visible=False),
             _timeline(work),
             gr.update(visible=False),
@@ -327,17 +332,17 @@ class VideoTab:
     @answered
     def on_frame(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Show the frame that the slider was moved to."""
-        work = self._work(request)
+        work = self.work(request)
         return {self.canvas: self._picture(work, _within(work, frame), opacity) if work.clip else gr.skip()}
 
     @answered
     def on_moment(self, moment: Any, opacity: float, request: gr.Request) -> Answer:
         """Show the frame that was clicked on the timeline."""
-        work = self._work(request)
+        work = self.work(request)
         if work.clip is None or work.tracking or not isinstance(moment, int):
             return {self.status: gr.skip()}
         frame = _within(work, moment)
-        return {self.frame: frame, self.canvas: self._picture(work, frame, opacity)}
+        return self.picture_of(work, frame, opacity)
 
     @answered
     def on_click(
@@ -351,7 +356,7 @@ class VideoTab:
         request: gr.Request,
     ) -> Answer:
         """Add a click on the picture to the prompts of the selected object."""
-        work = self._work(request)
+        work = self.work(request)
         size = work.clip.size if work.clip else (1, 1)
         if work.current != int(object_id):
             work.choose(int(object_id))
@@ -374,7 +379,7 @@ class VideoTab:
 
     def _search(self, texts: list[str] | None, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Search a frame and show what was found."""
-        work = self._work(request)
+        work = self.work(request)
         found = work.find(_within(work, frame), texts)
         if not found:  # another video was chosen meanwhile
             return {self.status: gr.skip()}
@@ -386,7 +391,7 @@ class VideoTab:
     @answered
     def on_kind(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Note that another kind of click was chosen; a box that was begun is discarded."""
-        work = self._work(request)
+        work = self.work(request)
         if work.corner is None:
             return {self.status: gr.skip()}
         work.corner = None
@@ -395,14 +400,14 @@ class VideoTab:
     @answered
     def on_object(self, object_id: str, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Select another object."""
-        work = self._work(request)
+        work = self.work(request)
         work.choose(int(object_id))
         return self._chosen(work, frame, opacity)
 
     @answered
     def on_next(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Select a new object."""
-        work = self._work(request)
+        work = self.work(request)
         work.next_object()
         choice = _choice(work)
         return {**self._chosen(work, frame, opacity), self.controls.objects: choice}
@@ -417,7 +422,7 @@ class VideoTab:
     @answered
     def on_undo(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Undo the last click and show its frame."""
-        work = self._work(request)
+        work = self.work(request)
         at = work.undo()
         text = "The corner is undone." if at is None else f"The last click or search on frame {at} is undone."
         at = frame if at is None else at
@@ -426,7 +431,7 @@ class VideoTab:
     @answered
     def on_remove(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Remove the selected object."""
-        work = self._work(request)
+        work = self.work(request)
         return self._edited(work, frame, opacity, f"Object {work.remove_object()} is removed.")
 
     def _edited(self, work: VideoWork, frame: int, opacity: float, text: str) -> list[Any]:
@@ -442,7 +447,7 @@ class VideoTab:
     @answered
     def on_model(self, frame: int, opacity: float, request: gr.Request) -> Answer:
         """Tell the visitor that another model is used, if it was changed."""
-        work = self._work(request)
+        work = self.work(request)
         if not work.model_is_new:
             return {self.status: gr.skip()}
         work.model_is_new = False
@@ -454,7 +459,7 @@ class VideoTab:
     @answered
     def on_begin(self, again: bool, frame: int, direction: str, request: gr.Request) -> Answer:
         """Prepare tracking when Track or, with `again`, Re-track was pressed. If other videos are tracked, it waits."""
-        work = self._work(request)
+        work = self.work(request)
         self.visitors.of(request.session_hash).tracking_status = ""
         work.prepare_tracking(direction, _within(work, frame) if again else None)
         return [said("Waiting for a turn …"), *_while_tracking(work, True)]
@@ -499,19 +504,29 @@ class VideoTab:
             return
         picture = self._picture(work, shown, opacity)
         yield {self.canvas: picture, self.frame: shown, self.status: said("Writing the files …", 1.0)}
-        files = self._files(work, markers)
+        results = self.results_of(work, markers, opacity)
         text = "Cancelled; what was done is kept." if work.cancelled else f"Done, at {rate:.1f} frames/s."
-        if not files:
+        if not results:
             yield {self.status: said(text)}
             return
-        yield {
+        yield {**results, self.status: said(f"{text} Move the slider to check; click to correct.")}
+
+    def results_of(self, work: VideoWork, markers: bool, opacity: float) -> dict[Any, Any]:
+        """Write the result files; return the updates of all components that show results, or none without masks."""
+        files = self._files(work, markers)
+        if not files:
+            return {}
+        return {
             **files,
-            self.status: said(f"{text} Move the slider to check; click to correct."),
             self.results: gr.update(visible=True),
             self.plot: _score_table(work),
             self.timeline: _timeline(work),
             self.moments: _moments(work, opacity),
         }
+
+    def picture_of(self, work: VideoWork, frame: int, opacity: float) -> dict[Any, Any]:
+        """Return the updates that show a frame."""
+        return {self.frame: frame, self.canvas: self._picture(work, frame, opacity)}
 
     def _files(self, work: VideoWork, markers: bool) -> dict[Any, str]:
         """Write the result files and return the updates of the components that offer them."""
@@ -528,13 +543,13 @@ class VideoTab:
     @answered
     def on_markers(self, markers: bool, request: gr.Request) -> Answer:
         """Draw clicks in the overlay, or leave them out."""
-        files = self._files(self._work(request), markers)
+        files = self._files(self.work(request), markers)
         shown = "shows" if markers else "does not show"
         return {**files, self.status: said(f"The overlay video {shown} clicks and boxes.") if files else gr.skip()}
 
     def on_cancel(self, request: gr.Request) -> None:
         """Stop tracking."""
-        self._work(request).cancel()
+        self.work(request).cancel()
 
 
 def _choice(work: VideoWork) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def click(page, at, tab="video"):
 
 
 def wait_for_status(page, text):
-    page.wait_for_function("t => document.querySelector('#video-status').innerText.includes(t)", arg=text)
+    page.wait_for_function("t => document.querySelector('#video-status')?.innerText.includes(t)", arg=text)
 
 
 def move_slider(page, frame):

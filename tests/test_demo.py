@@ -226,7 +226,7 @@ def test_results_are_those_of_the_command_line(work, video, settings, tmp_path):
     assert own["prompt_size"] == command["prompt_size"]
     assert own["complete"] is True
     with zipfile.ZipFile(results.masks_zip) as archive:
-        assert archive.namelist() == [f"Annotations/upload/{t:05d}.png" for t in range(8)]
+        assert archive.namelist() == [*(f"Annotations/upload/{t:05d}.png" for t in range(8)), "masks.json"]
         archive.extractall(tmp_path / "masks")
     for t in range(8):
         png = read_indexed_png(tmp_path / "masks" / "Annotations" / "upload" / f"{t:05d}.png")

@@ -188,7 +188,7 @@ def test_click_track_correct_and_take_home(visit, video, tmp_path):
     with zipfile.ZipFile(download(page, "masks", tmp_path)) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path)
-    assert len(names) == NUM_FRAMES
+    assert len(names) == NUM_FRAMES + 1, "with masks.json"
     assert ((read_indexed_png(tmp_path / names[0]) == 1) == first).all()
 
 
@@ -264,6 +264,32 @@ def test_everything_the_timeline_and_an_effect_by_keyboard_alone(visit, video, t
     page.wait_for_selector("#export-status >> text=The annotations are ready")
     with zipfile.ZipFile(download(page, "format", tmp_path)) as archive:
         assert archive.namelist() == ["annotations.json"]
+
+
+def test_another_visitor_goes_on_from_results_and_from_a_link(visit, video, tmp_path):
+    page, other = visit(), visit()
+    load(page, video[0])
+    marked = click(page, video[1])
+    page.click("#video-continue > button")
+    page.click("#video-share")
+    page.wait_for_function("document.querySelector('#video-link textarea')?.value.includes('#prompts=')")
+    link = page.input_value("#video-link textarea")
+    page.click("#video-track")
+    wait_for_status(page, "Done")
+    results = download(page, "masks", tmp_path)
+
+    other.goto("about:blank")
+    other.goto(link)
+    wait_for_status(other, "This link carries clicks on 1 object")
+    load(other, video[0])
+    wait_for_status(other, "The clicks of the link are on it")
+    other.click("#video-continue > button")
+    with changes(other):
+        other.set_input_files("#video-given input[type=file]", str(results))
+    wait_for_status(other, f"The results are loaded: 1 object on {NUM_FRAMES} frames")
+    assert abs(picture(other).astype(int) - marked).mean() < 2
+    other.wait_for_selector("#video-timeline button")
+    assert other.is_visible("#download-overlay")
 
 
 def test_visitors_do_not_see_each_other(visit, server, video):
@@ -601,6 +627,10 @@ def test_axe_finds_nothing_in_any_view(visit, video, axe, theme, width):
     page.click("#video-make-effect")
     page.wait_for_selector("#export-status >> text=The video is ready")
     found["video, effects and formats"] = violations(page, axe)
+    page.click("#video-continue > button")
+    page.click("#video-share")
+    page.wait_for_selector("#video-link")
+    found["video, continue"] = violations(page, axe)
     page.click("#video-source > button")
     page.click("#video-settings > button")
     page.click("#video-source button[role=tab] >> text=Record")
@@ -739,7 +769,7 @@ def test_the_endpoint_tracks_for_programs(server, video):
     assert [f["frame"] for f in content["frames"]] == list(range(NUM_FRAMES))
     assert decode_rle(content["frames"][2]["objects"][0]["segmentation"]).any()
     with zipfile.ZipFile(masks_zip) as archive:
-        assert len(archive.namelist()) == NUM_FRAMES
+        assert len(archive.namelist()) == NUM_FRAMES + 1
     with open_video(overlay) as frames:
         assert len(list(frames)) == NUM_FRAMES
     with pytest.raises(Exception, match="neither a point nor a box"):

@@ -7,6 +7,7 @@ import re
 import zipfile
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,14 +17,20 @@ from test_demo import HEIGHT, NUM_FRAMES, ON_OBJECT, WIDTH, masks, run, settings
 # isort: split
 
 import engine
-from clicks import POSITIVE
+import given_results
+from clicks import BOX, NEGATIVE, POSITIVE
+from continue_panel import prompts_as_text, use_link
 from export_panel import ALL, SELECTED, ExportPanel
 from exports import ANNOTATIONS, make_effect, preview, write_effect, write_format
+from given_prompts import parse_link
+from given_results import take_results
 from settings import Settings
 from text_detector import SharedDetector, split_texts
 from timeline import MOST_PARTS, Row, lost_moments, timeline_html, timeline_rows
 from uploads import UserError
+from video_tab import VideoTab
 from video_work import VideoWork
+from visitors import Visitors
 
 from efficienttam_hf.discovery import Detection
 from efficienttam_hf.formats.registry import read_annotations
@@ -144,7 +151,8 @@ def test_a_search_that_cannot_be_made_is_refused_in_words(work, monkeypatch, tmp
         monkeypatch.setattr(engine, "detector", detector)
         with pytest.raises(UserError, match=message) as refusal:
             work.find(0, ["a dog"])
-        assert str(tmp_path) not in str(refusal.value)
+        assert str(tmp_path) not in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+        assert len(str(refusal.value)) < 500
     assert "nothing here" in caplog.text, "who runs the server is told why"
     assert work.prompts == {}
 
@@ -293,3 +301,187 @@ def test_what_cannot_be_exported_is_refused_in_words(small, work):  # noqa: F811
     ):
         with pytest.raises(UserError, match=message):
             refused()
+
+
+# -------------------------------------------------------------------------------------------- going on from results
+
+
+@pytest.fixture(scope="module")
+def earlier(settings, video, tmp_path_factory):  # noqa: F811
+    """Files of earlier work with a click, a found object and a correction, and the masks in them."""
+    folder = tmp_path_factory.mktemp("earlier")
+    path = folder / "upload.mp4"
+    path.write_bytes(video.read_bytes())
+    work = VideoWork(folder / "visitor", settings)  # noqa: F811
+    work.load(path, WIDTH, 1)
+    work.click(0, POSITIVE, ON_OBJECT)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(engine, "detector", Script(detection(90, 5, 150, 40, "a kite", 0.6)))
+    work.find(2, ["a kite"])
+    patch.undo()
+    run(work.track("forward"))
+    work.current = 1
+    work.click(4, NEGATIVE, (100.0, 80.0))
+    run(work.track("forward", start=4))
+    results = work.write_results()
+    return results.masks_json.read_bytes(), results.masks_zip.read_bytes(), masks(work)
+
+
+@pytest.mark.parametrize("kind", ["json", "zip"])
+def test_work_goes_on_from_its_own_results(work, earlier, tmp_path, kind):  # noqa: F811
+    given = tmp_path / f"results.{kind}"
+    given.write_bytes(earlier[kind == "zip"])
+    work.click(0, POSITIVE, (5.0, 5.0))  # in place of which the results come
+    assert take_results(work, given) == (2, NUM_FRAMES)
+    again = masks(work)
+    assert again.keys() == earlier[2].keys()
+    assert all((again[key] == earlier[2][key]).all() for key in again)
+    assert work.found.labels == {2: "a kite"}
+    before, after = json.loads(earlier[0]), results(work)
+    assert after["objects"] == before["objects"]
+    assert (after["events"], after["complete"]) == (before["events"], before["complete"])
+    work.click(5, POSITIVE, ON_OBJECT)
+    assert run(work.track("forward", start=5)) == [5, 6, 7]
+
+
+def test_results_of_another_size_and_rate_fit_the_clip(settings, upload, earlier, tmp_path):  # noqa: F811
+    work = VideoWork(tmp_path / "small", settings)  # noqa: F811
+    work.load(upload(), WIDTH // 2, 4)
+    given = tmp_path / "results.json"
+    given.write_bytes(earlier[0])
+    assert take_results(work, given) == (2, 2)
+    assert work.prompts[0][1].points == [(20.0, 29.0)]
+    assert masks(work)[4, 1].shape == (HEIGHT // 2, WIDTH // 2)
+
+
+def test_bad_results_are_refused_and_nothing_is_lost(work, earlier, tmp_path, monkeypatch):  # noqa: F811
+    work.click(0, POSITIVE, ON_OBJECT)
+    before = work.picture(0)
+    content = json.loads(earlier[0])
+
+    def changed(**fields):
+        return json.dumps({**content, **fields}).encode()
+
+    def zipped(method=zipfile.ZIP_DEFLATED, **members):
+        path = tmp_path / "made.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for name, text in members.items():
+                archive.writestr(name.replace("__", "/"), text)
+        return path.read_bytes()
+
+    objects, frames = content["objects"], content["frames"]
+    bad_mask = {**frames[0]["objects"][0], "segmentation": {"size": [HEIGHT, WIDTH], "counts": "~~~"}}
+    huge = {**frames[0]["objects"][0], "segmentation": {"size": [10**9, 10**9], "counts": "0"}}
+    nowhere = [{**objects[0], "prompts": [{"frame": 0, "points": [[float("nan"), 1]]}]}]
+    many = [{**frames[0]["objects"][0], "id": i} for i in range(1, 9)]
+    monkeypatch.setattr(given_results, "MOST_MEGABYTES", 1)
+    for bad, message in (
+        (b"no json", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b"[1]", "cannot be read"),
+        (b"{}", "not of this video"),
+        (changed(prompt_size={"width": 1, "height": 1}), "not of this video, which has 160x96"),
+        (changed(prompt_size=[]), "not of this video"),
+        (changed(video={**content["video"], "width": WIDTH // 2}), "not of this video"),
+        (changed(video={**content["video"], "width": 100 * WIDTH, "height": 100 * HEIGHT}), "have more than"),
+        (changed(video=None, image=content["video"]), "not of this video"),
+        (changed(frames=[{**frames[0], "objects": [bad_mask]}]), "cannot be read"),
+        (changed(frames=[{**frames[0], "objects": [huge]}]), "cannot be read"),
+        (changed(frames=[{**frames[0], "frame": "0"}]), "cannot be read"),
+        (changed(objects=[{"id": 1}]), "cannot be read"),
+        (changed(objects=[{**objects[0], "prompts": [{"frame": True}]}]), "cannot be read"),
+        (changed(objects=nowhere), "finite"),
+        (changed(frames=[{**frames[0], "objects": many}]), "At most 3 objects"),
+        (changed(frames=[{**frames[0], "objects": [many[0], many[0]]}]), "has object 1 twice"),
+        (changed(frames=[frames[1], frames[0]]), "frames must ascend"),
+        (changed(frames=[{**frames[0], "frame": 10**30}]), "cannot be read"),
+        (changed(frames=[{**frames[0], "frame": 9_000_000}]), "no masks on the frames"),
+        (changed(frames=[]), "no masks on the frames"),
+        (changed(objects=[{"id": i, "prompts": objects[0]["prompts"]} for i in range(1, 9)]), "At most 3 objects"),
+        (zipped(a=b"1"), "must contain one masks.json, but this one has 0"),
+        (zipped(**{"a__masks.json": b"{}", "masks.json": b"{}"}), "this one has 2"),
+        (zipped(**{"..__..__masks.json": b"{}"}), "not of this video"),
+        (zipped(**{"masks.json": bytes(2 * 2**20)}), "has more than 1 MB"),
+        (bytes(2 * 2**20), "has more than 1 MB"),
+        (zipped(zipfile.ZIP_LZMA, **{"masks.json": earlier[0]}), "of an unusual kind"),
+        (zipped(**{"masks.json": earlier[0]})[:-40], "cannot be read"),
+    ):
+        path = tmp_path / "given"
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match=message) as refusal:
+            take_results(work, path)
+        assert str(tmp_path) not in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+        assert len(str(refusal.value)) < 500
+        assert not path.exists()
+    assert (work.picture(0) == before).all()
+    assert len(list(work.folder.glob("results-*"))) == 1 and not list(work.folder.glob("given-*"))
+    assert len(run(work.track("forward"))) == NUM_FRAMES, "the work goes on"
+
+
+def test_the_page_shows_results_that_were_given(settings, upload, earlier, tmp_path):  # noqa: F811
+    visitor = SimpleNamespace(session_hash="one")
+    with gradio.Blocks():
+        tab = VideoTab(Visitors(tmp_path / "visitors", settings), settings, [], [])
+    panel, given = tab.continuing, tmp_path / "masks.json"
+    given.write_bytes(earlier[0])
+    assert "Choose the video" in panel.on_given(str(given), 0.5, False, visitor)[tab.status]
+    tab.on_upload(str(upload()), WIDTH, 1, visitor)
+    given.write_bytes(earlier[0])
+    answer = panel.on_given(str(given), 0.5, False, visitor)
+    assert f"The results are loaded: 2 objects on {NUM_FRAMES} frames." in answer[tab.status]
+    assert set(answer) <= set(panel.outputs), "Gradio refuses others"
+    assert answer[tab.results]["visible"] and Path(answer[tab.overlay_file]).is_file()
+    work = tab.work(visitor)  # noqa: F811
+    work.prepare_tracking("forward")
+    steps = work.track("forward")
+    next(steps)
+    given.write_bytes(earlier[0])
+    with pytest.warns(UserWarning, match="Tracking is under way"):
+        assert "Tracking is under way" in panel.on_given(str(given), 0.5, False, visitor)[tab.status]
+    assert len(list(steps)) == NUM_FRAMES - 1
+
+
+# ---------------------------------------------------------------------------------------------------- links with clicks
+
+
+def test_a_link_carries_clicks_and_boxes_to_another_visitor(work, settings, upload, tmp_path):  # noqa: F811
+    work.click(2, POSITIVE, ON_OBJECT)
+    work.next_object()
+    work.click(4, BOX, (60.0, 80.0))
+    work.click(4, BOX, (20.0, 40.0))
+    text = prompts_as_text(work)
+    other = VideoWork(tmp_path / "other", settings)
+    other.from_link = parse_link(text, settings)
+    other.load(upload(), WIDTH // 2, 2)
+    assert "Press Track" in use_link(other)
+    assert use_link(other) == "", "it is used once"
+    assert other.prompts[1][1].points == [(20.0, 29.0)]
+    assert other.prompts[2][2].box == (10.0, 20.0, 30.0, 40.0)
+    assert len(run(other.track("forward"))) == 4
+
+
+def test_hostile_links_are_refused(work, settings):  # noqa: F811
+    point = {"frame": 0, "points": [[5, 5]]}
+    for bad, message in (
+        ("{", "not JSON"),
+        ("[" * 7000, "nested too deeply"),
+        ("x" * 8001, "more than 8000 characters"),
+        ('{"id": 1}', "must have the form"),
+        ('[{"id": 1, "prompts": [{"frame": 1e999}]}]', "must have the form"),
+        ('[{"id": 1, "prompts": [{"frame": 0, "points": "<script>"}]}]', "must have the form"),
+        (json.dumps([{"id": i, "prompts": [point]} for i in range(4)]), "At most 3 objects"),
+        (json.dumps([{"id": 1, "prompts": [{"frame": 0, "points": [[5, 5]] * 51}]}]), "At most 50 points"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse_link(bad, settings)
+    for misfit, message in (
+        ([{"id": 1, "prompts": [{"frame": 0, "points": [[500, 5]]}]}], "do not fit this video"),
+        ([{"id": 999, "prompts": [point]}], "do not fit this video"),
+        ([{"id": 1, "prompts": [{"frame": 10**30, "points": [[5, 5]]}]}], "not used of this video"),
+        ([{"id": 1, "prompts": [{"frame": -1, "points": [[5, 5]]}]}], "not used of this video"),
+    ):
+        work.from_link = parse_link(json.dumps(misfit), settings)
+        assert message in use_link(work)
+        assert work.prompts == {}
+    with pytest.raises(UserError, match="no click or box to share"):
+        prompts_as_text(work)

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from efficienttam_hf.evaluation.result_folder import ResultFolder
 from efficienttam_hf.evaluation.results import EvaluationResult, ObjectResult, VideoResult
 from efficienttam_hf.evaluation.runner import RunOptions, evaluate_videos
 from efficienttam_hf.evaluation.submission import write_zip
-from efficienttam_hf.mask_io import decode_rle, encode_rle, write_indexed_png
+from efficienttam_hf.mask_io import checked_rle, decode_rle, encode_rle, write_indexed_png
 from efficienttam_hf.output_folders import LIST_NAME, OutputFolder
 
 
@@ -401,3 +402,15 @@ def test_rows_of_a_table_with_any_name_are_evaluated_inside_the_folder(model, pr
     assert not result.failures
     outside = [p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(root)]
     assert outside and all(path.is_relative_to(output) for path in outside)
+
+
+def test_run_lengths_of_a_large_mask_are_checked_without_its_pixels():
+    """The lists of a hostile file may state many masks of the largest size in a few bytes each."""
+    size = (8000, 8000)
+    rle = {"size": list(size), "counts": [5, 3, 8000 * 8000 - 8]}
+    tracemalloc.start()
+    checked, area = checked_rle(rle, size, "mask", ValueError)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (area, checked["counts"]) == (3, encode_rle(decode_rle(rle))["counts"])
+    assert peak < 2**20

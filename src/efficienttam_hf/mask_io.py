@@ -237,7 +237,8 @@ def checked_rle(
     if isinstance(counts, bytes):
         counts = counts.decode("ascii")
     elif not isinstance(counts, str):
-        counts = encode_rle(mask_of_runs(runs, height, width))["counts"]
+        rle = {"size": [height, width], "counts": runs.tolist()}
+        counts = import_coco_mask().frPyObjects(rle, height, width)["counts"].decode("ascii")
     return {"size": [height, width], "counts": counts}, int(runs[1::2].sum())
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..mask_io import checked_rle
+from ..safe_names import shown
 from ..structured_files import field, parse_json, read_json
-from .annotations import MAX_FRAMES, AnnotatedFrame, AnnotatedMedia, Annotation, AnnotationError
+from .annotations import MAX_FRAMES, MAX_OBJECTS, AnnotatedFrame, AnnotatedMedia, Annotation, AnnotationError
 
 
-__all__ = ["read_results", "result_frame"]
+__all__ = ["read_header", "read_results", "result_frame"]
 
 NAME = "masks.json"
 MAX_LINE = 64 * 2**20  # bytes of one frame
@@ -51,6 +52,21 @@ def read_results(path: Path) -> AnnotatedMedia:
     return _video(header, frames, where)
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """All fields of a file `masks.json` but its frames: prompts, labels and sizes. Their values are not checked.
+
+    Raises:
+        AnnotationError: if it is not a JSON file with a mapping.
+    """
+    header = _header(path)
+    if header is None:
+        content = read_json(path, error=AnnotationError, what="file of results")
+        if not isinstance(content, dict):
+            raise AnnotationError(f"The results '{path}' are not of efficienttam: {shown(content)} is no mapping.")
+        header = {key: value for key, value in content.items() if key != "frames"}
+    return header
+
+
 def media_of_results(content: Any, where: str) -> AnnotatedMedia:
     """The results in the parsed content of a `masks.json`; see :func:`read_results`."""
     if not (isinstance(content, Mapping) and ("video" in content or "image" in content)):
@@ -72,9 +88,11 @@ def result_frame(entry: Any, size: tuple[int, int], where: str) -> AnnotatedFram
     index = field(entry, "frame", int, where, error=AnnotationError, least=0, most=MAX_FRAMES)
     name = field(entry, "name", str, where, error=AnnotationError)
     place = f"{where}, frame {index}"
-    objects = []
+    objects: list[Annotation] = []
     for one in field(entry, "objects", list, place, error=AnnotationError):
-        object_id = field(one, "id", int, place, error=AnnotationError, least=1, most=255)
+        object_id = field(one, "id", int, place, error=AnnotationError, least=1, most=MAX_OBJECTS)
+        if object_id in (before.object_id for before in objects):
+            raise AnnotationError(f"{place} has object {object_id} twice.")
         score = field(one, "score", float, place, error=AnnotationError)
         rle = checked_rle(one.get("segmentation"), size, f"{place}, object {object_id}", AnnotationError)[0]
         box = field(one, "bbox", list, place, error=AnnotationError)
