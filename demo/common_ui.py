@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 from clicks import KINDS, POSITIVE
 from settings import Settings
+from text_detector import MOST_CHARACTERS, OFF
 from uploads import UserError
 from video_clip import readable
 
@@ -93,6 +94,38 @@ def object_controls(tab: str) -> ObjectControls:
         undo = gr.Button("Undo (u)", elem_classes="key-u", elem_id=f"{tab}-undo")
         remove = gr.Button("Remove object", elem_id=f"{tab}-remove")
     return ObjectControls(kind, objects, next_object, undo, remove)
+
+
+@dataclass(frozen=True)
+class SearchControls:
+    """The box for texts, and the buttons that find what they say, or everything."""
+
+    texts: gr.Textbox
+    find: gr.Button
+    everything: gr.Button
+
+
+def search_controls(tab: str, settings: Settings) -> SearchControls:
+    """Lay out the search of a tab at the place where this function is called.
+
+    Args:
+        tab: `"video"` or `"image"`; the ids of the elements begin with it.
+        settings: the settings of the demo, which say whether texts can be looked for.
+    """
+    where = "On the shown frame" if tab == "video" else "In the image"
+    with gr.Column(elem_id=f"{tab}-search"):
+        texts = gr.Textbox(
+            label="Find instead of clicking",
+            info=f"{where}; several things are separated by commas",
+            placeholder="a dog, a red ball",
+            max_length=MOST_CHARACTERS,
+            visible=settings.text_detector != OFF,
+            elem_id=f"{tab}-texts",
+        )
+        with gr.Row(elem_classes="buttons"):
+            find = gr.Button("Find", visible=settings.text_detector != OFF, elem_id=f"{tab}-find")
+            everything = gr.Button("Everything", elem_id=f"{tab}-everything")
+    return SearchControls(texts, find, everything)
 
 
 def object_choice(objects: list[int], current: int, labels: Mapping[int, str] | None = None) -> dict[str, Any]:

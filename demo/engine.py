@@ -136,7 +136,7 @@ def segment_frame(model: str, frame: np.ndarray, object_id: int, prompts: Object
 def find_objects(
     model: str, frame: np.ndarray, texts: Sequence[str] | None, known: Mapping[int, np.ndarray], most: int
 ) -> tuple[TrackedFrame, dict[int, ObjectPrompts], list[FoundObject]]:
-    """Find objects on a frame of a video without clicks.
+    """Find objects in a picture without clicks.
 
     Args:
         model: the name of the model.
@@ -166,21 +166,20 @@ def find_objects(
 
 
 @_on_gpu(seconds=15)
-def propose_masks(model: str, image: np.ndarray, object_id: int, prompts: ObjectPrompts) -> list[dict[str, Any]]:
-    """Return three masks for an object in an image, the best first.
+def propose_masks(model: str, image: np.ndarray, prompts: dict[int, ObjectPrompts]) -> dict[int, list[dict[str, Any]]]:
+    """Return three masks for each object in an image, the best first.
 
     Args:
         model: the name of the model.
         image: uint8 (height, width, 3) RGB.
-        object_id: the id of the object.
-        prompts: its prompts, in pixels of the image.
+        prompts: the points and boxes of each object by its id, in pixels of the image.
 
     Returns:
-        Dictionaries with `mask`, bool (height, width), and `score`, the predicted IoU.
+        For each object id, dictionaries with `mask`, bool (height, width), and `score`, the predicted IoU.
     """
     with store.use(model) as models:
-        found = segmenting.propose_masks(models.image, models.processor, image, {object_id: prompts}, multimask=True)
-    return sorted(found[object_id], key=lambda proposal: -proposal["score"])
+        found = segmenting.propose_masks(models.image, models.processor, image, prompts, multimask=True)
+    return {i: sorted(proposals, key=lambda one: -one["score"]) for i, proposals in found.items()}
 
 
 @_on_gpu(seconds=60)

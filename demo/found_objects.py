@@ -40,4 +40,9 @@ class FoundObjects:
 
     def drawn(self, object_ids: Iterable[int]) -> dict[int, str]:
         """Return what is written on objects in a picture: their ids, and their labels if they have any."""
-        return {i: name_of(self._by_id[i]).short if i in self._by_id else str(i) for i in object_ids}
+        return {i: drawn_name(i, self._by_id.get(i)) for i in object_ids}
+
+
+def drawn_name(object_id: int, found: FoundObject | None) -> str:
+    """Return what is written on an object in a picture: its id, and its label if it was found and has one."""
+    return str(object_id) if found is None else name_of(found).short

@@ -21,15 +21,18 @@ from common_ui import (
     example_gallery,
     object_choice,
     object_controls,
+    object_title,
     place_in,
     refused,
     said,
+    search_controls,
     status_line,
     with_place,
 )
 from image_work import ImageWork
 from model_store import shown_name
 from settings import Settings
+from text_detector import split_texts
 from uploads import UserError
 from visitors import Visitors
 
@@ -40,6 +43,7 @@ TAKEN_BACK = {
     "click": "The last click is undone.",
     "removal": "The object is there again.",
     "everything": "The objects that Everything found are removed.",
+    "search": "The objects of the last search are removed.",
 }
 
 
@@ -62,7 +66,10 @@ class ImageTab:
     def _layout(self) -> None:
         """Make the components of the tab."""
         settings = self.settings
-        gr.Markdown("**1** choose an image · **2** click on an object, or find *everything* · **3** choose a mask.")
+        gr.Markdown(
+            "**1** choose an image · **2** click on an object, or find it by words or with *Everything* · "
+            "**3** choose a mask."
+        )
         with gr.Accordion("Choose an image", open=True, elem_id="image-source") as self.source, gr.Row():
             with gr.Column():
                 self.upload = gr.File(
@@ -86,7 +93,6 @@ class ImageTab:
             with gr.Column(scale=3, min_width=320):
                 self.canvas = click_image(label="Click to mark objects", elem_id="image-canvas", elem_classes="canvas")
                 self.place = click_place()
-                self.everything = gr.Button("Everything", variant="primary", elem_id="image-everything")
             with gr.Column(scale=2, min_width=300):
                 self.controls = object_controls("image")
                 with gr.Column(visible=False, elem_id="image-proposals") as self.proposals:
@@ -96,6 +102,10 @@ class ImageTab:
                             click_image(height=110, min_width=90, elem_id=f"image-proposal-{number}")
                             for number in range(3)
                         ]
+                self.search = search_controls("image", settings)
+                self.least_iou = gr.Slider(
+                    0, 1, 0.3, step=0.05, label="Everything: least predicted IoU", buttons=[], elem_id="image-least-iou"
+                )
                 with gr.Column(visible=False) as self.results:
                     with gr.Row(elem_classes="buttons"):
                         self.files = [
@@ -105,9 +115,6 @@ class ImageTab:
                     self.markers = gr.Checkbox(
                         False, label="Draw clicks and boxes in the overlay, too", elem_id="image-markers"
                     )
-                self.least_iou = gr.Slider(
-                    0, 1, 0.3, step=0.05, label="Everything: least predicted IoU", buttons=[], elem_id="image-least-iou"
-                )
 
     def _wire(self) -> None:
         """Connect the components to the callbacks."""
@@ -150,8 +157,20 @@ class ImageTab:
         inputs = [self.least_iou, self.markers]
         self.model_inputs, self.model_outputs = [self.markers], shown
         looking = said("Looking for everything …")
-        self.everything.click(None, None, self.status, js=f"() => {json.dumps(looking)}", **PAGE_EVENT)
-        self.everything.click(self.on_everything, inputs, shown, show_progress_on=self.canvas, **tracking)
+        everything = self.search.everything.click
+        everything(None, None, self.status, js=f"() => {json.dumps(looking)}", **PAGE_EVENT)
+        everything(self.on_everything, inputs, shown, show_progress_on=self.canvas, **tracking)
+        searching = said("Looking for objects in the image …")
+        for begins in (self.search.find.click, self.search.texts.submit):
+            begins(None, None, self.status, js=f"() => {json.dumps(searching)}", **PAGE_EVENT)
+            begins(
+                self.on_find,
+                [self.search.texts, self.markers],
+                shown,
+                concurrency_id="find",
+                concurrency_limit=1,
+                **quiet,
+            )
 
     # ------------------------------------------------------------------------------------------------------- callbacks
     # Each callback is decorated with `answered`: if it refuses, the status line gives the reason and nothing else
@@ -278,6 +297,16 @@ class ImageTab:
         )
         return self._shown(work, text, markers)
 
+    @answered
+    def on_find(self, texts: str, markers: bool, request: gr.Request) -> Answer:
+        """Find in the image what the texts say."""
+        work = self._work(request)
+        found = work.find(split_texts(texts))
+        names = ", ".join(object_title(i, work.labels) for i in found)
+        full = len(work.objects) >= self.settings.max_objects
+        text = f"Found: {names}." + (" There can be no more objects." if full else "")
+        return self._shown(work, f"{text} Remove what you do not want, or click to improve it.", markers)
+
     def _shown(self, work: ImageWork, text: str, markers: bool) -> list[Any]:
         """Return the values of all components that show the state, with `text` in the status line."""
         if work.image is None:
@@ -288,7 +317,7 @@ class ImageTab:
         return [
             said(text),
             work.picture(),
-            object_choice(work.objects, work.current),
+            object_choice(work.objects, work.current, work.labels),
             gr.update(visible=bool(proposals)),
             f"Predicted IoU: {scores}. Click a proposal to take it.",
             *(proposals or [gr.skip()] * 3),

@@ -12,6 +12,7 @@ from typing import Any
 import engine
 import numpy as np
 from clicks import Point, inside, next_object_id, with_click
+from found_objects import drawn_name
 from model_store import shown_name
 from settings import Settings
 from uploads import Upload, UserError
@@ -19,6 +20,7 @@ from video_clip import check_pixels, file_name, readable
 
 from efficienttam_hf.app.frames import limited_size, resize_image
 from efficienttam_hf.app.segmenting import write_image_results
+from efficienttam_hf.discovery import FoundObject
 from efficienttam_hf.image_io import open_image, read_image
 from efficienttam_hf.prompts import ObjectPrompts
 from efficienttam_hf.visualization import overlay_masks
@@ -44,12 +46,14 @@ class _Mask:
 class _ImageObject:
     """The prompts of an object, its proposals with their predicted IoU, and the number of the proposal that is used.
 
-    Objects that *Everything* found have no prompts and one proposal.
+    Objects that *Everything* found have no prompts and one proposal, and so have those of a detector that gives masks.
+    `found` is what is known of an object that was found from a text.
     """
 
     prompts: ObjectPrompts
     proposals: tuple[tuple[float, _Mask], ...]
     chosen: int = 0
+    found: FoundObject | None = None
 
     @property
     def score(self) -> float:
@@ -206,9 +210,9 @@ class ImageWork:
             prompts, self.corner = with_click(before, kind, point, self.corner, self.settings.max_points)
             if self.corner is not None:
                 return
-            found = engine.propose_masks(self.model, image, object_id, prompts)
-            proposals = tuple((one["score"], _Mask(one["mask"])) for one in found)
-            self._change("click", {**self._objects, object_id: _ImageObject(prompts, proposals)})
+            proposals = _packed(engine.propose_masks(self.model, image, {object_id: prompts})[object_id])
+            known = self._objects[object_id].found if object_id in self._objects else None
+            self._change("click", {**self._objects, object_id: _ImageObject(prompts, proposals, found=known)})
 
     def choose(self, number: int) -> None:
         """Use another proposal for the selected object."""
@@ -225,7 +229,7 @@ class ImageWork:
         """Undo the last change.
 
         Returns:
-            The kind of the change: `"corner"`, `"click"`, `"removal"` or `"everything"`.
+            The kind of the change: `"corner"`, `"click"`, `"removal"`, `"everything"` or `"search"`.
 
         Raises:
             UserError: if there is nothing to undo.
@@ -291,13 +295,59 @@ class ImageWork:
                 self.current = min(self._objects)
         return len(found)
 
+    def find(self, texts: list[str]) -> list[int]:
+        """Find what texts say, and add it to the objects. Objects that are there are not found again.
+
+        Args:
+            texts: what to look for.
+
+        Returns:
+            The ids of the new objects, the best first.
+
+        Raises:
+            UserError: if there is no image, nothing is found, texts cannot be looked for, there are as many objects as
+                allowed, or another image or model was chosen meanwhile.
+        """
+        with self._lock:
+            image, model = self._check_loaded(), self.model
+            self.corner = None
+            most = self.settings.max_objects
+            next_object_id(list(self._objects), most)  # raises an error if there is no room
+            known = {i: mask for i, mask in self._masks().items() if mask.any()}
+            room = most - len(self._objects)
+        done, prompts, found = engine.find_objects(model, image, texts, known, len(known) + room)  # without the lock
+        boxes = {one.object_id: prompts[one.object_id] for one in found if prompts[one.object_id].mask is None}
+        proposed = engine.propose_masks(model, image, boxes) if boxes else {}
+        with self._lock:
+            if self.image is not image or self.model != model:
+                raise UserError("Another image or model was chosen during the search. Search again.")
+            objects, added = dict(self._objects), []
+            for one, logits, score in zip(found, done.logits, done.scores, strict=True):
+                if len(objects) >= most:
+                    break
+                object_id = next_object_id(list(objects), most)
+                masks = proposed.get(one.object_id, [{"score": score, "mask": logits > 0}])
+                given = boxes.get(one.object_id, ObjectPrompts())
+                objects[object_id] = _ImageObject(given, _packed(masks), found=replace(one, object_id=object_id))
+                added.append(object_id)
+            self._change("search", objects)
+            self.current = added[0]
+            return added
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The labels by object id; objects without a label are left out."""
+        return {i: one.found.label for i, one in self._objects.items() if one.found and one.found.label}
+
     def _masks(self) -> dict[int, np.ndarray]:
         """Return the masks in use, bool (height, width), by object id."""
         return {i: one.mask() for i, one in sorted(self._objects.items())}
 
     @property
-    def _numbered(self) -> bool:
-        """Whether ids are drawn on objects. They are not drawn on the many objects of *Everything*."""
+    def _drawn_names(self) -> bool | dict[int, str]:
+        """What is written on objects: labels, or else ids. Nothing is written on the many objects of *Everything*."""
+        if self.labels:
+            return {i: drawn_name(i, one.found) for i, one in self._objects.items()}
         return len(self._objects) > 1 and not any(one.prompts.is_empty for one in self._objects.values())
 
     def picture(self) -> np.ndarray:
@@ -306,13 +356,13 @@ class ImageWork:
             image = self._check_loaded()
             corner = [ObjectPrompts([self.corner], [1])] if self.corner else []
             prompts = [one.prompts for one in self._objects.values()]
-            return overlay_masks(image, self._masks(), labels=self._numbered, prompts=[*prompts, *corner])
+            return overlay_masks(image, self._masks(), labels=self._drawn_names, prompts=[*prompts, *corner])
 
     def proposal_pictures(self) -> list[np.ndarray]:
         """Return a picture of each proposal of the selected object; an object of *Everything* has none to choose."""
         with self._lock:
             one, image = self._objects.get(self.current), self.image
-            if image is None or one is None or one.prompts.is_empty:
+            if image is None or one is None or len(one.proposals) == 1:
                 return []
             return [overlay_masks(image, {self.current: mask.unpacked()}) for _, mask in one.proposals]
 
@@ -334,12 +384,19 @@ class ImageWork:
                 entry: dict[str, Any] = {"id": i, "score": one.score, "mask": one.mask()}
                 if not one.prompts.is_empty:
                     entry["prompts"] = one.prompts.scaled(size, self.original).as_json()
+                if one.found:
+                    entry |= {"label": one.found.label, "detection_score": round(one.found.score, 4)}
                 found.append(entry)
             self.folder.mkdir(parents=True, exist_ok=True)
             names = ("overlay.png", "masks.png", "masks.json")
             files = {name: self.folder / f"{self._file_name}_{name}" for name in names}
             drawn = {i: one.prompts for i, one in self._objects.items()} if markers else {}
             write_image_results(
-                files, self.image, self._name, shown_name(self.model), found, drawn, self._numbered, self.original
+                files, self.image, self._name, shown_name(self.model), found, drawn, self._drawn_names, self.original
             )
             return list(files.values())
+
+
+def _packed(proposals: list[dict[str, Any]]) -> tuple[tuple[float, _Mask], ...]:
+    """Return the proposals of an object as `_ImageObject` has them."""
+    return tuple((one["score"], _Mask(one["mask"])) for one in proposals)

@@ -28,6 +28,7 @@ from common_ui import (
     place_in,
     refused,
     said,
+    search_controls,
     status_line,
     with_place,
 )
@@ -35,7 +36,7 @@ from continue_panel import ContinuePanel, use_link
 from export_panel import ExportPanel
 from model_store import shown_name
 from settings import Settings
-from text_detector import MOST_CHARACTERS, OFF, split_texts
+from text_detector import split_texts
 from timeline import MOST_MOMENTS, lost_moments, moments_html, timeline_html
 from video_clip import readable
 from video_work import VideoWork
@@ -139,18 +140,7 @@ class VideoTab:
                 self.moment = gr.JSON(visible=False)
             with gr.Column(scale=2, min_width=300):
                 self.controls = object_controls("video")
-                with gr.Column(elem_id="video-search"):
-                    self.texts = gr.Textbox(
-                        label="Find instead of clicking",
-                        info="On the shown frame; several things are separated by commas",
-                        placeholder="a dog, a red ball",
-                        max_length=MOST_CHARACTERS,
-                        visible=settings.text_detector != OFF,
-                        elem_id="video-texts",
-                    )
-                    with gr.Row(elem_classes="buttons"):
-                        self.find = gr.Button("Find", visible=settings.text_detector != OFF, elem_id="video-find")
-                        self.everything = gr.Button("Everything", elem_id="video-everything")
+                self.search = search_controls("video", settings)
                 self.direction = gr.Radio(
                     DIRECTIONS, value="forward", label="Track which way from the clicks", elem_id="video-direction"
                 )
@@ -215,9 +205,9 @@ class VideoTab:
         # A search takes longer than a click, so it waits in a queue of its own.
         search: dict[str, Any] = {**quiet, "concurrency_id": "find", "concurrency_limit": 1}
         for begins, callback, given in (
-            (self.find.click, self.on_find, [self.texts, *shown]),
-            (self.texts.submit, self.on_find, [self.texts, *shown]),
-            (self.everything.click, self.on_everything, shown),
+            (self.search.find.click, self.on_find, [self.search.texts, *shown]),
+            (self.search.texts.submit, self.on_find, [self.search.texts, *shown]),
+            (self.search.everything.click, self.on_everything, shown),
         ):
             looking = said("Looking for objects on this frame …")
             begins(None, None, status, js=f"() => {json.dumps(looking)}", **PAGE_EVENT)
@@ -231,7 +221,7 @@ class VideoTab:
         # Tracking waits in the queue. The events before and after it do not wait, and neither does Cancel.
         self.while_tracking = [
             *(self.track, self.retrack, self.cancel, controls.next_object, controls.undo, controls.remove),
-            *(self.find, self.everything),
+            *(self.search.find, self.search.everything),
             self.canvas,
         ]
         at_once: dict[str, Any] = {**quiet, "queue": False}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,7 @@ def write_image_results(
     model_name: str,
     found: list[dict[str, Any]],
     prompts: dict[int, ObjectPrompts],
-    write_ids: bool,
+    write_ids: bool | Mapping[int, str],
     prompt_size: tuple[int, int] | None = None,
     effect: EffectOutput | None = None,
 ) -> None:
@@ -152,10 +152,10 @@ def write_image_results(
 
     Args:
         files: the paths of `overlay.png` (or `effect.png`), `masks.png` and `masks.json`.
-        found: objects with `id`, `score` and `mask`.
+        found: objects with `id`, `score` and `mask`; what else they have is written to the JSON file as it is.
         prompts: the prompts to draw, in pixels of the image.
         prompt_size: (height, width) of the image to whose pixels the `prompts` in `found` refer; by default this image.
-        write_ids: whether to write the ids of the objects on the overlay, if there are several.
+        write_ids: whether to write the ids of the objects on the overlay, if there are several; or the text for each.
         effect: effects that are drawn instead of the overlay.
     """
     from ..atomic_file import atomic_path
@@ -168,8 +168,8 @@ def write_image_results(
         labels[entry["mask"]] = entry["id"]
     masks = {entry["id"]: entry["mask"] for entry in found}
     if effect is None:
-        labelled = write_ids and len(found) > 1
-        write_png(files["overlay.png"], overlay_masks(image, masks, labels=labelled, prompts=prompts.values()))
+        names = write_ids if isinstance(write_ids, Mapping) else write_ids and len(found) > 1
+        write_png(files["overlay.png"], overlay_masks(image, masks, labels=names, prompts=prompts.values()))
     else:
         write_png(files["effect.png"], EffectStream(effect.effects, masks)(image, masks))
     objects = []
