@@ -9,7 +9,8 @@
     video_state.py, video_prompts.py             the lower parts of video_work.py: the loaded video; prompts and undo
     clip_masks.py                                the masks on the frames of a video
     found_objects.py, text_detector.py           objects that are found instead of clicked; the detector of texts
-    export_panel.py, exports.py                  videos with effects, and annotations in other tools' formats
+    export_panel.py, image_export_panel.py       effects, and annotations in other tools' formats, for videos and images
+    exports.py                                   writes their files
     continue_panel.py                            goes on from earlier results; links with clicks
     given_results.py, given_prompts.py           results and prompts from outside, which are hostile input
     timeline.py                                  the rows of objects below the picture, and lost moments

@@ -109,7 +109,7 @@ class ExportPanel:
         if work.clip is None or not work.tracked_frames or work.tracking:
             return {self.status: gr.skip()}
         index = max(0, min(int(frame), work.clip.count - 1))
-        picture = preview(work, index, _effect(effect, which, feather, selected))
+        picture = preview(work, index, chosen_effect(effect, which, feather, selected))
         small = resize_image(picture, limited_size(picture.shape[:2], PREVIEW_SIDE))
         return {self.preview: small, self.effect_file: gr.update(visible=False)}
 
@@ -126,7 +126,7 @@ class ExportPanel:
     ) -> Iterator[dict[Any, Any]]:
         """Write the video with the effect."""
         work = self._work_of(request)
-        for done, total, path in write_effect(work, _effect(effect, which, feather, selected, smooth), container):
+        for done, total, path in write_effect(work, chosen_effect(effect, which, feather, selected, smooth), container):
             if path is None:
                 status = said(f"Frame {done} of {total}", done / total, "Written so far")
                 yield {self.status: status, self.effect_file: gr.update(visible=False)}
@@ -149,8 +149,8 @@ class ExportPanel:
         }
 
 
-def _effect(name: str, which: str, feather: float, selected: str, smooth: float = 0.0) -> Effect:
-    """Make the effect that the panel describes."""
+def chosen_effect(name: str, which: str, feather: float, selected: str, smooth: float = 0.0) -> Effect:
+    """Make the effect that a panel describes; see `make_effect`. `which` is `ALL` or `SELECTED`."""
     if which == ALL:
         return make_effect(name, None, feather, smooth)
     if which != SELECTED or not str(selected).isdecimal():

@@ -1,4 +1,4 @@
-"""Files beside the overlay: the video with an effect at full size, and annotations in the formats of other tools."""
+"""Files beside the overlay: a video or an image with an effect, and annotations in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from image_work import ImageWork
 from uploads import UserError
 from video_work import VideoWork
 
-from efficienttam_hf.app.effect_output import EffectOutput
+from efficienttam_hf.app.effect_output import EffectOutput, write_png
 from efficienttam_hf.effects import EFFECTS, Effect, EffectStream
 from efficienttam_hf.formats.registry import FORMATS, write_annotations
 from efficienttam_hf.formats.result_files import read_results
@@ -39,6 +40,7 @@ CONTAINERS = {
 }
 CHECK = 12  # pixels, the squares of the pattern behind a transparent preview
 ANNOTATIONS = {name: form.text for name, form in FORMATS.items() if form.media != "image"}
+IMAGE_ANNOTATIONS = {name: form.text for name, form in FORMATS.items() if form.media != "video"}
 
 
 def make_effect(name: str, object_ids: tuple[int, ...] | None, feather: float, smooth: float) -> Effect:
@@ -68,7 +70,11 @@ def preview(work: VideoWork, frame: int, effect: Effect) -> np.ndarray:
         UserError: if there is no video, or it ends before this frame.
     """
     image, masks = work.frame_with_masks(frame)
-    picture = effect(image, masks)
+    return on_pattern(effect(image, masks))
+
+
+def on_pattern(picture: np.ndarray) -> np.ndarray:
+    """Put a picture, uint8 (height, width, 3 or 4), on a pattern that stands for transparency."""
     if picture.shape[2] == 3:
         return picture
     rows, columns = np.indices(picture.shape[:2]) // CHECK
@@ -139,10 +145,52 @@ def write_format(work: VideoWork, name: str) -> Path:
     Raises:
         UserError: if the format does not exist or cannot hold the annotations, or nothing is tracked.
     """
-    if name not in ANNOTATIONS:
-        raise UserError(f"There is no such format; accepted are {', '.join(ANNOTATIONS)}.")
-    json_file = work.write_json()
-    path = work.export_path(f"{name}.zip")
+    _check_format(name, ANNOTATIONS)
+    return _zip_annotations(name, work.write_json(), work.export_path(f"{name}.zip"))
+
+
+def write_image_effect(work: ImageWork, effect: Effect) -> tuple[Path, np.ndarray]:
+    """Write an image with an effect, as a PNG.
+
+    Args:
+        work: the visitor's work.
+        effect: the effect.
+
+    Returns:
+        The path of the file, and the picture in it, uint8 (height, width, 3 or 4).
+
+    Raises:
+        UserError: if there are no objects.
+    """
+    image, masks = work.image_with_masks()
+    picture = effect(image, masks)
+    path = work.export_path(f"{effect.name}.png")
+    write_png(path, picture)
+    return path, picture
+
+
+def write_image_format(work: ImageWork, name: str) -> Path:
+    """Write the annotations of an image in a format of another tool, as a ZIP.
+
+    Args:
+        work: the visitor's work.
+        name: a key of `IMAGE_ANNOTATIONS`.
+
+    Raises:
+        UserError: if the format does not exist or cannot hold the annotations, or there are no objects.
+    """
+    _check_format(name, IMAGE_ANNOTATIONS)
+    return _zip_annotations(name, work.json_file, work.export_path(f"{name}.zip"))
+
+
+def _check_format(name: str, accepted: Mapping[str, str]) -> None:
+    """Raise `UserError` if a format is not among those that are accepted."""
+    if name not in accepted:
+        raise UserError(f"There is no such format; accepted are {', '.join(accepted)}.")
+
+
+def _zip_annotations(name: str, json_file: Path, path: Path) -> Path:
+    """Convert results to a format, and put the files into a ZIP with this path."""
     folder = path.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -29,6 +29,7 @@ from common_ui import (
     status_line,
     with_place,
 )
+from image_export_panel import ImageExportPanel
 from image_work import ImageWork
 from model_store import shown_name
 from settings import Settings
@@ -37,7 +38,7 @@ from uploads import UserError
 from visitors import Visitors
 
 
-SHOWN = 12  # the number of components that show the state of an image
+SHOWN = 15  # the number of components that show the state of an image
 TAKEN_BACK = {
     "corner": "The corner is undone.",
     "click": "The last click is undone.",
@@ -115,13 +116,14 @@ class ImageTab:
                     self.markers = gr.Checkbox(
                         False, label="Draw clicks and boxes in the overlay, too", elem_id="image-markers"
                     )
+                    self.exports = ImageExportPanel(self._work)
 
     def _wire(self) -> None:
         """Connect the components to the callbacks."""
         controls = self.controls
         shown = [
             *(self.status, self.canvas, controls.objects, self.proposals, self.scores),
-            *(*self.choices, self.results, *self.files),
+            *(*self.choices, self.results, *self.files, *self.exports.files),
         ]
         loaded = [self.source, self.upload, self.workspace, *shown]
         quiet: dict[str, Any] = {**PAGE_EVENT, "show_progress": "hidden"}
@@ -154,6 +156,7 @@ class ImageTab:
         self.markers.input(self.on_markers, self.markers, shown, **quiet)
         for number, choice in enumerate(self.choices):
             choice.select(self._chooser(number), self.markers, shown, **quiet)
+        self.exports.wire(controls.objects)
         inputs = [self.least_iou, self.markers]
         self.model_inputs, self.model_outputs = [self.markers], shown
         looking = said("Looking for everything …")
@@ -323,4 +326,5 @@ class ImageTab:
             *(proposals or [gr.skip()] * 3),
             gr.update(visible=bool(files)),
             *(files or [gr.skip()] * 3),
+            *self.exports.without_files(),
         ]

@@ -358,6 +358,36 @@ class ImageWork:
             prompts = [one.prompts for one in self._objects.values()]
             return overlay_masks(image, self._masks(), labels=self._drawn_names, prompts=[*prompts, *corner])
 
+    def image_with_masks(self) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Return the image, uint8 (height, width, 3) RGB, and its masks, bool (height, width), by object id.
+
+        Raises:
+            UserError: if there is no image, or no object in it.
+        """
+        with self._lock:
+            image = self._check_loaded()
+            if not self._objects:
+                raise UserError("Click on an object first.")
+            return image, self._masks()
+
+    @property
+    def json_file(self) -> Path:
+        """The JSON file that `write_results` wrote last; raises `UserError` if there is none."""
+        with self._lock:
+            self.image_with_masks()
+            path = self.folder / f"{self._file_name}_masks.json"
+            if not path.is_file():
+                raise UserError("Click on an object first.")
+            return path
+
+    def export_path(self, name: str) -> Path:
+        """Return the path of one more file for download. The one before it is deleted, so that there is only one."""
+        with self._lock:
+            path = self.folder / "export" / f"{self._file_name}_{name}"
+            shutil.rmtree(path.parent, ignore_errors=True)
+            path.parent.mkdir(parents=True)
+            return path
+
     def proposal_pictures(self) -> list[np.ndarray]:
         """Return a picture of each proposal of the selected object; an object of *Everything* has none to choose."""
         with self._lock:

@@ -1,9 +1,11 @@
-"""The image tab of the demo without a browser: what is found by words. Clicks on images are in test_demo.py."""
+"""The image tab of the demo without a browser: what is found by words, and exports. test_demo.py has its clicks."""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,13 +19,16 @@ from test_demo_video import detection, script  # noqa: F401 -- fixtures
 
 import engine
 from clicks import POSITIVE
-from image_tab import ImageTab
+from export_panel import ALL, SELECTED
+from exports import IMAGE_ANNOTATIONS
+from image_tab import SHOWN, ImageTab
 from image_work import ImageWork
 from settings import Settings
 from text_detector import SharedDetector
 from uploads import UserError
 from visitors import Visitors
 
+from efficienttam_hf.formats.registry import read_annotations
 from efficienttam_hf.mask_io import decode_rle
 from efficienttam_hf.synthetic_clip import make_clip
 
@@ -107,3 +112,32 @@ def test_the_page_says_what_was_found(settings, photo, script, tmp_path):  # noq
     assert "Found: Object 1 · a ball, Object 2 · a &lt;b&gt;kite" in status
     assert choice["choices"][0] == ("Object 1 · a ball", "1")
     assert isinstance(picture, np.ndarray)
+
+
+def test_a_picture_with_an_effect_and_annotations_are_written(settings, photo, script, tmp_path):  # noqa: F811
+    with gradio.Blocks():
+        tab = ImageTab(Visitors(tmp_path / "visitors", settings), settings, [])
+    panel = tab.exports
+    tab.on_upload(str(photo), WIDTH, False, VISITOR)
+    assert "Click on an object first" in panel.on_make("cutout", ALL, 0, "1", VISITOR)[panel.status]
+    tab.on_find("a ball, a kite", False, VISITOR)
+    image, masks = tab.visitors.of("one").image.image_with_masks()
+    made = panel.on_make("cutout", SELECTED, 0, "2", VISITOR)
+    assert set(made) <= set(panel.outputs), "Gradio refuses others"
+    picture = np.array(Image.open(made[panel.effect_file]))
+    assert ((picture[..., 3] > 127) == masks[2]).all()
+    assert (picture[masks[2], :3] == image[masks[2]]).all()
+    for name in IMAGE_ANNOTATIONS:
+        converted = panel.on_convert(name, VISITOR)
+        assert set(converted) <= set(panel.outputs)
+        with zipfile.ZipFile(converted[panel.format_file]["value"]) as archive:
+            assert archive.namelist()
+            archive.extractall(tmp_path / name)
+    assert not Path(made[panel.effect_file]).exists(), "a visitor has one such file at a time"
+    read = read_annotations(tmp_path / "coco" / "annotations.json", "photo.png", (HEIGHT, WIDTH))
+    assert {one.object_id: one.pixels().sum() for one in next(read.frames()).objects} == {
+        i: mask.sum() for i, mask in masks.items()
+    }
+    assert "no such format" in panel.on_convert("../coco", VISITOR)[panel.status]
+    assert "no such effect" in panel.on_make("rm", ALL, 0, "1", VISITOR)[panel.status]
+    assert len(tab.on_undo(False, VISITOR)) == SHOWN
