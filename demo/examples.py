@@ -13,6 +13,7 @@ from settings import HAWK
 
 from efficienttam_hf.app.example_clip import make_example_clip
 from efficienttam_hf.atomic_file import atomic_path
+from efficienttam_hf.checksums import sha256_of
 from efficienttam_hf.hub_files import is_offline
 from efficienttam_hf.kernel_choice import cache_folder
 from efficienttam_hf.video_io import open_video
@@ -91,7 +92,7 @@ def _fetched(address: str) -> Path:
         return path
     if is_offline():
         raise OSError("HF_HUB_OFFLINE is set, and it was not fetched before.")
-    end, digest, size = time.monotonic() + SECONDS, hashlib.sha256(), 0
+    end = time.monotonic() + SECONDS
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (
@@ -101,16 +102,14 @@ def _fetched(address: str) -> Path:
         ):
             response.raise_for_status()
             for block in response.iter_bytes():
-                size += len(block)
-                if size > MOST_BYTES:
+                file.write(block)
+                if file.tell() > MOST_BYTES:
                     raise OSError(f"it has more than {MOST_BYTES // 2**20} MiB.")
                 if time.monotonic() > end:
                     raise OSError(f"it did not arrive within {SECONDS:.0f} s.")
-                digest.update(block)
-                file.write(block)
-            if digest.hexdigest() != HASHES.get(address, digest.hexdigest()):
-                raise OSError(f"its SHA-256 is {digest.hexdigest()}, and {HASHES[address]} is expected.")
             file.flush()
+            if address in HASHES and (found := sha256_of(temporary)) != HASHES[address]:
+                raise OSError(f"its SHA-256 is {found}, and {HASHES[address]} is expected.")
             _check(temporary)
     except httpx.HTTPError as error:
         raise OSError(str(error) or type(error).__name__) from error

@@ -55,8 +55,9 @@ class ExportPanel:
                         )
                 self.preview = click_image(label="Preview of the effect", elem_id="video-preview")
             with gr.Row():
-                choices = [(f"{name}: {text}", name) for name, text in ANNOTATIONS.items()]
-                self.format = gr.Dropdown(choices, value="coco", label="Annotations as", elem_id="video-format")
+                self.format = gr.Dropdown(
+                    titles(ANNOTATIONS), value="coco", label="Annotations as", elem_id="video-format"
+                )
                 with gr.Column(), gr.Row(elem_classes="buttons"):
                     self.convert = gr.Button("Make the annotations", elem_id="video-make-format")
                     self.format_file = gr.DownloadButton(

@@ -39,8 +39,8 @@ CONTAINERS = {
     "mov": "ProRes 4444 (MOV), for video editors",
 }
 CHECK = 12  # pixels, the squares of the pattern behind a transparent preview
-ANNOTATIONS = {name: form.text for name, form in FORMATS.items() if form.media != "image"}
-IMAGE_ANNOTATIONS = {name: form.text for name, form in FORMATS.items() if form.media != "video"}
+ANNOTATIONS = {name: f"{name}: {form.text}" for name, form in FORMATS.items() if form.media != "image"}
+IMAGE_ANNOTATIONS = {name: f"{name}: {form.text}" for name, form in FORMATS.items() if form.media != "video"}
 
 
 def make_effect(name: str, object_ids: tuple[int, ...] | None, feather: float, smooth: float) -> Effect:

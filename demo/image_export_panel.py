@@ -34,8 +34,9 @@ class ImageExportPanel:
             with gr.Column(visible=False) as self.made:
                 self.preview = click_image(elem_id="image-preview")
                 self.effect_file = gr.DownloadButton("Download the picture (PNG)", elem_id="image-download-effect")
-            choices = [(f"{name}: {text}", name) for name, text in IMAGE_ANNOTATIONS.items()]
-            self.format = gr.Dropdown(choices, value="coco", label="Annotations as", elem_id="image-format")
+            self.format = gr.Dropdown(
+                titles(IMAGE_ANNOTATIONS), value="coco", label="Annotations as", elem_id="image-format"
+            )
             self.convert = gr.Button("Make the annotations", elem_id="image-make-format")
             self.format_file = gr.DownloadButton(
                 "Download the annotations", visible=False, elem_id="image-download-format"
